@@ -1,0 +1,57 @@
+"""Why a gene has no p-value, and what a reader of its p-value should know."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+
+class Status(IntFlag):
+    """Bits of the stored status: the first eight say why there is no p-value, the others stand beside one."""
+
+    OK = 0
+    ALL_ZERO = 1
+    LOW_TOTAL = 2
+    NO_REPLICATES = 4
+    CONFOUNDED = 8
+    SIZE_FACTOR_UNSTABLE = 16
+
+    FEW_GENES = 256
+    ZERO_ARM = 512
+    SINGLE_REPLICATE = 1024
+    HIGH_MEAN_EXTRAPOLATED = 2048
+    TINY_PSEUDOBULK = 4096
+    ONE_REPLICATE_ARM = 8192
+    NOISY_GROUP = 16384
+
+
+NOT_TESTED = 255
+
+MEANING = {
+    "ok": "tested, nothing to remark",
+    "all_zero": "not tested: no count in either arm",
+    "low_total": "not tested: fewer counts in the two arms together than min_total",
+    "no_replicates": "not tested: an arm has one replicate and no other group lends its dispersion",
+    "confounded": "not tested: blocks and conditions coincide, less than 5 % of the information is left",
+    "size_factor_unstable": "not tested: too few shared genes to say how deep a sample of this comparison is",
+    "few_genes": "tested: fewer than 30 usable genes, the scatter of the dispersions is the prior's",
+    "zero_arm": "tested: an arm has no counts, the effect and its interval use half a count",
+    "single_replicate": "tested: the difference rests on one replicate, the p-value is the largest without one of them",
+    "high_mean_extrapolated": "tested: the mean lies more than tenfold above the dispersion trend's last knot",
+    "tiny_pseudobulk": "tested: a sample of the comparison is the sum of fewer than 10 cells",
+    "one_replicate_arm": "tested: an arm has one replicate, the dispersion is that of the other groups",
+    "noisy_group": "tested: the replicates of the group scatter more than the data set's, its dispersion is raised",
+}
+
+
+def status_codes() -> dict[str, int]:
+    """Every code's name and value, as stored beside the results."""
+    return {"ok": 0} | {member.name.lower(): int(member) for member in Status if member.name}
+
+
+def status_text(value: int) -> str:
+    """The names of the bits of one stored status, joined by `|`.
+
+    >>> status_text(0), status_text(256 + 512)
+    ('ok', 'few_genes|zero_arm')
+    """
+    return "|".join(name for name, bit in status_codes().items() if bit and value & bit) or "ok"

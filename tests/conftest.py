@@ -52,7 +52,9 @@ def store_results(
     """A plain Wald test, written exactly as docs/architecture.md says ("What is stored")."""
     sample = adata.obs[[groupby, replicate_key]].astype(str).agg("|".join, axis=1)
     names = sorted(sample.unique())
-    counts = np.stack([np.asarray(adata.X[(sample == name).to_numpy()].sum(axis=0)).ravel() for name in names], axis=1)
+    counts = np.stack(
+        [np.asarray(adata.X[(sample == name).to_numpy()].sum(axis=0, dtype=float)).ravel() for name in names], axis=1
+    )
     exposure = counts.sum(axis=0) / np.exp(np.log(counts.sum(axis=0)).mean())
     samples = pd.DataFrame([name.split("|") for name in names], columns=["condition", "replicate"])
     samples["block"] = samples["replicate"] if block_key else ""

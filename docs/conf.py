@@ -20,12 +20,12 @@ repository = "https://github.com/scverse/nbcompare"
 
 extensions = [
     "myst_nb",
-    "scanpydoc.definition_list_typed_field",
-    "scanpydoc.elegant_typehints",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "scanpydoc.definition_list_typed_field",  # after napoleon
+    "scanpydoc.elegant_typehints",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
     "sphinx_design",
@@ -51,7 +51,7 @@ myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 myst_url_schemes = ("http", "https", "mailto")
 nb_execution_mode = "off"  # the outputs are committed
-suppress_warnings = ["toc.empty_glob"]  # a clone without tutorials is fine
+suppress_warnings: list[str] = []
 
 # Links into other projects need their inventories from the network, so they are made where a reader will see them.
 # Elsewhere only links within this package are checked.
@@ -86,10 +86,9 @@ ogp_site_url = "https://nbcompare.readthedocs.io/"
 ogp_social_cards = {"enable": False}
 
 # The tutorials live beside `docs`, and Sphinx sees only what is inside.
-if (HERE.parent / "tutorials").is_dir():
-    shutil.copytree(
-        HERE.parent / "tutorials",
-        HERE / "tutorials",
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns(".*", "__pycache__"),
-    )
+shutil.rmtree(HERE / "tutorials", ignore_errors=True)
+if any((HERE.parent / "tutorials").glob("*.ipynb")):
+    shutil.copytree(HERE.parent / "tutorials", HERE / "tutorials", ignore=shutil.ignore_patterns(".*", "__pycache__"))
+else:
+    exclude_patterns.append("tutorials.md")
+    suppress_warnings.append("toc.excluded")

@@ -91,4 +91,4 @@ if any((HERE.parent / "tutorials").glob("*.ipynb")):
     shutil.copytree(HERE.parent / "tutorials", HERE / "tutorials", ignore=shutil.ignore_patterns(".*", "__pycache__"))
 else:
     exclude_patterns.append("tutorials.md")
-    suppress_warnings.append("toc.excluded")
+    suppress_warnings += ["toc.excluded", "toc.not_readable"]

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nbcompare.get import _groups, _results, nb_compare_df, nb_gene_df
+
+from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, new_panel
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+
+def gene(
+    adata: AnnData,
+    name: str,
+    groups: str | Sequence[str] | None = None,
+    *,
+    key: str = "nb_compare",
+    pval_cutoff: float = 0.05,
+    log: bool = False,
+    gene_symbols: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """One gene in every sample, with the mean of each condition and its 95 % interval.
+
+    A point is a replicate: its counts over its size factor. Replicates of one block (donor, batch) are joined by thin
+    lines where blocks were used. Bar and whisker are the fitted mean and interval of :func:`nbcompare.get.nb_gene_df`.
+    Conditions where the gene was called are coloured: up, down.
+
+    Parameters
+    ----------
+    adata
+        Data with stored results: the cells, or the samples, that were compared.
+    name
+        Name of the gene in `var_names`.
+    groups
+        Comparisons to show beside the reference, in this order; `None` for all.
+    key
+        Where the results are stored.
+    pval_cutoff
+        The gene is called below this adjusted p-value.
+    log
+        Whether counts are on a log2 scale; a sample without counts then stands at half a count.
+    gene_symbols
+        Column of `.var` with the name to show.
+    ax
+        Where to draw; a new figure otherwise.
+
+    Returns
+    -------
+    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+
+    Raises
+    ------
+    KeyError
+        If there are no such results, gene or comparison.
+    ImportError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import nbcompare as nb
+    >>> adata = nb.datasets.simulate(n_genes=100, rng=0)
+    >>> nb.tl.nb_compare(adata, "condition", reference="ctrl", replicate_key="replicate")
+    >>> [label.get_text() for label in nb.pl.gene(adata, "gene_00").get_xticklabels()]
+    ['ctrl', 'treated_1']
+    """
+    samples = nb_gene_df(adata, name, key=key)
+    results = _results(adata, key)
+    treated = _groups(results, groups, key)
+    present = set(samples["condition"].astype(str))
+    reference = [level for level in [str(results["reference"])] if level in present]
+    conditions = reference + [level for level in treated if level not in reference]
+    calls = nb_compare_df(adata, treated, key=key)
+    calls = calls[(calls["names"] == name) & (calls["pvals_adj"] < pval_cutoff)]
+    colours = dict(zip(calls["group"].astype(str), np.where(calls["logfoldchanges"] > 0, UP, DOWN), strict=True))
+
+    ax = new_panel(ax, width=max(1.9, 0.7 + 0.36 * len(conditions)), height=2.6)
+    if log:
+        ax.set_yscale("log", base=2)
+        ax.yaxis.set_major_formatter("{x:g}")
+        samples["normalized"] = np.maximum(samples["counts"], 0.5) / samples["size_factor"]
+    places: dict[str, list[tuple[float, float]]] = {}
+    for position, level in enumerate(conditions):
+        rows = samples[samples["condition"].astype(str) == level]
+        _draw_condition(ax, rows, position, colours.get(level, DARK), level, places)
+    if results["params"].get("block_key"):
+        for points in places.values():
+            ax.plot(*np.array(points).T, color=GREY, linewidth=0.5, alpha=0.8, zorder=1, gid="block")
+
+    seen = [c for c in (DOWN, UP) if c in set(colours.values())]
+    for place, colour in enumerate(seen):
+        ax.annotate(
+            f"{'down' if colour == DOWN else 'up'} ({100 * pval_cutoff:g} % FDR)",
+            (1, 1),
+            xycoords="axes fraction",
+            xytext=(0, 3 + 8 * place),
+            textcoords="offset points",
+            ha="right",
+            fontsize=SMALL - 1,
+            color=colour,
+        )
+    ax.set_xticks(range(len(conditions)), conditions)
+    if len(conditions) > 4 or max(map(len, conditions)) > 9:
+        ax.tick_params(axis="x", labelrotation=45)
+        for label in ax.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    ax.set_xlim(-0.6, len(conditions) - 0.4)
+    if not log:
+        ax.set_ylim(bottom=0)
+    ax.set_ylabel("normalized counts" + (" (log$_2$ scale)" if log else ""), fontsize=MEDIUM)
+    shown = name if gene_symbols is None else str(adata.var.loc[name, gene_symbols])
+    ax.set_title(shown, loc="left", fontsize=MEDIUM, fontweight="bold", fontstyle="italic")
+    return ax
+
+
+def _draw_condition(
+    ax: Axes, rows: pd.DataFrame, position: int, colour: str, level: str, places: dict[str, list[tuple[float, float]]]
+) -> None:
+    """Replicates side by side, mean and interval; notes where the replicates of each block stand."""
+    x = position + (np.linspace(-0.2, 0.2, len(rows)) if len(rows) > 1 else np.zeros(len(rows)))
+    ax.scatter(x, rows["normalized"], s=11, c=colour, alpha=0.65, linewidths=0, zorder=3, gid=level)
+    if len(rows):
+        first = rows.iloc[0]
+        mean = first["fitted_mean"]
+        error = [[mean - first["interval_low"]], [first["interval_high"] - mean]]
+        ax.errorbar(position, mean, yerr=error, color=colour, elinewidth=0.9, capsize=0, zorder=4)
+        ax.hlines(mean, position - 0.28, position + 0.28, color=colour, linewidth=1.6, zorder=4, gid=f"mean {level}")
+    for at, height, block in zip(x, rows["normalized"], rows["block"].astype(str), strict=True):
+        places.setdefault(block, []).append((float(at), float(height)))

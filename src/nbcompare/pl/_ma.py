@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ._panel import (
+    DARK,
+    MEDIUM,
+    call,
+    comparison_table,
+    label_called,
+    new_panel,
+    scatter_called,
+    title_and_legend,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+
+def ma(
+    adata: AnnData,
+    group: str | None = None,
+    *,
+    key: str = "nb_compare",
+    pval_cutoff: float = 0.05,
+    log2fc_cutoff: float = 0.0,
+    n_top: int = 10,
+    gene_symbols: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Log2 fold change against mean count, called genes in colour, the first of them by name.
+
+    A cloud that does not lie around zero says that the size factors are wrong. Genes that were not tested
+    are left out.
+
+    Parameters
+    ----------
+    adata
+        Data with stored results.
+    group
+        The comparison (the treated level); may be left out if there is one only.
+    key
+        Where the results are stored.
+    pval_cutoff
+        Genes are called below this adjusted p-value.
+    log2fc_cutoff
+        Genes are called from this absolute log2 fold change on.
+    n_top
+        Number of called genes to name, the smallest p-values first.
+    gene_symbols
+        Column of `.var` with the names to show.
+    ax
+        Where to draw; a new figure otherwise.
+
+    Returns
+    -------
+    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+
+    Raises
+    ------
+    KeyError
+        If there are no such results, comparison or column.
+    ValueError
+        If there are several comparisons and none is named.
+    ImportError
+        If matplotlib or adjustText is not installed.
+
+    Examples
+    --------
+    >>> import nbcompare as nb
+    >>> adata = nb.datasets.simulate(n_genes=100, rng=0)
+    >>> nb.tl.nb_compare(adata, "condition", reference="ctrl", replicate_key="replicate")
+    >>> nb.pl.ma(adata).get_xscale()
+    'log'
+    """
+    table, title = comparison_table(adata, group, key, gene_symbols)
+    ax = new_panel(ax)
+    called = call(table, pval_cutoff, log2fc_cutoff)
+    mean = table["base_mean"].to_numpy()
+    x = np.where(mean > 0, mean, np.nan)
+    y = table["logfoldchanges"].to_numpy()
+
+    ax.set_xscale("log")
+    scatter_called(ax, x, y, called)
+    ax.axhline(0, color=DARK, linewidth=0.6, zorder=1)
+    if log2fc_cutoff > 0:
+        for height in (-log2fc_cutoff, log2fc_cutoff):
+            ax.axhline(height, color=DARK, linewidth=0.6, linestyle=(0, (4, 3)), zorder=1, gid="log2fc_cutoff")
+
+    ax.set_xlabel("mean of normalized counts", fontsize=MEDIUM)
+    ax.set_ylabel("log$_2$ fold change", fontsize=MEDIUM)
+    ax.margins(0.06)
+    title_and_legend(ax, title)
+    label_called(ax, x, y, table, called, n_top)
+    return ax

@@ -1,0 +1,130 @@
+"""What the figures share: an empty panel, colours, called genes, labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nbcompare._optional import require
+from nbcompare.get import _comparison, _one_group, _results
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+# Okabe & Ito: told apart by readers of every colour vision, and in grey
+UP, DOWN = "#D55E00", "#0072B2"
+GREY, DARK = "#B8B8B8", "#4D4D4D"
+SMALL, MEDIUM = 7, 8  # points, the sizes that journals ask for
+COLOUR = {"down": DOWN, "up": UP, "not called": GREY}
+
+
+def new_panel(ax: Axes | None, *, width: float = 3.4, height: float = 2.9) -> Axes:
+    """The caller's Axes, or a figure of its own (inches); frame and ticks made light either way."""
+    if ax is None:
+        plt = require("matplotlib.pyplot", "plot")
+        _, ax = plt.subplots(figsize=(width, height), dpi=200, layout="constrained")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_linewidth(0.6)
+    ax.tick_params(labelsize=SMALL, width=0.6, length=2.5)
+    ax.tick_params(which="minor", width=0.4, length=1.5)
+    return ax
+
+
+def comparison_table(adata: AnnData, group: str | None, key: str, gene_symbols: str | None) -> tuple[pd.DataFrame, str]:
+    """Everything stored of one comparison with the genes' `label`, and the figure's title."""
+    group = _one_group(adata, group, key)
+    results = _results(adata, key)
+    table = _comparison(adata, results, group, key)
+    if gene_symbols is not None and gene_symbols not in adata.var:
+        msg = f"gene_symbols is {gene_symbols!r}, which is no column of .var."
+        raise KeyError(msg)
+    table["label"] = table["names"] if gene_symbols is None else adata.var[gene_symbols].astype(str).to_numpy()
+    return table, f"{group} vs {results['reference']}"
+
+
+def point_size(n_genes: int) -> float:
+    """Area of a point, points squared: smaller where thousands share the panel."""
+    return float(np.clip(6 * np.sqrt(1000 / max(n_genes, 1)), 2, 6))
+
+
+def call(table: pd.DataFrame, pval_cutoff: float, log2fc_cutoff: float) -> dict[str, np.ndarray]:
+    """Masks of the tested genes: went down, went up, not called."""
+    change = table["logfoldchanges"].to_numpy()
+    significant = (table["pvals_adj"] < pval_cutoff).to_numpy() & (np.abs(change) >= log2fc_cutoff)
+    down, up = significant & (change < 0), significant & (change > 0)
+    return {"down": down, "up": up, "not called": table["pvals"].notna().to_numpy() & ~(down | up)}
+
+
+def scatter_called(ax: Axes, x: np.ndarray, y: np.ndarray, called: dict[str, np.ndarray]) -> None:
+    """Genes as rasterised points, coloured by call; the legend counts them."""
+    size = point_size(x.size)
+    for name, mask in called.items():
+        quiet = name == "not called"
+        ax.scatter(
+            x[mask],
+            y[mask],
+            s=size if quiet else 1.5 * size,
+            c=COLOUR[name],
+            linewidths=0,
+            alpha=0.6 if quiet else 0.9,
+            rasterized=True,
+            gid=name,
+            zorder=2 if quiet else 3,
+            label=f"{mask.sum():,} {name}",
+        )
+
+
+def title_and_legend(ax: Axes, title: str) -> None:
+    """Title on the left above the panel, and under it what the colours mean, in one line."""
+    ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold", pad=15)
+    legend = ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.015, 0.985),
+        ncols=4,
+        frameon=False,
+        fontsize=SMALL,
+        handletextpad=0.4,
+        columnspacing=1.0,
+        borderpad=0.2,
+        handlelength=1.0,
+        scatterpoints=1,
+    )
+    for handle in legend.legend_handles:
+        if isinstance(handle, require("matplotlib.collections", "plot").PathCollection):
+            handle.set(sizes=[14.0], alpha=1)
+
+
+def label_called(
+    ax: Axes, x: np.ndarray, y: np.ndarray, table: pd.DataFrame, called: dict[str, np.ndarray], n_top: int
+) -> None:
+    """Names the called genes with the smallest p-values (of equal ones, the largest scores).
+
+    The names are moved off each other and off the called points, with a thin line back to their own.
+    """
+    positions = np.flatnonzero((called["up"] | called["down"]) & np.isfinite(x) & np.isfinite(y))
+    rank = np.lexsort((-np.abs(table["scores"].to_numpy()[positions]), table["pvals"].to_numpy()[positions]))
+    top = positions[rank[:n_top]]
+    if not top.size:
+        return
+    adjust_text = require("adjustText", "plot").adjust_text
+    halo = [require("matplotlib.patheffects", "plot").withStroke(linewidth=1.2, foreground="white")]
+    ax.figure.canvas.figure.draw_without_rendering()  # fixes limits and layout, on which the names are placed
+    style: dict[str, Any] = {"fontsize": SMALL - 1, "fontstyle": "italic", "path_effects": halo, "zorder": 5}
+    texts = [ax.text(x[i], y[i], table["label"].iloc[i], **style) for i in top]
+    adjust_text(
+        texts,
+        x=x[positions],
+        y=y[positions],
+        target_x=x[top],
+        target_y=y[top],
+        ax=ax,
+        iter_lim=300,
+        expand=(1.2, 1.5),
+        force_text=(0.3, 0.5),
+        force_static=(0.4, 0.6),
+        min_arrow_len=3,
+        arrowprops={"arrowstyle": "-", "color": DARK, "lw": 0.4, "shrinkA": 0, "shrinkB": 1},
+    )

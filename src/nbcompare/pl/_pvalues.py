@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, comparison_table, new_panel, point_size
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+Kind = Literal["histogram", "qq"]
+
+
+def pvalues(
+    adata: AnnData,
+    group: str | None = None,
+    *,
+    key: str = "nb_compare",
+    kind: Kind = "histogram",
+    bins: int = 20,
+    pval_cutoff: float = 0.05,
+    ax: Axes | None = None,
+) -> Axes:
+    """Whether the p-values can be trusted: their histogram, or their quantiles against the uniform.
+
+    A good histogram is flat with, at most, a peak at the left: the dashed line is the height of the genes without an
+    effect, their share estimated from the p-values above one half (Storey 2002). A slope up to the right, or a hump
+    in the middle, says that a batch or the wrong replicate is at work. In the quantile plot the band holds 95 % of the
+    order statistics of independent uniform p-values, point by point; genes of a null comparison stay within it.
+
+    Parameters
+    ----------
+    adata
+        Data with stored results.
+    group
+        The comparison (the treated level); may be left out if there is one only.
+    key
+        Where the results are stored.
+    kind
+        `"histogram"`, or `"qq"` for the quantiles (-log10).
+    bins
+        Number of bars of the histogram.
+    pval_cutoff
+        Genes below this adjusted p-value are coloured in the quantile plot.
+    ax
+        Where to draw; a new figure otherwise.
+
+    Returns
+    -------
+    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+
+    Raises
+    ------
+    KeyError
+        If there are no such results or comparison.
+    ValueError
+        If there are several comparisons and none is named, no gene has a p-value, or `kind` is unknown.
+    ImportError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import nbcompare as nb
+    >>> adata = nb.datasets.simulate(n_genes=100, rng=0)
+    >>> nb.tl.nb_compare(adata, "condition", reference="ctrl", replicate_key="replicate")
+    >>> nb.pl.pvalues(adata, kind="qq").get_xlabel()
+    'expected $-$log$_{10}$ p-value'
+    """
+    if kind not in get_args(Kind):
+        msg = f"kind is {kind!r}; choose 'histogram' or 'qq'."
+        raise ValueError(msg)
+    table, title = comparison_table(adata, group, key, None)
+    table = table[table["pvals"].notna()].sort_values("pvals", kind="stable")
+    if table.empty:
+        msg = f"No gene of this comparison ({title}) was tested; the status column of get.nb_compare_df says why."
+        raise ValueError(msg)
+    ax = new_panel(ax)
+    p_value = table["pvals"].to_numpy()
+    if kind == "histogram":
+        _draw_histogram(ax, p_value, bins)
+    else:
+        _draw_quantiles(ax, p_value, (table["pvals_adj"] < pval_cutoff).to_numpy())
+    ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold")
+    return ax
+
+
+def _draw_histogram(ax: Axes, p_value: np.ndarray, bins: int) -> None:
+    """Bars, and the height that genes without an effect have."""
+    null_share = min(1.0, 2 * float(np.mean(p_value > 0.5)))
+    counts, edges = np.histogram(p_value, bins=bins, range=(0, 1))
+    ax.stairs(counts, edges, fill=True, color=DOWN, alpha=0.75, edgecolor="white", linewidth=0.4)
+    height = null_share * p_value.size / bins
+    ax.axhline(height, color=DARK, linewidth=0.8, linestyle=(0, (4, 3)), gid="null")
+    ax.text(
+        0.98,
+        0.96,
+        f"{p_value.size:,} genes\nwithout effect: {100 * null_share:.0f} %",
+        transform=ax.transAxes,
+        ha="right",
+        va="top",
+        fontsize=SMALL,
+        color=DARK,
+    )
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1.25 * max(float(counts.max()), height))
+    ax.set_xlabel("p-value", fontsize=MEDIUM)
+    ax.set_ylabel("genes", fontsize=MEDIUM)
+
+
+def _draw_quantiles(ax: Axes, p_value: np.ndarray, called: np.ndarray) -> None:
+    """Ordered p-values against their expectation k / (n + 1), in the band of the order statistics."""
+    from scipy.stats import beta
+
+    n = p_value.size
+    rank = np.arange(1, n + 1)
+    expected = -np.log10(rank / (n + 1))
+    smallest = float(np.min(p_value[p_value > 0], initial=1.0))
+    zero = p_value == 0
+    observed = -np.log10(np.where(zero, smallest, p_value))
+    observed[zero] = 1.08 * max(float(observed.max()), 1.0)
+    low, high = (-np.log10(beta.ppf(q, rank, n + 1 - rank)) for q in (0.975, 0.025))
+    ax.fill_between(expected, low, high, color=GREY, alpha=0.4, linewidth=0, gid="band", zorder=1)
+    ax.plot([0, expected[0]], [0, expected[0]], color=DARK, linewidth=0.8, zorder=2)
+    for name, mask, colour, marker in (
+        ("not called", ~called & ~zero, DARK, "o"),
+        ("called", called & ~zero, UP, "o"),
+        ("p = 0", zero, UP, "^"),
+    ):
+        ax.scatter(
+            expected[mask],
+            observed[mask],
+            s=1.5 * point_size(n),
+            c=colour,
+            marker=marker,
+            linewidths=0,
+            rasterized=True,
+            gid=name,
+            zorder=3,
+        )
+    ax.text(
+        0.03,
+        0.96,
+        f"{n:,} genes, {called.sum():,} called",
+        transform=ax.transAxes,
+        va="top",
+        fontsize=SMALL,
+        color=DARK,
+    )
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    ax.locator_params(axis="y", integer=True)
+    ax.set_xlabel("expected $-$log$_{10}$ p-value", fontsize=MEDIUM)
+    ax.set_ylabel("observed $-$log$_{10}$ p-value", fontsize=MEDIUM)

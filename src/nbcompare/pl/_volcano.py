@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._panel import (
+    COLOUR,
+    DARK,
+    MEDIUM,
+    SMALL,
+    call,
+    comparison_table,
+    label_called,
+    new_panel,
+    scatter_called,
+    title_and_legend,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+
+def volcano(
+    adata: AnnData,
+    group: str | None = None,
+    *,
+    key: str = "nb_compare",
+    pval_cutoff: float = 0.05,
+    log2fc_cutoff: float = 0.0,
+    n_top: int = 10,
+    gene_symbols: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """P-value against log2 fold change, called genes in colour, the first of them by name.
+
+    The dashed line is the p-value at which the false discovery rate reaches `pval_cutoff` (Benjamini and Hochberg).
+    A p-value of zero is an arrowhead at the top. Genes that were not tested are left out.
+
+    Parameters
+    ----------
+    adata
+        Data with stored results.
+    group
+        The comparison (the treated level); may be left out if there is one only.
+    key
+        Where the results are stored.
+    pval_cutoff
+        Genes are called below this adjusted p-value.
+    log2fc_cutoff
+        Genes are called from this absolute log2 fold change on.
+    n_top
+        Number of called genes to name, the smallest p-values first.
+    gene_symbols
+        Column of `.var` with the names to show.
+    ax
+        Where to draw; a new figure otherwise.
+
+    Returns
+    -------
+    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+
+    Raises
+    ------
+    KeyError
+        If there are no such results, comparison or column.
+    ValueError
+        If there are several comparisons and none is named.
+    ImportError
+        If matplotlib or adjustText is not installed.
+
+    Examples
+    --------
+    >>> import nbcompare as nb
+    >>> adata = nb.datasets.simulate(n_genes=100, rng=0)
+    >>> nb.tl.nb_compare(adata, "condition", reference="ctrl", replicate_key="replicate")
+    >>> nb.pl.volcano(adata).get_xlabel()
+    'log$_2$ fold change'
+    """
+    table, title = comparison_table(adata, group, key, gene_symbols)
+    ax = new_panel(ax)
+    called = call(table, pval_cutoff, log2fc_cutoff)
+    x = table["logfoldchanges"].to_numpy()
+    y, beyond = _heights(table["pvals"].to_numpy())
+
+    scatter_called(ax, x, np.where(beyond, np.nan, y), called)
+    for name, mask in called.items():
+        arrow = mask & beyond
+        ax.scatter(x[arrow], y[arrow], s=16, c=COLOUR[name], marker="^", linewidths=0, gid=f"{name}, p = 0", zorder=3)
+    _draw_thresholds(ax, table, pval_cutoff, log2fc_cutoff)
+
+    ax.set_xlabel("log$_2$ fold change", fontsize=MEDIUM)
+    ax.set_ylabel("$-$log$_{10}$ p-value", fontsize=MEDIUM)
+
+    ax.margins(x=0.08)
+    ax.set_ylim(0, 1.1 * np.max(y[np.isfinite(y)], initial=1.0))
+    ax.locator_params(axis="y", integer=True)
+    title_and_legend(ax, title)
+    label_called(ax, x, y, table, called, n_top)
+    return ax
+
+
+def _heights(p_value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """-log10 p, and which genes stand above the others because their p-value is zero."""
+    zero = p_value == 0
+    with np.errstate(divide="ignore"):
+        y = -np.log10(p_value)
+    highest = np.max(y[np.isfinite(y)], initial=1.0)
+    return np.where(zero, 1.08 * highest, y), zero
+
+
+def _draw_thresholds(ax: Axes, table: pd.DataFrame, pval_cutoff: float, log2fc_cutoff: float) -> None:
+    """The largest p-value that the false discovery rate admits (its first step if none), and the fold changes."""
+    p, adjusted = table["pvals"].to_numpy(), table["pvals_adj"].to_numpy()
+    admitted = p[adjusted < pval_cutoff]
+    admitted = admitted[admitted > 0]
+    limit = admitted.max() if admitted.size else pval_cutoff / max(np.isfinite(p).sum(), 1)
+    style: dict[str, Any] = {"color": DARK, "linewidth": 0.6, "linestyle": (0, (4, 3)), "zorder": 1}
+    ax.axhline(-np.log10(limit), gid="pval_cutoff", **style)
+    ax.axvline(0, color=DARK, linewidth=0.4, zorder=1)
+    if log2fc_cutoff > 0:
+        for x in (-log2fc_cutoff, log2fc_cutoff):
+            ax.axvline(x, gid="log2fc_cutoff", **style)
+    ax.annotate(
+        f"{100 * pval_cutoff:g} %\nFDR",
+        (1.01, -np.log10(limit)),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=SMALL - 1,
+        color=DARK,
+    )

@@ -1,0 +1,77 @@
+"""The matrix of counts, and its sums."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nbcompare._counts.blocks import BLOCK_SIZE
+from nbcompare._counts.check import NotCountsError
+from nbcompare._counts.sums import Sums, looks_like_counts, sum_gene, sum_groups
+
+from .obs import choices
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def read_matrix(adata: AnnData, layer: str | None):
+    """The matrix of a layer, or `.X`, as it is stored."""
+    if layer is None:
+        if adata.X is None:
+            msg = f"adata.X is empty. Pass layer, the name of the raw counts. {choices('counts', _layers(adata))}"
+            raise ValueError(msg)
+        return adata.X
+    if layer not in _layers(adata):
+        msg = f"There is no layer {layer!r}. {choices(layer, _layers(adata))}"
+        raise KeyError(msg)
+    return adata.layers[layer]
+
+
+def sum_counts(
+    adata: AnnData, codes: np.ndarray, n_groups: int, *, layer: str | None = None, block_size: int = BLOCK_SIZE
+) -> Sums:
+    """Sums of the cells of each group; what are not counts is refused, naming the layer and the likely right one."""
+    if block_size < 1:
+        msg = f"block_size is {block_size}, but it is the number of rows read at once: 1 or more."
+        raise ValueError(msg)
+    matrix = read_matrix(adata, layer)
+    try:
+        return sum_groups(matrix, codes, n_groups, block_size=block_size)
+    except NotCountsError as error:
+        raise _refused(adata, layer, error) from None
+
+
+def sum_gene_counts(
+    adata: AnnData, gene_index: int, codes: np.ndarray, n_groups: int, *, layer: str | None = None
+) -> np.ndarray:
+    """Sums of one gene in each group, (n_groups,) float64."""
+    try:
+        return sum_gene(read_matrix(adata, layer), codes, n_groups, gene_index)
+    except NotCountsError as error:
+        raise _refused(adata, layer, error) from None
+
+
+def _refused(adata: AnnData, layer: str | None, error: NotCountsError) -> NotCountsError:
+    msg = f"{_name(layer)} {error}. Raw counts are needed. {_where_counts_are(adata, layer)}"
+    return NotCountsError(msg)
+
+
+def _where_counts_are(adata: AnnData, refused: str | None) -> str:
+    """Which other matrix holds whole numbers. `.raw` is named, never used."""
+    for layer in [name for name in (None, *_layers(adata)) if name != refused]:
+        matrix = adata.X if layer is None else adata.layers[layer]
+        if matrix is not None and looks_like_counts(matrix):
+            return f"{_name(layer)} holds whole numbers: pass layer={layer!r}."
+    if adata.raw is not None and looks_like_counts(adata.raw.X):
+        return "adata.raw holds whole numbers: pass adata.raw.to_adata()."
+    return "No other layer holds whole numbers: go back to the counts before normalisation."
+
+
+def _name(layer: str | None) -> str:
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
+def _layers(adata: AnnData) -> list[str]:
+    return [name for name in adata.layers if isinstance(name, str)]  # anndata 0.13 lists X as None

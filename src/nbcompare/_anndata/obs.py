@@ -1,0 +1,92 @@
+"""Columns of obs, and their values as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Columns = str | Sequence[str]
+
+SEPARATOR = " | "  # between labels that are joined
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What one or several obs columns say of each cell."""
+
+    codes: np.ndarray  # (n_cells,) int64, -1 where missing
+    labels: np.ndarray  # (n_levels,) object array of str, in the order of the categories, else sorted
+
+
+def read_obs(adata: AnnData, columns: Sequence[str]) -> pd.DataFrame:
+    """Columns of obs in memory, lazily read ones included."""
+    for name in columns:
+        if name not in adata.obs.columns:
+            msg = f"There is no column {name!r} in adata.obs. {choices(name, list(adata.obs.columns))}"
+            raise KeyError(msg)
+    return in_memory(adata.obs[list(dict.fromkeys(columns))])
+
+
+def in_memory(frame) -> pd.DataFrame:
+    """A data frame, also where AnnData has read it lazily."""
+    return frame.to_memory() if hasattr(frame, "to_memory") else frame
+
+
+def column_names(columns: Columns | None) -> list[str]:
+    """The columns as a list, whatever way they were given."""
+    return [] if columns is None else [columns] if isinstance(columns, str) else list(columns)
+
+
+def levels_of(obs: pd.DataFrame, columns: Columns) -> Levels:
+    """One level for each value of a column, or for each combination of several columns' values that occurs."""
+    parts = [_levels_of_one(obs[name], name) for name in column_names(columns)]
+    if len(parts) == 1:
+        return parts[0]
+    codes = np.stack([part.codes for part in parts])
+    present = (codes >= 0).all(axis=0)
+    combinations, of_cell = np.unique(codes[:, present], axis=1, return_inverse=True)
+    joined = np.full(len(obs), -1, dtype=np.int64)
+    joined[present] = of_cell.ravel()
+    words = [part.labels[row] for part, row in zip(parts, combinations, strict=True)]
+    labels = as_text([SEPARATOR.join(label) for label in zip(*words, strict=True)])
+    return _with_distinct_labels(Levels(joined, labels), columns)
+
+
+def as_text(values: Sequence[str]) -> np.ndarray:
+    """An object array of str, the only text that every version of anndata writes."""
+    return np.array(values, dtype=object)
+
+
+def choices(given: str, known: list[str]) -> str:
+    """The end of an error: names close to the one given, else those there are."""
+    close = get_close_matches(str(given), [str(name) for name in known], n=3)
+    if close:
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    return f"There are: {', '.join(map(repr, known[:20])) or 'none'}{', ...' if len(known) > 20 else '.'}"
+
+
+def _levels_of_one(column: pd.Series, name: str) -> Levels:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.cat.remove_unused_categories()
+    elif column.dtype == object:  # may hold several types, which have no common order: sorted as text
+        column = column.astype(pd.CategoricalDtype(sorted(column.dropna().unique(), key=str)))
+    else:
+        column = column.astype("category")
+    labels = as_text([str(value) for value in column.cat.categories])
+    return _with_distinct_labels(Levels(column.cat.codes.to_numpy().astype(np.int64), labels), name)
+
+
+def _with_distinct_labels(levels: Levels, columns: Columns) -> Levels:
+    repeated = pd.Index(levels.labels).duplicated()
+    if repeated.any():
+        msg = f"Different values of {columns!r} are all written {levels.labels[repeated][0]!r}. Rename one of them."
+        raise ValueError(msg)
+    return levels

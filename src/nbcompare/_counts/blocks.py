@@ -1,0 +1,117 @@
+"""Any matrix that AnnData can hold, as pieces that lie in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import singledispatch
+
+import numpy as np
+from fast_array_utils import types
+
+BLOCK_SIZE = (
+    8192  # rows read at once from disk: a few hundred MB of a dense transcriptome, large enough for fast reading
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rectangle of the matrix, with the place of its first cell and gene."""
+
+    values: np.ndarray | types.CSBase
+    row: int = 0
+    column: int = 0
+
+
+@singledispatch
+def blocks(matrix, block_size: int) -> Iterator[Block]:
+    """Rectangles that cover the matrix once, each of about `block_size` rows' worth of values where it is on disk."""
+    raise unreadable(matrix)
+
+
+@blocks.register(np.ndarray | types.CSBase)
+def _in_memory(matrix: np.ndarray | types.CSBase, block_size: int) -> Iterator[Block]:
+    yield Block(matrix)
+
+
+@blocks.register(types.H5Dataset | types.ZarrArray)
+def _dense_on_disk(matrix: types.H5Dataset | types.ZarrArray, block_size: int) -> Iterator[Block]:
+    for start in range(0, matrix.shape[0], block_size):
+        yield Block(np.asarray(matrix[start : start + block_size]), row=start)
+
+
+@blocks.register(types.CSDataset)
+def _sparse_on_disk(matrix: types.CSDataset, block_size: int) -> Iterator[Block]:
+    n_cells, n_genes = matrix.shape
+    if isinstance(matrix, types.CSRDataset):
+        for start in range(0, n_cells, block_size):
+            yield Block(matrix[start : start + block_size], row=start)
+        return
+    n_columns = max(1, block_size * n_genes // max(n_cells, 1))
+    for start in range(0, n_genes, n_columns):
+        yield Block(matrix[:, start : start + n_columns], column=start)
+
+
+@blocks.register(types.DaskArray)
+def _dask(matrix: types.DaskArray, block_size: int) -> Iterator[Block]:
+    """Whole chunks, as many at once as make up `block_size` rows: dask reads those in parallel."""
+    import dask
+
+    if any(np.isnan(size) for sizes in matrix.chunks for size in sizes):
+        msg = "The chunks of this dask array have unknown sizes. Call its `compute_chunk_sizes()` first."
+        raise ValueError(msg)
+    corners = [np.cumsum([0, *sizes]) for sizes in matrix.chunks]
+    chunks = matrix.to_delayed()
+    together: list[tuple[int, int]] = []
+    n_values = 0
+    for place in np.ndindex(chunks.shape):
+        together.append(place)
+        n_values += matrix.chunks[0][place[0]] * matrix.chunks[1][place[1]]
+        if n_values >= block_size * matrix.shape[1] or place == tuple(size - 1 for size in chunks.shape):
+            for (i, j), values in zip(together, dask.compute(*[chunks[at] for at in together]), strict=True):
+                yield Block(values, row=int(corners[0][i]), column=int(corners[1][j]))
+            together, n_values = [], 0
+
+
+def unreadable(matrix) -> TypeError:
+    """The error for a kind of matrix that is not listed here."""
+    msg = (
+        f"Counts in a {type(matrix).__module__}.{type(matrix).__qualname__} cannot be read. Use a numpy array, a scipy "
+        "CSR or CSC matrix, a dask array of these, or a backed or lazily read AnnData; copy GPU arrays to the CPU first."
+    )
+    return TypeError(msg)
+
+
+@singledispatch
+def column(matrix, position: int, block_size: int) -> np.ndarray:
+    """The counts of one gene in every cell, float64."""
+    values = np.zeros(matrix.shape[0])
+    for block in blocks(matrix, block_size):
+        within = position - block.column
+        if 0 <= within < block.values.shape[1]:
+            values[block.row : block.row + block.values.shape[0]] = column(block.values, within, block_size)
+    return values
+
+
+@column.register(np.ndarray)
+def _column_dense(matrix: np.ndarray, position: int, block_size: int) -> np.ndarray:
+    return np.asarray(matrix[:, position], dtype=np.float64).ravel()
+
+
+@column.register(types.CSBase)
+def _column_sparse(matrix: types.CSBase, position: int, block_size: int) -> np.ndarray:
+    return matrix[:, [position]].toarray().ravel().astype(np.float64)
+
+
+@column.register(types.CSCDataset)
+def _column_on_disk(matrix: types.CSCDataset, position: int, block_size: int) -> np.ndarray:
+    return _column_sparse(matrix[:, position : position + 1], 0, block_size)
+
+
+@column.register(types.DaskArray)
+def _column_dask(matrix: types.DaskArray, position: int, block_size: int) -> np.ndarray:
+    one = matrix[:, position : position + 1]
+    values = np.zeros(matrix.shape[0])
+    for block in blocks(one, block_size * matrix.shape[1]):
+        values[block.row : block.row + block.values.shape[0]] = column(block.values, 0, block_size)
+    return values

@@ -1,0 +1,123 @@
+"""Cells to samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.utils import make_index_unique
+
+from nbcompare._anndata import SampleTable, column_names, in_memory, read_samples, sum_samples
+from nbcompare._counts.blocks import BLOCK_SIZE
+
+
+def pseudobulk(
+    adata: AnnData,
+    groupby: str | Sequence[str],
+    *,
+    replicate_key: str | Sequence[str],
+    layer: str | None = None,
+    min_cells: int = 10,
+    min_counts: float = 0,
+    block_size: int = BLOCK_SIZE,
+) -> AnnData:
+    r"""Sum the counts of the cells of each condition and replicate.
+
+    Cells of one replicate share its biology and its handling, so they do not replicate a condition: the sample, the
+    sum of its cells, does :cite:p:`squair2021`. Sums of negative binomial counts scatter about their mean
+    as the replicates do.
+
+    One pass over the matrix, in memory, on disk (`backed="r"`, `anndata.experimental.read_lazy`) or in dask chunks,
+    always with the same, exact sums. Cells with a missing value in one of the columns are left out and counted.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, raw counts. Not changed.
+    groupby
+        Column of `.obs` with the conditions; several columns give a condition for each combination that occurs.
+    replicate_key
+        Column of `.obs` with the replicates (donor, animal, well, guide); several columns give a replicate for each
+        combination that occurs.
+    layer
+        Layer with the raw counts, `.X` if None. `.raw` is never used.
+    min_cells
+        Samples of fewer cells are dropped.
+    min_counts
+        Samples of fewer counts, over all genes, are dropped; those without counts always.
+    block_size
+        Rows read at once from disk or dask. The memory needed is the result, at most twice, and about
+        `block_size` x n_vars values.
+
+    Returns
+    -------
+    Samples x genes, float64 sums in `.X`, `.var` as in `adata`, ordered by condition, then replicate.
+
+    `.obs`
+        The columns `groupby` and `replicate_key`, every other column that is constant within each sample,
+        `psbulk_cells` (number of cells) and `psbulk_counts` (sum of counts).
+    `.uns["pseudobulk"]`
+        The arguments; `dropped_samples`, a table with the `reason` for each; `n_cells_left_out`, the number of cells
+        without condition or without replicate.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column or layer.
+    ValueError
+        If the matrix does not hold counts (negative, fractional, log-transformed or missing values), naming the layer
+        that does; if no cell or no sample is left; if `groupby` and `replicate_key` are the same.
+
+    See Also
+    --------
+    size_factors : How deep each of the samples is.
+
+    Examples
+    --------
+    >>> import nbcompare as nb
+    >>> adata = nb.datasets.simulate(n_genes=100, n_cells=40, rng=0)
+    >>> pdata = nb.pp.pseudobulk(adata, "condition", replicate_key="replicate")
+    >>> bool(pdata.X.sum() == adata.X.sum())
+    True
+    >>> bool(pdata.obs["psbulk_cells"].sum() == adata.n_obs)
+    True
+    """
+    samples = read_samples(adata, groupby, replicate_key=replicate_key)
+    samples, counts = sum_samples(
+        adata, samples, layer=layer, min_cells=min_cells, min_counts=min_counts, block_size=block_size
+    )
+    obs = _constant_columns(in_memory(adata.obs), samples)
+    obs["psbulk_cells"] = samples.table["n_cells"].to_numpy()
+    obs["psbulk_counts"] = samples.table["counts"].to_numpy()
+    settings = {
+        "groupby": column_names(groupby),
+        "replicate_key": column_names(replicate_key),
+        "layer": layer,
+        "min_cells": min_cells,
+        "min_counts": min_counts,
+        "dropped_samples": samples.dropped,
+        "n_cells_left_out": {reason: samples.n_cells_left_out[reason] for reason in ("no_condition", "no_replicate")},
+        "version": version("nbcompare"),
+    }
+    return AnnData(counts, obs=obs, var=in_memory(adata.var).copy(), uns={"pseudobulk": settings})
+
+
+def _constant_columns(obs: pd.DataFrame, samples: SampleTable) -> pd.DataFrame:
+    """The obs columns with one value, or none, in all cells of each sample."""
+    used = samples.codes >= 0
+    sample = samples.codes[used]
+    first_cell = np.empty(len(samples.table), dtype=np.int64)
+    first_cell[sample[::-1]] = np.flatnonzero(used)[::-1]
+    constant = []
+    for name in obs.columns:
+        values = pd.factorize(obs[name])[0]
+        if (values[used] == values[first_cell][sample]).all():
+            constant.append(name)
+    table = obs[constant].iloc[first_cell].copy()
+    for name in table.select_dtypes("category"):
+        table[name] = table[name].cat.remove_unused_categories()
+    table.index = make_index_unique(pd.Index(samples.names, dtype=object))
+    return table

@@ -1,0 +1,104 @@
+"""How deep each sample is."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+from anndata import AnnData
+
+from nbcompare._anndata import read_obs, sum_counts
+from nbcompare._counts import exposure
+from nbcompare._counts.exposure import Method
+
+
+def size_factors(
+    pdata: AnnData,
+    *,
+    method: Method | str | np.ndarray = "auto",
+    layer: str | None = None,
+    key_added: str = "size_factors",
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Estimate how deep each sample was sequenced, relative to the others.
+
+    Size factors :math:`l_i` multiply the means, :math:`m_i = l_i \lambda`, and have geometric mean 1.
+
+    `"median_of_ratios"`
+        Median over genes of the sample's count over the gene's geometric mean, genes positive in all samples
+        :cite:p:`anders2010`. Robust to a few genes that change much.
+    `"poscounts"`
+        The same with zeros left out of the sum of logs, though not of its divisor, and the median over the genes
+        positive in the sample :cite:p:`love2014`. For sparse tables.
+    `"total"`
+        Total counts. For whole transcriptomes; on a small panel one strong gene shifts all the others.
+    `"tmm"`
+        Total counts times the trimmed mean of log ratios to a reference sample :cite:p:`robinson2010`. For bulk-like
+        tables, not for sparse ones.
+    `"auto"`
+        The median of ratios; `poscounts` where fewer than 10 genes are positive in all samples.
+
+    Parameters
+    ----------
+    pdata
+        Samples x genes, raw counts, as from :func:`~nbcompare.pp.pseudobulk`.
+    method
+        One of the names above, the name of an `.obs` column, or one positive number for each sample.
+    layer
+        Layer with the raw counts, `.X` if None.
+    key_added
+        Name under which the result is stored.
+    copy
+        Return a copy and leave `pdata` as it is.
+
+    Returns
+    -------
+    None, or with `copy` the copy. Written are
+
+    `.obs[key_added]`
+        The size factors, float64, geometric mean 1.
+    `.uns[key_added]`
+        `method`, the one asked for (`"given"` for numbers); `method_used`; `layer`.
+
+    Raises
+    ------
+    ValueError
+        If the matrix does not hold counts, a sample has none, no gene is positive in all samples (median of ratios),
+        or given factors are not finite and positive.
+    KeyError
+        If `method` is neither a method nor a column, or there is no such layer.
+
+    Examples
+    --------
+    >>> import nbcompare as nb
+    >>> adata = nb.datasets.simulate(n_genes=100, n_cells=40, rng=0)
+    >>> pdata = nb.pp.pseudobulk(adata, "condition", replicate_key="replicate")
+    >>> nb.pp.size_factors(pdata)
+    >>> pdata.uns["size_factors"]["method_used"]
+    'median_of_ratios'
+    """
+    if isinstance(method, str) and method in get_args(Method):
+        counts = sum_counts(pdata, np.arange(pdata.n_obs), pdata.n_obs, layer=layer).counts
+        factors, used = exposure.size_factors(counts, method)
+    elif isinstance(method, str):
+        factors, used = exposure.given_factors(_column(pdata, method), pdata.n_obs), "given"
+    else:
+        factors, used = exposure.given_factors(method, pdata.n_obs), "given"
+    target = pdata.copy() if copy else pdata
+    target.obs[key_added] = factors
+    target.uns[key_added] = {
+        "method": method if isinstance(method, str) else "given",
+        "method_used": used,
+        "layer": layer,
+    }
+    return target if copy else None
+
+
+def _column(pdata: AnnData, name: str) -> np.ndarray:
+    if name not in pdata.obs.columns:
+        msg = (
+            f"{name!r} is neither a method ({', '.join(get_args(Method))}) nor a column of .obs "
+            f"({', '.join(map(str, pdata.obs.columns))})."
+        )
+        raise KeyError(msg)
+    return read_obs(pdata, [name])[name].to_numpy(dtype=np.float64)

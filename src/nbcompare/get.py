@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-from fast_array_utils.conv import to_dense
 
+from ._anndata import read_samples, sum_gene_counts
 from ._nb.status import status_text
 
 if TYPE_CHECKING:
@@ -169,6 +169,8 @@ def nb_gene_df(adata: AnnData, gene: str, *, key: str = "nb_compare") -> pd.Data
     ------
     KeyError
         If there are no such results, gene, layer or columns of `.obs`.
+    ValueError
+        If cells were taken away after the comparison.
 
     Examples
     --------
@@ -184,10 +186,9 @@ def nb_gene_df(adata: AnnData, gene: str, *, key: str = "nb_compare") -> pd.Data
         raise KeyError(msg)
     position = int(np.flatnonzero(adata.var_names == gene)[0])
     table = results["samples"].reset_index(drop=True).copy()
-    codes = _sample_codes(adata, table, results["params"])
-    counts = _gene_counts(adata, position, results["params"].get("layer"))
-    used = codes >= 0
-    table["counts"] = np.bincount(codes[used], weights=counts[used], minlength=len(table))
+    if "block" not in table:
+        table.insert(2, "block", "")
+    table["counts"] = _sum_in_samples(adata, position, table, results["params"])
     table["normalized"] = table["counts"] / table["size_factor"]
 
     dispersion = adata.varm[f"{key}_dispersions"][position]
@@ -321,27 +322,24 @@ def _comparison(adata: AnnData, results: Mapping[str, Any], name: str, key: str)
     return pd.DataFrame(table)
 
 
-def _sample_codes(adata: AnnData, samples: pd.DataFrame, params: Mapping[str, Any]) -> np.ndarray:
-    """Row of the table of samples for each row of the data, -1 for none."""
+def _sum_in_samples(adata: AnnData, position: int, stored: pd.DataFrame, params: Mapping[str, Any]) -> np.ndarray:
+    """Counts of one gene in each of the stored samples, summed anew; refuses data that lost cells since."""
     groupby, replicate_key = params["groupby"], params.get("replicate_key")
-    for column in (groupby, replicate_key):
-        if column is not None and column not in adata.obs:
-            msg = f"The comparison read .obs[{column!r}], which is gone; put it back, or compare again."
-            raise KeyError(msg)
-    condition = adata.obs[groupby].astype(str)
-    replicate = adata.obs_names if replicate_key is None else adata.obs[replicate_key]
-    rows = pd.MultiIndex.from_arrays([condition, replicate.astype(str)])
-    known = pd.MultiIndex.from_arrays([samples["condition"].astype(str), samples["replicate"].astype(str)])
-    return known.get_indexer(rows)
-
-
-def _gene_counts(adata: AnnData, position: int, layer: str | None) -> np.ndarray:
-    """One column of the counts, whatever holds them."""
-    if layer is not None and layer not in adata.layers:
-        msg = f"The comparison read the layer {layer!r}, which is gone; put it back, or compare again."
-        raise KeyError(msg)
-    one = adata[:, [position]]
-    return np.asarray(to_dense(one.X if layer is None else one.layers[layer], to_cpu_memory=True), float).ravel()
+    found = read_samples(adata, groupby, replicate_key=replicate_key)
+    label = ["condition", "replicate"]
+    rows = pd.MultiIndex.from_frame(stored[label].astype(str)).get_indexer(
+        pd.MultiIndex.from_frame(found.table[label].astype(str))
+    )
+    cells = np.bincount(rows[rows >= 0], weights=found.table["n_cells"][rows >= 0], minlength=len(stored))
+    whole = cells > 0 if replicate_key is None or "psbulk_cells" in adata.obs else cells == stored["n_cells"]
+    if not np.all(whole):
+        lost = stored[~np.asarray(whole)].iloc[0]
+        msg = (
+            f"{(~np.asarray(whole)).sum()} of the {len(stored)} samples that were compared have other cells now, such as "
+            f"{lost['condition']!r}, {lost['replicate']!r}. Give the data that were compared, or compare these."
+        )
+        raise ValueError(msg)
+    return sum_gene_counts(adata, position, np.append(rows, -1)[found.codes], len(stored), layer=params.get("layer"))
 
 
 def _listed(names: Sequence[str] | pd.Index, *, most: int = 20) -> str:

@@ -11,23 +11,33 @@ _SQRT_HALF = math.sqrt(0.5)
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def digamma_trigamma(x: float) -> tuple[float, float]:
-    """Both functions at x > 0: recurrence up to 8, then six terms of the asymptotic series.
+    """Both functions at x > 0.
 
     The absolute error is below 1e-10 for x >= 0.01; below that the poles -1/x and 1/x^2 rule and the error is relative (1e-14).
     """
+    beyond_log, trigamma = digamma_beyond_log(x)
+    return math.log(x) + beyond_log, trigamma
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def digamma_beyond_log(x: float) -> tuple[float, float]:
+    """digamma(x) - log(x), without cancellation at large x, and trigamma(x): recurrence up to 8, then six asymptotic terms."""
     digamma = 0.0
     trigamma = 0.0
+    start = x
     while x < 8.0:
         inverse = 1.0 / x
         digamma -= inverse
         trigamma += inverse * inverse
         x += 1.0
+    if x > start:
+        digamma += math.log(x / start)
     inverse = 1.0 / x
     square = inverse * inverse
     series = 1 / 12 - square * (
         1 / 120 - square * (1 / 252 - square * (1 / 240 - square * (1 / 132 - square * (691 / 32760))))
     )
-    digamma += math.log(x) - 0.5 * inverse - square * series
+    digamma -= 0.5 * inverse + square * series
     series = 1 / 6 - square * (
         1 / 30 - square * (1 / 42 - square * (1 / 30 - square * (5 / 66 - square * (691 / 2730))))
     )

@@ -25,8 +25,8 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "scanpydoc.definition_list_typed_field",  # after napoleon
-    "scanpydoc.elegant_typehints",
     "sphinx_autodoc_typehints",
+    "scanpydoc.elegant_typehints",  # after sphinx_autodoc_typehints
     "sphinx_copybutton",
     "sphinx_design",
     "sphinxcontrib.bibtex",

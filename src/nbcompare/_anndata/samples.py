@@ -73,8 +73,10 @@ def sum_samples(
     enough = n_cells >= min_cells
     codes = _renumbered(samples.codes, enough)
     sums = sum_counts(adata, codes, int(enough.sum()), layer=layer, block_size=block_size)
-    used = samples.codes >= 0
-    counts = np.bincount(samples.codes[used], weights=sums.cell_totals[used], minlength=len(n_cells))
+    counts = np.zeros(len(n_cells))
+    counts[enough] = sums.counts.sum(axis=1)
+    few = (samples.codes >= 0) & (codes < 0)  # cells of the samples that are too small to be summed
+    np.add.at(counts, samples.codes[few], sums.left_out[few])
     reason = np.full(len(n_cells), "", dtype=object)
     reason[counts < min_counts] = f"fewer than {min_counts:g} counts"
     reason[counts == 0] = "no counts"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -11,9 +10,7 @@ import numpy as np
 from fast_array_utils import types
 
 from .blocks import BLOCK_SIZE, blocks, column, unreadable
-from .check import NotCountsError, check_counts, check_dtype
-
-PIECE = 2**20  # values cast to float64, checked and added at once: they stay in the processor's cache
+from .check import PIECE, NotCountsError, check_counts, plain_numbers
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,7 @@ class Sums:
     """What one pass over the cells gives."""
 
     counts: np.ndarray  # (n_groups, n_genes) float64
-    cell_totals: np.ndarray  # (n_cells,) float64, of every cell, used or not
+    left_out: np.ndarray  # (n_cells,) float64, counts of each cell that no group has, else 0
 
 
 def sum_groups(matrix, codes: np.ndarray, n_groups: int, *, block_size: int = BLOCK_SIZE) -> Sums:
@@ -34,8 +31,7 @@ def sum_groups(matrix, codes: np.ndarray, n_groups: int, *, block_size: int = BL
     sums = Sums(np.zeros((n_groups, n_genes)), np.zeros(n_cells))
     for block in blocks(matrix, block_size):
         rows = slice(block.row, block.row + block.values.shape[0])
-        check_dtype(block.values.dtype)
-        _add(block.values, codes[rows], block.column, sums.counts, sums.cell_totals[rows])
+        _add(block.values, codes[rows], block.column, sums.counts, sums.left_out[rows])
     return sums
 
 
@@ -60,82 +56,69 @@ def looks_like_counts(matrix) -> bool:
 
 
 @singledispatch
-def _add(values, codes: np.ndarray, first_gene: int, counts: np.ndarray, cell_totals: np.ndarray) -> None:
+def _add(values, codes: np.ndarray, first_gene: int, counts: np.ndarray, left_out: np.ndarray) -> None:
     """Add a block that is in memory to the sums of its genes and of its cells."""
     raise unreadable(values)
 
 
 @_add.register(np.ndarray)
 def _add_dense(
-    values: np.ndarray, codes: np.ndarray, first_gene: int, counts: np.ndarray, cell_totals: np.ndarray
+    values: np.ndarray, codes: np.ndarray, first_gene: int, counts: np.ndarray, left_out: np.ndarray
 ) -> None:
     n_rows = max(1, PIECE // max(values.shape[1], 1))
     for start in range(0, values.shape[0], n_rows):
         rows = slice(start, start + n_rows)
-        piece = np.ascontiguousarray(np.asarray(values[rows]), dtype=np.float64)
+        piece = np.ascontiguousarray(plain_numbers(np.asarray(values[rows])), dtype=np.float64)
         check_counts(piece.ravel())
-        _add_dense_rows(piece, codes[rows], first_gene, counts, cell_totals[rows])
+        _add_dense_rows(piece, codes[rows], first_gene, counts, left_out[rows])
 
 
 @_add.register(types.CSBase)
 def _add_sparse(
-    values: types.CSBase, codes: np.ndarray, first_gene: int, counts: np.ndarray, cell_totals: np.ndarray
+    values: types.CSBase, codes: np.ndarray, first_gene: int, counts: np.ndarray, left_out: np.ndarray
 ) -> None:
-    by_rows = values.format == "csr"
-    for start, stop in _pieces(values.indptr):
-        low, high = values.indptr[start], values.indptr[stop]
-        data = values.data[low:high].astype(np.float64, copy=False)
-        check_counts(data)
-        bounds = values.indptr[start : stop + 1].astype(np.int64) - low
-        if by_rows:
-            rows = slice(start, stop)
-            _add_sparse_rows(data, values.indices[low:high], bounds, codes[rows], first_gene, counts, cell_totals[rows])
-        else:
-            _add_sparse_columns(data, values.indices[low:high], bounds, codes, first_gene + start, counts, cell_totals)
-
-
-def _pieces(indptr: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Ranges of rows (or columns) with at most `PIECE` stored values, or a single one."""
-    start, n = 0, len(indptr) - 1
-    while start < n:
-        stop = int(np.searchsorted(indptr, indptr[start] + np.int64(PIECE), side="right")) - 1
-        stop = min(max(stop, start + 1), n)
-        yield start, stop
-        start = stop
+    data, bounds = plain_numbers(values.data), values.indptr.astype(np.int64)
+    check_counts(data)
+    if values.format == "csr":
+        order = np.argsort(codes, kind="stable")  # the sums of one group stay in the processor's cache
+        _add_sparse_rows(data, values.indices, bounds, order, codes, first_gene, counts, left_out)
+    else:
+        _add_sparse_columns(data, values.indices, bounds, codes, first_gene, counts, left_out)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _add_dense_rows(values, codes, first_gene, counts, cell_totals):
+def _add_dense_rows(values, codes, first_gene, counts, left_out):
     for i in range(values.shape[0]):
         group = codes[i]
-        total = 0.0
-        for j in range(values.shape[1]):
-            total += values[i, j]
-        cell_totals[i] += total
         if group >= 0:
             for j in range(values.shape[1]):
                 counts[group, first_gene + j] += values[i, j]
+        else:
+            for j in range(values.shape[1]):
+                left_out[i] += values[i, j]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _add_sparse_rows(data, indices, bounds, codes, first_gene, counts, cell_totals):
-    for i in range(len(bounds) - 1):
+def _add_sparse_rows(data, indices, bounds, order, codes, first_gene, counts, left_out):
+    for i in order:
         group = codes[i]
-        total = 0.0
-        for k in range(bounds[i], bounds[i + 1]):
-            total += data[k]
-        cell_totals[i] += total
         if group >= 0:
             for k in range(bounds[i], bounds[i + 1]):
                 counts[group, first_gene + indices[k]] += data[k]
+        else:
+            for k in range(bounds[i], bounds[i + 1]):
+                left_out[i] += data[k]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _add_sparse_columns(data, indices, bounds, codes, first_gene, counts, cell_totals):
+def _add_sparse_columns(data, indices, bounds, codes, first_gene, counts, left_out):
+    of_group = np.empty(counts.shape[0])
     for j in range(len(bounds) - 1):
+        of_group[:] = 0.0
         for k in range(bounds[j], bounds[j + 1]):
-            cell = indices[k]
-            cell_totals[cell] += data[k]
-            group = codes[cell]
+            group = codes[indices[k]]
             if group >= 0:
-                counts[group, first_gene + j] += data[k]
+                of_group[group] += data[k]
+            else:
+                left_out[indices[k]] += data[k]
+        counts[:, first_gene + j] += of_group

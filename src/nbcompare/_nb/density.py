@@ -29,11 +29,11 @@ def log_density(y, m, phi, rest):
     x = phi * m
     d = m - y
     if y > 10.0:
-        value = y * fast_log1p(d / y) - 0.5 * math.log(y * (1.0 + phi * y)) - _HALF_LOG_TWO_PI - stirling_rest(y)
+        value = y * _log_ratio(m, y, d) - 0.5 * math.log(y * (1.0 + phi * y)) - _HALF_LOG_TWO_PI - stirling_rest(y)
         if phi <= 0.0:
             return value - d
         k = 1.0 / phi
-        return value - (y + k) * fast_log1p(d / (y + k)) + stirling_rest(y + k) - rest
+        return value - (y + k) * _log_ratio(m + k, y + k, d) + stirling_rest(y + k) - rest
     constant = 1.0
     for j in range(1, int(y)):
         constant *= (1.0 + phi * j) / (j + 1.0)
@@ -96,3 +96,11 @@ def stirling_rest(x):
     inverse = 1.0 / x
     square = inverse * inverse
     return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square * (1 / 1188)))))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _log_ratio(a, b, difference):
+    """log(a / b), from a - b where a and b are close."""
+    if abs(difference) < 0.5 * b:
+        return fast_log1p(difference / b)
+    return math.log(a / b)

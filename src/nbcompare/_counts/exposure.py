@@ -130,7 +130,8 @@ def _in_all_samples(counts: np.ndarray) -> np.ndarray:
 
 
 def _normalised(factors: np.ndarray) -> np.ndarray:
-    return factors / np.exp(np.log(factors).mean())
+    log_factors = np.log(factors)
+    return np.exp(log_factors - log_factors.mean())
 
 
 def _listed(rows: np.ndarray) -> str:

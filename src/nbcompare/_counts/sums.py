@@ -27,8 +27,7 @@ def sum_groups(matrix, codes: np.ndarray, n_groups: int, *, block_size: int = BL
     Whole numbers below 2^53 add up exactly in float64, in any order: every kind of matrix gives the same bits.
     Values that are not counts, in cells used or not, raise `NotCountsError`.
     """
-    n_cells, n_genes = matrix.shape
-    sums = Sums(np.zeros((n_groups, n_genes)), np.zeros(n_cells))
+    sums = Sums(np.zeros((n_groups, matrix.shape[1])), np.zeros(len(codes)))
     for block in blocks(matrix, block_size):
         rows = slice(block.row, block.row + block.values.shape[0])
         _add(block.values, codes[rows], block.column, sums.counts, sums.left_out[rows])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nbcompare._nb.data import Fit, Group
-from nbcompare._nb.dispersion import moment_equation
+from nbcompare._nb.dispersion import moment_equation, solve_moments
 from nbcompare._nb.status import Status
-
-MAX_DISPERSION = 1000.0  # where nearly all counts lie in one replicate the moment equation has no finite root
 
 
 def fit_moments(reference: Group, treated: Group, *, bias_corrected: bool = True) -> Fit:
@@ -26,10 +24,7 @@ def fit_moments(reference: Group, treated: Group, *, bias_corrected: bool = True
         numerator, denominator = _unbiased(reference, treated)
     else:
         numerator, denominator = _plain(reference, treated)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        dispersion = np.clip(numerator / denominator, 0.0, MAX_DISPERSION)
-    dispersion[numerator <= 0] = 0.0
-    dispersion[(numerator > 0) & (denominator <= 0)] = MAX_DISPERSION
+    dispersion = solve_moments(numerator, denominator)
     dispersion[(status & (Status.ALL_ZERO | Status.NO_REPLICATES)) > 0] = np.nan
     return Fit(log_rate[0], log_rate[1] - log_rate[0], dispersion, status)
 
@@ -63,7 +58,7 @@ def _unbiased(reference: Group, treated: Group) -> tuple[np.ndarray, np.ndarray]
     """X and D, summed over the groups."""
     stacked, starts = stack(reference, treated)
     out = np.empty((len(stacked.counts), 3))
-    moment_equation(stacked.counts, stacked.exposure, np.arange(len(stacked.exposure)), starts, out)
+    moment_equation(stacked.counts, stacked.exposure[None, :], np.arange(len(stacked.exposure)), starts, 1.0, out)
     return out[:, 0], out[:, 1]
 
 

@@ -1,0 +1,83 @@
+"""Results of a comparison, written to an AnnData all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nbcompare._nb.status import MEANING, status_codes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `tl.nb_compare` stores. Logarithms to base 2."""
+
+    arrays: Mapping[str, np.ndarray]  # word -> (n_genes, n_comparisons)
+    columns: Mapping[str, np.ndarray]  # word -> (n_genes,)
+    comparisons: list[str]
+    reference: str
+    params: Mapping[str, Any]
+    samples: pd.DataFrame
+    dropped_samples: pd.DataFrame
+    n_cells_left_out: Mapping[str, int]
+    trend: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_key(key: str) -> None:
+    """Refuse a `key_added` that cannot be the start of a key in a file."""
+    if not key or "/" in key:
+        msg = (
+            f"key_added is {key!r}, but the names of arrays in h5ad and zarr files are neither empty nor hold a slash."
+        )
+        raise ValueError(msg)
+
+
+def write_results(adata: AnnData, results: Results, key: str) -> None:
+    """Store the results under `key`, replacing those of an earlier call with the same key."""
+    for slot in (adata.varm, adata.var):
+        for name in [name for name in slot.keys() if isinstance(name, str) and name.startswith(f"{key}_")]:
+            if name.removeprefix(f"{key}_") in WORDS:
+                del slot[name]
+    for word, values in results.arrays.items():
+        adata.varm[f"{key}_{word}"] = values
+    for word, values in results.columns.items():
+        adata.var[f"{key}_{word}"] = values
+    adata.uns[key] = {
+        "comparisons": np.array(results.comparisons, dtype=object),
+        "reference": results.reference,
+        "params": dict(results.params),
+        "samples": results.samples,
+        "dropped_samples": results.dropped_samples,
+        "n_cells_left_out": dict(results.n_cells_left_out),
+        "trend": dict(results.trend),
+        "status_codes": status_codes(),
+        "status_meaning": dict(MEANING),
+        "log_base": 2,
+        "fdr_scope": "comparison",
+        "version": version("nbcompare"),
+    }
+
+
+WORDS = frozenset(
+    {
+        "logfoldchanges",
+        "lfc_se",
+        "scores",
+        "pvals",
+        "pvals_adj",
+        "pvals_all_replicates",
+        "dispersions",
+        "dispersions_genewise",
+        "status",
+        "base_mean",
+        "dispersion_trend",
+    }
+)

@@ -1,0 +1,55 @@
+"""The modified signed root r* for the ratio of two negative binomial means, in closed form.
+
+Two pseudo-counts y_g ~ NB(E_g lam_g, d_g). Under lam_1 = lam_2 = lam the likelihood's rate is the positive root of
+-A lam^2 + B lam + (y_1 + y_2) = 0 with h_g = d_g E_g, A = E_1 h_2 + E_2 h_1, B = y_1 h_2 + y_2 h_1 - E_1 - E_2. With M_g = E_g lam,
+a_g = log(y_g / M_g), c_g = log((1 + d_g y_g) / (1 + d_g M_g)), f_g = 1 + d_g M_g and e_g = 1 + d_g y_g,
+
+    r  = sign(y_2 - M_2) sqrt(2 sum y_g (a_g - c_g) - c_g / d_g)
+    Q  = ((a_2 - c_2) / f_1 - (a_1 - c_1) / f_2) sqrt(y_1 e_1 y_2 e_2 / (M_1 e_1 / f_1^2 + M_2 e_2 / f_2^2))
+    r* = r + log(Q / r) / r
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def modified_root(y1, y2, E1, E2, d1, d2):
+    """Signed r*, positive where the second rate is larger; both pseudo-counts must be positive."""
+    total = y1 + y2
+    a = E1 * d2 * E2 + E2 * d1 * E1
+    b = y1 * d2 * E2 + y2 * d1 * E1 - E1 - E2
+    root = math.sqrt(b * b + 4.0 * a * total)
+    rate = (b + root) / (2.0 * a) if b > 0.0 else 2.0 * total / (root - b)
+    m1 = E1 * rate
+    m2 = E2 * rate
+    f1 = 1.0 + d1 * m1
+    f2 = 1.0 + d2 * m2
+    a1, c1, half1 = _half_deviance(y1, m1, d1, f1)
+    a2, c2, half2 = _half_deviance(y2, m2, d2, f2)
+    deviance = 2.0 * (half1 + half2)
+    if deviance <= 0.0:
+        return 0.0
+    r = math.sqrt(deviance)
+    if y2 < m2:
+        r = -r
+    if deviance < 1e-6:
+        return r
+    e1 = 1.0 + d1 * y1
+    e2 = 1.0 + d2 * y2
+    information = m1 * e1 / (f1 * f1) + m2 * e2 / (f2 * f2)
+    q = ((a2 - c2) / f1 - (a1 - c1) / f2) * math.sqrt(y1 * e1 * y2 * e2 / information)
+    return r + math.log(q / r) / r if q * r > 0.0 else r
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _half_deviance(y, m, d, f):
+    """a, c and y (a - c) - c / d of one arm; log1p keeps the digits where y is close to m and large."""
+    a = math.log1p((y - m) / m)
+    if d < 1e-13:
+        return a, 0.0, y * a - (y - m)
+    c = math.log1p(d * (y - m) / f)
+    return a, c, y * (a - c) - c / d

@@ -1,0 +1,136 @@
+"""Dispersion against mean, and the scatter of genes around it: what genes of one data set lend each other."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import betaln
+
+from nbcompare._nb.data import Pseudobulk, Trend
+from nbcompare._nb.dispersion import moment_equation, sorted_members, sum_statistics
+
+PRIOR_SCATTER = 0.6  # variance of log dispersion where the data do not say
+PRIOR_WIDTH = 0.7  # standard deviation of its logarithm
+SCATTER_GRID = np.geomspace(0.02, 2.0, 24) ** 2
+MIN_GENES_A_BIN = 60
+MAX_GENES_FOR_SCATTER = 20_000
+
+
+def fit_trend(
+    pseudobulk: Pseudobulk, *, exposure: np.ndarray | None = None, lost: float = 1.0, usable: np.ndarray | None = None
+) -> Trend:
+    """Dispersion of genes against their mean count, in bins of equal size, and the variance of its logarithm between genes.
+
+    A pilot from the unbiased moment equation is refined by six fixed-point steps
+    phi <- phi + (mean S - 1)(phi + 1/m) on the dispersion statistics of all groups. The scatter maximises the likelihood that the gene-wise
+    statistics are F-distributed around the trend, with a weak prior.
+
+    Parameters
+    ----------
+    pseudobulk
+        Counts, size factors and groups.
+    exposure
+        Exposures with block effects, (1 or n_genes, n_samples); the size factors when None.
+    lost
+        Residual degrees of freedom without blocks over those with blocks, at least 1.
+    usable
+        Genes to fit on, (n_genes,) bool; all with a count when None.
+    """
+    members, starts = sorted_members(pseudobulk.group)
+    shared = pseudobulk.exposure[None, :] if exposure is None else exposure
+    usable = np.ones(len(pseudobulk.counts), bool) if usable is None else usable
+    genes = np.flatnonzero(usable & (pseudobulk.counts.sum(axis=1) > 0))
+    if len(genes) == 0:
+        return Trend(np.ones(1), np.full(1, 0.1), PRIOR_SCATTER, 0)
+    counts = np.ascontiguousarray(pseudobulk.counts[genes])
+    exposures = np.ascontiguousarray(shared if len(shared) == 1 else shared[genes])
+
+    moments = np.empty((len(genes), 3))
+    moment_equation(counts, pseudobulk.exposure[None, :], members, starts, 1.0, moments)
+    mean = moments[:, 2]
+    ascending = np.lexsort(
+        (moments[:, 1], moments[:, 0], mean)
+    )  # ties broken by the data, so that the order of genes is nothing
+    bins = mean_bins(ascending)
+    knots = np.array([np.log(mean[b]).mean() for b in bins])
+    phi = _pilot(moments, bins)
+    by_gene = np.empty((len(genes), 2))
+    by_group = np.empty((len(starts) - 1, 2))
+    for _ in range(6):
+        at_gene = np.exp(np.interp(np.log(mean), knots, np.log(phi)))
+        sum_statistics(counts, exposures, members, starts, at_gene, by_gene, by_group)
+        excess = np.array([_excess(by_gene[b], lost) for b in bins])
+        step = phi + excess * (phi + np.exp(-knots))
+        phi = np.clip(step, np.maximum(0.2 * phi, 1e-5), np.minimum(5 * phi + 0.01, 20.0))
+
+    at_gene = np.exp(np.interp(np.log(mean), knots, np.log(phi)))
+    rho = at_gene * mean / (1 + at_gene * mean)
+    totals = np.add.reduceat(counts[:, members], starts[:-1], axis=1)
+    informed = (totals > 3).sum(axis=1) >= min(2, len(starts) - 1)
+    chosen = ascending[((rho > 0.03) & (mean > 1) & informed)[ascending]]
+    if len(chosen) > MAX_GENES_FOR_SCATTER:
+        chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_GENES_FOR_SCATTER).astype(np.intp)]
+    if len(chosen) < 10:
+        return Trend(np.exp(knots), phi, PRIOR_SCATTER, len(chosen))
+    picked = exposures if len(exposures) == 1 else np.ascontiguousarray(exposures[chosen])
+    by_gene = by_gene[: len(chosen)].copy()
+    sum_statistics(np.ascontiguousarray(counts[chosen]), picked, members, starts, at_gene[chosen], by_gene, by_group)
+    return Trend(np.exp(knots), phi, fit_scatter(by_gene, rho[chosen], lost), len(chosen))
+
+
+def fit_scatter(by_gene: np.ndarray, rho: np.ndarray, lost: float) -> float:
+    """Variance of log dispersion: the mode over a grid, refined by a parabola, of sum log F(S e^k; d_e, d0) + k + log prior.
+
+    With x = scatter rho^2, d0 = 1 + 2/x and k = x/2 + 1/d0 + 1/(3 d0^2), rho the share of the dispersion in the relative variance.
+    """
+    weight = np.maximum(by_gene[:, 1] / lost, 1e-3)
+    s = np.where(by_gene[:, 1] > 0, by_gene[:, 0] / np.maximum(by_gene[:, 1] / lost, 1e-300), 1.0)
+    log_posterior = np.empty(len(SCATTER_GRID))
+    for j, scatter in enumerate(SCATTER_GRID):
+        x = scatter * rho**2
+        prior_df, log_shift = prior_degrees(x)
+        shifted = np.maximum(s * np.exp(log_shift), 0.01)
+        log_f = (
+            0.5 * weight * np.log(weight / prior_df)
+            + (0.5 * weight - 1) * np.log(shifted)
+            - 0.5 * (weight + prior_df) * np.log1p(weight * shifted / prior_df)
+            - betaln(weight / 2, prior_df / 2)
+        )
+        log_posterior[j] = (log_f + log_shift).sum() - 0.5 * (np.log(scatter / PRIOR_SCATTER) / PRIOR_WIDTH) ** 2
+    best = int(np.argmax(log_posterior))
+    if not 1 < best < len(SCATTER_GRID) - 1:
+        return float(SCATTER_GRID[best])
+    left, middle, right = log_posterior[best - 1 : best + 2]
+    offset = 0.5 * (left - right) / (left - 2 * middle + right)
+    return float(SCATTER_GRID[best] * (SCATTER_GRID[best + 1] / SCATTER_GRID[best]) ** offset)
+
+
+def prior_degrees(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Prior degrees of freedom d0 = 1 + 2/x and log shift k = x/2 + 1/d0 + 1/(3 d0^2) of a variance of log relative variance x."""
+    prior_df = 1 + 2 / np.maximum(x, 1e-6)
+    return prior_df, 0.5 * x + 1 / prior_df + 1 / (3 * prior_df**2)
+
+
+def mean_bins(ascending: np.ndarray) -> list[np.ndarray]:
+    """Genes, given in ascending order of their mean, in bins of equal size: 12 at most, of 60 genes at least.
+
+    Of eight bins or more the top one is split in three, for trends end steeply.
+    """
+    bins = np.array_split(ascending, max(1, min(12, len(ascending) // MIN_GENES_A_BIN)))
+    if len(bins) >= 8 and len(bins[-1]) >= 3 * MIN_GENES_A_BIN:
+        bins += np.array_split(bins.pop(), 3)
+    return bins
+
+
+def _pilot(moments: np.ndarray, bins: list[np.ndarray]) -> np.ndarray:
+    x, d, mean = moments.T
+    numerator = np.array([(x[b] / mean[b]).sum() for b in bins])
+    denominator = np.array([(d[b] / mean[b]).sum() for b in bins])
+    overall = np.clip(numerator.sum() / max(denominator.sum(), 1e-300), 1e-4, 10.0)
+    ratio = numerator / np.where(denominator > 0, denominator, 1.0)
+    return np.where(denominator > 0, np.clip(ratio, 1e-4, 10.0), overall)
+
+
+def _excess(by_gene: np.ndarray, lost: float) -> float:
+    """Mean S of a bin minus one, zero where its genes say nothing."""
+    numerator, weight = by_gene.sum(axis=0)
+    return numerator / (weight / lost) - 1 if weight / lost > 1 else 0.0

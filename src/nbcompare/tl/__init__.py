@@ -1,0 +1,5 @@
+"""Tools: comparisons."""
+
+from ._nb_compare import nb_compare
+
+__all__ = ["nb_compare"]

@@ -1,0 +1,197 @@
+"""What is compared with what: samples, depths, groups, blocks and pairs of one call, checked before any work is done on them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from nbcompare._anndata import SampleTable, choices, column_names, read_obs, read_samples, sum_samples
+from nbcompare._counts.exposure import Method, given_factors, size_factors, unstable_samples
+from nbcompare._nb.blocks import connected_parts, residual_degrees
+from nbcompare._nb.data import Pseudobulk
+
+METHODS = get_args(Method)
+CELLS_A_GROUP = 20  # more rows a group than this, each with fewer counts than the next line's, look like cells
+COUNTS_OF_A_SAMPLE = 100_000
+
+
+@dataclass(frozen=True)
+class Design:
+    """The samples of a call and the pairs of groups among them."""
+
+    samples: SampleTable
+    pseudobulk: Pseudobulk
+    comparisons: list[str]  # treated level of every comparison
+    pairs: np.ndarray  # (n_comparisons, 2) int64, reference and treated group; reference -1 is all others together
+    unstable: np.ndarray  # (n_samples,) bool, depth unknown
+    factors_used: str  # method that gave the size factors
+
+
+def read_sample_counts(
+    adata: AnnData,
+    groupby: str | Sequence[str],
+    *,
+    replicate_key: str | Sequence[str] | None,
+    block_key: str | Sequence[str] | None,
+    layer: str | None,
+    min_cells: int,
+    min_counts: float,
+    cells_as_replicates: bool,
+) -> tuple[SampleTable, np.ndarray]:
+    """The samples that are large enough, and their counts (n_samples, n_genes)."""
+    samples = read_samples(adata, groupby, replicate_key=replicate_key, block_key=block_key)
+    summed = "psbulk_cells" in adata.obs.columns
+    if replicate_key is None or summed:
+        min_cells, n_cells = (min_cells if summed else 1), _cells_in_rows(adata, summed)
+        used = samples.codes >= 0
+        samples.table["n_cells"] = np.bincount(samples.codes[used], n_cells[used], len(samples.table)).astype(int)
+    samples, counts = sum_samples(adata, samples, layer=layer, min_cells=min_cells, min_counts=min_counts)
+    if replicate_key is None and not (summed or cells_as_replicates):
+        _refuse_cells(samples, groupby)
+    return samples, counts
+
+
+def make_design(
+    adata: AnnData,
+    samples: SampleTable,
+    counts: np.ndarray,
+    *,
+    reference: str,
+    groups: str | Sequence[str],
+    factors: str | Sequence[float],
+    replicate_key: str | Sequence[str] | None,
+) -> Design:
+    """Groups, blocks, depths and pairs; refuses a design that cannot answer anything, and says how."""
+    levels = list(dict.fromkeys(samples.table["condition"]))
+    comparisons = _comparisons(samples, levels, str(reference), groups)
+    code = {level: k for k, level in enumerate(levels)}
+    group = samples.table["condition"].map(code).to_numpy(np.intp)
+    blocked = "block" in samples.table
+    block = pd.factorize(samples.table["block"])[0].astype(np.intp) if blocked else None
+    pairs = np.array([[-1 if reference == "rest" else code[str(reference)], code[name]] for name in comparisons])
+    exposure, used = _depths(adata, samples, counts, factors, replicate_key)
+    unstable = unstable_samples(counts) if factors == "auto" else np.zeros(len(counts), bool)
+    pseudobulk = Pseudobulk(np.ascontiguousarray(counts.T), exposure, group, block)
+    _check_replicates(samples, pseudobulk, pairs)
+    if not blocked:
+        _offer_blocks(samples, replicate_key)
+    return Design(samples, pseudobulk, comparisons, pairs.astype(np.int64), unstable, used)
+
+
+def _cells_in_rows(adata: AnnData, summed: bool) -> np.ndarray:
+    return read_obs(adata, ["psbulk_cells"])["psbulk_cells"].to_numpy(float) if summed else np.ones(adata.n_obs)
+
+
+def _refuse_cells(samples: SampleTable, groupby: str | Sequence[str]) -> None:
+    a_group = samples.table["condition"].value_counts().median()
+    counts = samples.table["counts"].median()
+    if a_group > CELLS_A_GROUP and counts < COUNTS_OF_A_SAMPLE:
+        msg = (
+            f"replicate_key is None, so each of the {len(samples.table)} rows is a replicate, but they look like cells: "
+            f"{a_group:.0f} a group of {groupby!r}, with {counts:.0f} counts each. Cells of one donor or culture are not "
+            "replicates, and taking them for such gives p-values that are far too small. Pass replicate_key, the column of "
+            ".obs with donor, animal, well or batch; or, if each row is an independent sample, cells_as_replicates=True."
+        )
+        raise ValueError(msg)
+
+
+def _comparisons(samples: SampleTable, levels: list[str], reference: str, groups: str | Sequence[str]) -> list[str]:
+    lost = [level for level in dict.fromkeys(samples.dropped["condition"]) if level not in levels]
+    known = levels + lost
+    if reference != "rest" and reference not in known:
+        msg = f"There is no group {reference!r} to be the reference. {choices(reference, [*known, 'rest'])}"
+        raise ValueError(msg)
+    if reference in lost:
+        msg = (
+            f"No sample of the reference {reference!r} is left: {_reasons(samples, reference)}. "
+            "Lower min_cells or min_counts, or choose another reference."
+        )
+        raise ValueError(msg)
+    asked = known if isinstance(groups, str) and groups == "all" else [str(group) for group in column_names(groups)]
+    for group in asked:
+        if group not in known:
+            msg = f"There is no group {group!r} to compare. {choices(group, known)}"
+            raise ValueError(msg)
+    if gone := [group for group in asked if group in lost]:
+        msg = f"No sample of {', '.join(map(repr, gone))} is left ({_reasons(samples, gone[0])}): not compared."
+        warnings.warn(msg, UserWarning, stacklevel=4)
+    comparisons = [group for group in dict.fromkeys(asked) if group in levels and group != reference]
+    if not comparisons or len(levels) < 2:
+        msg = f"There is nothing to compare with the reference {reference!r}: the groups with samples are {levels}."
+        raise ValueError(msg)
+    return comparisons
+
+
+def _reasons(samples: SampleTable, condition: str) -> str:
+    return ", ".join(dict.fromkeys(samples.dropped.loc[samples.dropped["condition"] == condition, "reason"]))
+
+
+def _depths(adata, samples, counts, factors, replicate_key) -> tuple[np.ndarray, str]:
+    """Size factors by a method, from a column of obs, or as given for each row."""
+    if isinstance(factors, str) and factors in METHODS:
+        return size_factors(counts, factors)
+    used = samples.codes >= 0
+    if isinstance(factors, str):
+        if factors not in adata.obs.columns:
+            msg = f"size_factors is {factors!r}: neither a method ({', '.join(METHODS)}) nor a column of .obs. "
+            raise KeyError(msg + choices(factors, [*METHODS, *map(str, adata.obs.columns)]))
+        of_row = read_obs(adata, [factors])[factors].to_numpy(np.float64)
+        of_sample = np.full(len(samples.table), np.nan)
+        of_sample[samples.codes[used]] = of_row[used]
+        if (of_row[used] != of_sample[samples.codes[used]]).any():
+            msg = f"adata.obs[{factors!r}] is not one number within each sample. Size factors belong to samples, not to cells."
+            raise ValueError(msg)
+        return given_factors(of_sample, len(of_sample)), "given"
+    values = np.asarray(factors, dtype=np.float64)
+    if replicate_key is not None or values.shape != (adata.n_obs,):
+        msg = (
+            f"size_factors has shape {values.shape}, but numbers are taken only where each row is a sample "
+            f"(replicate_key=None), one for each of the {adata.n_obs} rows. Sum the cells with pp.pseudobulk first, or put "
+            "the numbers in a column of .obs and pass its name."
+        )
+        raise ValueError(msg)
+    of_sample = np.empty(len(samples.table))
+    of_sample[samples.codes[used]] = values[used]
+    return given_factors(of_sample, len(of_sample)), "given"
+
+
+def _check_replicates(samples: SampleTable, pseudobulk: Pseudobulk, pairs: np.ndarray) -> None:
+    sizes = np.bincount(pseudobulk.group)
+    if sizes.max() == 1:
+        msg = (
+            f"Each of the {len(sizes)} groups has one replicate, so nothing tells how much replicates differ, and no effect can "
+            f"be told from chance. {len(samples.dropped)} samples were dropped (min_cells, min_counts); "
+            "if there are no more, the experiment must be repeated."
+        )
+        raise ValueError(msg)
+    if pseudobulk.block is None:
+        return
+    parts = connected_parts(pseudobulk.group, pseudobulk.block)
+    if all(parts[b] not in (np.delete(parts, b) if a < 0 else parts[[a]]) for a, b in pairs):
+        msg = (
+            "No block holds samples of both groups of any comparison: conditions and blocks are confounded, and no "
+            "difference can be told from a difference of blocks. Leave block_key out, or choose another column."
+        )
+        raise ValueError(msg)
+    if residual_degrees(pseudobulk) < 1:
+        msg = (
+            f"{len(pseudobulk.group)} samples in {len(sizes)} groups and {pseudobulk.n_blocks} blocks leave no degree of freedom "
+            "to see how much replicates differ. Leave block_key out, or use coarser blocks."
+        )
+        raise ValueError(msg)
+
+
+def _offer_blocks(samples: SampleTable, replicate_key: str | Sequence[str] | None) -> None:
+    shared = samples.table.groupby("replicate")["condition"].nunique()
+    if replicate_key is not None and len(shared) > 1 and (shared > 1).all():
+        msg = (
+            f"Every replicate in {replicate_key!r} occurs in several groups. If these are the same donors, animals or batches, pass "
+            f"block_key={replicate_key!r}: differences between them are then taken out, which finds far more."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=4)

@@ -1,0 +1,135 @@
+"""From a design to arrays of results: one estimator, one test, all comparisons. The last place of natural logarithms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nbcompare._nb.adjust import adjust_p_values
+from nbcompare._nb.data import Fit, Group, Test
+from nbcompare._nb.likelihood import fit_likelihood
+from nbcompare._nb.likelihood_ratio import likelihood_ratio_test
+from nbcompare._nb.moderated import moderated_tests
+from nbcompare._nb.moments import fit_moments
+from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare._nb.wald import standard_error, wald_test
+
+from ._design import Design
+
+TINY = 10  # cells
+
+
+def estimator(method: str, cox_reid: bool) -> Callable[[Group, Group], Fit]:
+    """The function that fits one comparison."""
+    return fit_moments if method == "mom" else partial(fit_likelihood, cox_reid=cox_reid)
+
+
+def moderated(
+    design: Design, *, method: str, cox_reid: bool, shared: bool, min_total: float
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays (n_genes, n_comparisons), columns (n_genes,) and the trend of the moderated r* test; the effects are those of `method`."""
+    result = moderated_tests(design.pseudobulk, design.pairs, shared=shared, min_total=min_total)
+    log_fc, se, genewise = result.log_fc, result.se, result.genewise
+    if method == "mle":
+        fits = [estimator(method, cox_reid)(*arms) for arms in _arms(design)]
+        log_fc, genewise = _columns(fits, "log_fc"), _columns(fits, "dispersion")
+        se = np.stack(
+            [
+                standard_error(_at(fit, np.where(np.isnan(phi), fit.dispersion, phi)), *arms)
+                for fit, phi, arms in zip(fits, result.dispersion.T, _arms(design), strict=True)
+            ],
+            axis=1,
+        )
+    status = result.status | _sample_flags(design)
+    arrays = {
+        **_tested(log_fc, se, result.statistic, result.p_value, result.dispersion, status),
+        "pvals_all_replicates": np.where((status & NOT_TESTED) > 0, np.nan, result.p_value_all),
+        "dispersions_genewise": genewise,
+    }
+    columns = {"base_mean": _base_mean(design), "dispersion_trend": result.trend.at(result.mean)}
+    trend = {
+        "mean": result.trend.mean,
+        "dispersion": result.trend.dispersion,
+        "scatter": result.trend.scatter,
+        "n_genes": result.trend.n_genes,
+        "noise": result.noise,
+    }
+    return arrays, columns, trend
+
+
+def unmoderated(
+    design: Design, *, method: str, test: str, cox_reid: bool, min_total: float
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Arrays (n_genes, n_comparisons) and columns (n_genes,) of the Wald or the likelihood ratio test, each comparison alone."""
+    apply: Callable[[Fit, Group, Group], Test] = wald_test if test == "wald" else likelihood_ratio_test
+    arms = list(_arms(design))
+    fits = [estimator(method, cox_reid)(*pair) for pair in arms]
+    tests = [apply(fit, *pair) for fit, pair in zip(fits, arms, strict=True)]
+    total = np.stack([a.counts.sum(axis=1) + b.counts.sum(axis=1) for a, b in arms], axis=1)
+    low = np.where(total < min_total, np.uint16(Status.LOW_TOTAL), np.uint16(0))
+    status = _columns(tests, "status") | low | _sample_flags(design)
+    arrays = _tested(
+        _columns(fits, "log_fc"),
+        _columns(tests, "se"),
+        _columns(tests, "statistic"),
+        _columns(tests, "p_value"),
+        _columns(fits, "dispersion"),
+        status,
+    )
+    return arrays, {"base_mean": _base_mean(design)}
+
+
+def _tested(log_fc, se, statistic, p_value, dispersion, status) -> dict[str, np.ndarray]:
+    """The arrays as stored: log2, NaN where the status says that there is no test, adjusted p-values."""
+    untested = (status & NOT_TESTED) > 0
+    p_value = np.where(untested, np.nan, p_value)
+    return {
+        "logfoldchanges": log_fc / np.log(2),
+        "lfc_se": se / np.log(2),
+        "scores": np.where(untested, np.nan, statistic),
+        "pvals": p_value,
+        "pvals_adj": adjust_p_values(p_value),
+        "dispersions": np.where(untested, np.nan, dispersion),
+        "status": np.where(untested, status & NOT_TESTED, status).astype(np.uint16),
+    }
+
+
+def _arms(design: Design) -> list[tuple[Group, Group]]:
+    group = design.pseudobulk.group
+    return [
+        (
+            design.pseudobulk.take(np.flatnonzero(group != treated if reference < 0 else group == reference)),
+            design.pseudobulk.take(np.flatnonzero(group == treated)),
+        )
+        for reference, treated in design.pairs
+    ]
+
+
+def _columns(results: list[Any], name: str) -> np.ndarray:
+    return np.stack([getattr(result, name) for result in results], axis=1)
+
+
+def _at(fit: Fit, dispersion: np.ndarray) -> Fit:
+    return replace(fit, dispersion=dispersion)
+
+
+def _base_mean(design: Design) -> np.ndarray:
+    return (design.pseudobulk.counts / design.pseudobulk.exposure).mean(axis=1)
+
+
+def _sample_flags(design: Design) -> np.ndarray:
+    """Status bits that samples lend to their comparisons, (n_comparisons,)."""
+    n_cells = design.samples.table["n_cells"].to_numpy()
+    summed = (n_cells > 1).any()
+    flags = np.zeros(len(design.pairs), np.uint16)
+    for c, (reference, treated) in enumerate(design.pairs):
+        used = (design.pseudobulk.group == treated) | (reference < 0) | (design.pseudobulk.group == reference)
+        if summed and (n_cells[used] < TINY).any():
+            flags[c] |= np.uint16(Status.TINY_PSEUDOBULK)
+        if design.unstable[used].any():
+            flags[c] |= np.uint16(Status.SIZE_FACTOR_UNSTABLE)
+    return flags

@@ -1,0 +1,217 @@
+"""Comparisons of groups of cells or samples, gene by gene."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from anndata import AnnData
+
+from nbcompare._anndata import Results, check_key, write_results
+
+from ._design import Design, make_design, read_sample_counts
+from ._estimate import moderated, unmoderated
+
+Method = Literal["mom", "mle"]
+TestName = Literal["moderated", "wald", "lrt"]
+Dispersion = Literal["all", "pair"]
+
+
+def nb_compare(
+    adata: AnnData,
+    groupby: str | Sequence[str],
+    *,
+    reference: str,
+    groups: Literal["all"] | Sequence[str] = "all",
+    replicate_key: str | Sequence[str] | None = None,
+    block_key: str | Sequence[str] | None = None,
+    method: Method = "mom",
+    test: TestName = "moderated",
+    layer: str | None = None,
+    size_factors: str | Sequence[float] = "auto",
+    dispersion: Dispersion = "all",
+    cox_reid: bool = False,
+    min_cells: int = 10,
+    min_counts: float = 0,
+    min_total: float = 10,
+    cells_as_replicates: bool = False,
+    key_added: str = "nb_compare",
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Compare groups with a reference by a negative binomial for every gene, on cells summed into replicates.
+
+    The cells of each condition and replicate are summed (:func:`~nbcompare.pp.pseudobulk`), and for each gene the counts of
+    the replicates are negative binomial with variance :math:`m + \phi m^2`. The default test is the moderated
+    :math:`r^*`: the dispersion :math:`\phi` borrows strength from a trend over genes :cite:p:`smyth2004,robinson2008` and
+    from all groups of the data set, and the signed root of the likelihood ratio, corrected to third order
+    :cite:p:`barndorffnielsen1986`, is referred to Student's t. It is a closed form and keeps its level
+    from two replicates on. See :doc:`/methods`.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with raw counts, or samples x genes as :func:`~nbcompare.pp.pseudobulk` or a bulk experiment gives
+        them. In memory, backed, dask or lazily read.
+    groupby
+        Column of `.obs` with the conditions; several columns give a condition for each combination that occurs.
+    reference
+        Condition to compare with, or `"rest"`: all other samples together.
+    groups
+        Conditions to compare, `"all"` but the reference by default. The others still lend their dispersion.
+    replicate_key
+        Column of `.obs` with the independent unit: donor, animal, well, batch, guide. None where each row is a
+        replicate; this is refused for what looks like cells, unless `cells_as_replicates`.
+    block_key
+        Column of `.obs` with what conditions share: the donor of paired samples, the batch, in a screen usually the
+        replicate. Additive differences between blocks are taken out. Test `"moderated"`, method `"mom"` only.
+    method
+        `"mom"`, moments: effects from sums, the unbiased moment estimator of the dispersion :cite:p:`svensson2025`.
+        `"mle"`, joint maximum likelihood. With the moderated test it gives effects and gene-wise dispersions.
+    test
+        `"moderated"`, the moderated :math:`r^*`; `"wald"`, effect over standard error against a normal, with the
+        gene's own dispersion, as in :cite:t:`svensson2025`; `"lrt"`, the likelihood ratio against chi-squared with
+        one degree of freedom. The last two reject too often at few replicates.
+    layer
+        Layer with the raw counts, `.X` if None. `.raw` is never used.
+    size_factors
+        How deep each sample is: a method of :func:`~nbcompare.pp.size_factors`, a column of `.obs` (constant within a
+        sample), or, where each row is a sample, an array (n_obs,). `"auto"` is the median of ratios over genes positive
+        in all samples, and `poscounts` where fewer than ten are.
+    dispersion
+        `"all"`: dispersions are shared over all groups of the data set; `"pair"`: each comparison stands alone.
+        Test `"moderated"` only.
+    cox_reid
+        Adjust the likelihood's dispersion for the fitted means :cite:p:`cox1987`. Method `"mle"` only.
+    min_cells
+        Samples of fewer cells are dropped, and listed with the reason.
+    min_counts
+        Samples of fewer counts are dropped.
+    min_total
+        Genes with fewer counts in the two arms of a comparison together are not tested.
+    cells_as_replicates
+        Insist that each row of what looks like cells is a replicate.
+    key_added
+        Start of every name that is written.
+    copy
+        Return a copy with the results instead of writing to `adata`.
+
+    Returns
+    -------
+    None, or the copy. Written are, as plain arrays (n_vars, n_comparisons):
+
+    `.varm["nb_compare_logfoldchanges"]`, `.varm["nb_compare_lfc_se"]`
+        Log2 fold change over the reference and its standard error. Half a count stands for an arm without counts.
+    `.varm["nb_compare_scores"]`
+        Signed statistic, standard normal where nothing changes.
+    `.varm["nb_compare_pvals"]`, `.varm["nb_compare_pvals_adj"]`
+        Two-sided p-values, and Benjamini-Hochberg adjusted within the comparison; NaN where not tested.
+    `.varm["nb_compare_dispersions"]`, `.varm["nb_compare_dispersions_genewise"]`
+        The dispersion that the test used; the gene's own estimate (moderated test).
+    `.varm["nb_compare_pvals_all_replicates"]`
+        Moderated test: p-values before the rule that no single replicate may carry a difference.
+    `.varm["nb_compare_status"]`
+        Why there is no p-value, or what to know beside it; the codes are in `.uns`.
+    `.var["nb_compare_base_mean"]`, `.var["nb_compare_dispersion_trend"]`
+        Mean of counts over size factors; the trend at the gene's mean (moderated test).
+    `.uns["nb_compare"]`
+        `comparisons`, `reference`, `params`, `samples` (with size factors), `dropped_samples`, `n_cells_left_out`,
+        `trend`, `status_codes`, `status_meaning`, `log_base`, `fdr_scope`, `version`.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column or layer.
+    ValueError
+        If the matrix does not hold counts; if there is no such reference or group; if rows that look like cells are
+        taken for replicates; if no group has two replicates; if blocks and conditions are confounded; if options
+        exclude each other. Nothing is written then.
+
+    See Also
+    --------
+    nbcompare.get.nb_compare_df : The results as a table.
+    nbcompare.pl.volcano : The results as a figure.
+
+    Examples
+    --------
+    >>> import nbcompare as nb
+    >>> adata = nb.datasets.simulate(n_genes=200, n_cells=40, rng=0)
+    >>> nb.tl.nb_compare(adata, "condition", reference="ctrl", replicate_key="replicate")
+    >>> nb.get.nb_compare_df(adata, "treated_1").columns[:5].tolist()
+    ['names', 'scores', 'logfoldchanges', 'pvals', 'pvals_adj']
+    """
+    params = {name: value for name, value in locals().items() if name != "adata"}
+    _check_options(params)
+    samples, counts = read_sample_counts(
+        adata,
+        groupby,
+        replicate_key=replicate_key,
+        block_key=block_key,
+        layer=layer,
+        min_cells=min_cells,
+        min_counts=min_counts,
+        cells_as_replicates=cells_as_replicates,
+    )
+    design = make_design(
+        adata,
+        samples,
+        counts,
+        reference=reference,
+        groups=groups,
+        factors=size_factors,
+        replicate_key=replicate_key,
+    )
+    trend: dict[str, Any] = {}
+    if test == "moderated":
+        arrays, columns, trend = moderated(
+            design, method=method, cox_reid=cox_reid, shared=dispersion == "all", min_total=min_total
+        )
+    else:
+        arrays, columns = unmoderated(design, method=method, test=test, cox_reid=cox_reid, min_total=min_total)
+    results = Results(
+        arrays,
+        columns,
+        design.comparisons,
+        str(reference),
+        _recorded(params, design),
+        samples.table.assign(size_factor=design.pseudobulk.exposure),
+        samples.dropped,
+        samples.n_cells_left_out,
+        trend,
+    )
+    target = adata.copy() if copy else adata
+    write_results(target, results, key_added)
+    return target if copy else None
+
+
+def _check_options(params: Mapping[str, Any]) -> None:
+    check_key(params["key_added"])
+    for name, allowed in {"method": Method, "test": TestName, "dispersion": Dispersion}.items():
+        if params[name] not in get_args(allowed):
+            msg = f"{name} is {params[name]!r}, but must be one of {', '.join(map(repr, get_args(allowed)))}."
+            raise ValueError(msg)
+    if params["block_key"] is not None and (params["test"], params["method"]) != ("moderated", "mom"):
+        msg = (
+            f"block_key goes with test='moderated' and method='mom', not with test={params['test']!r} and "
+            f"method={params['method']!r}, which know no blocks. Leave one of them out."
+        )
+        raise ValueError(msg)
+    if params["cox_reid"] and params["method"] != "mle":
+        msg = f"cox_reid adjusts the likelihood of method='mle', but method is {params['method']!r}."
+        raise ValueError(msg)
+    if params["dispersion"] == "pair" and params["test"] != "moderated":
+        msg = f"dispersion='pair' says what test='moderated' shares, but test is {params['test']!r}. Leave it out."
+        raise ValueError(msg)
+
+
+def _recorded(params: Mapping[str, Any], design: Design) -> dict[str, Any]:
+    """The arguments as files can hold them, and which size factors `auto` became."""
+    recorded = {
+        name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        for name, value in params.items()
+        if name not in ("copy", "size_factors")
+    }
+    factors = params["size_factors"]
+    return recorded | {
+        "size_factors": factors if isinstance(factors, str) else "given",
+        "size_factors_used": design.factors_used,
+    }

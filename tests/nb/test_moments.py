@@ -149,3 +149,11 @@ def test_swapping_scaling_and_permuting(groups, bias_corrected, scale, seed):
     )
     np.testing.assert_allclose(flipped.dispersion, fit.dispersion[genes], rtol=1e-6, atol=1e-9)
     np.testing.assert_array_equal(flipped.status, fit.status[genes])
+
+
+def test_one_count_says_nothing_about_the_dispersion():
+    """X = D = 0 there but for rounding, whose sign must not decide between 0 and the largest dispersion."""
+    for n in range(2, 9):
+        treated = Group(np.eye(n), np.ones(n))
+        reference = Group(np.zeros((n, 3)), np.ones(3))
+        assert (fit_moments(reference, treated).dispersion == 0).all()

@@ -149,14 +149,19 @@ def moment_equation(counts, exposure, members, starts, lost, out):
                 continue
             rate = total / depth
             h = square / (depth * depth)
-            x = 0.0
+            squares = 0.0
+            expected = 0.0
             spread = 0.0
             for j in range(starts[k], starts[k + 1]):
                 i = members[j]
                 f = l[i] / depth
                 e = y[i] - rate * l[i]
-                x += lost * e * e / l[i] - rate * (1.0 - f)
+                squares += lost * e * e / l[i]
+                expected += rate * (1.0 - f)
                 spread += l[i] * (1.0 - 2.0 * f + h)
+            x = squares - expected
+            if abs(x) < 1e-12 * expected:  # one count in equal exposures: nothing but rounding
+                x = 0.0
             out[g, 0] += x
             out[g, 1] += spread * (total * total - total) / (depth * depth) - h * x
         out[g, 2] /= members.shape[0]

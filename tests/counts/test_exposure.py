@@ -51,11 +51,9 @@ def test_median_of_ratios_is_that_of_deseq2(shared: Path, name: str) -> None:
     np.testing.assert_allclose(factors, expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", [*BULK, *CELLS])
+@pytest.mark.parametrize("name", sorted({*BULK, *CELLS} - {"fission"}))  # edgeR was not run on it
 def test_tmm_is_that_of_edger(shared: Path, name: str) -> None:
     counts, samples = reference(shared, name)
-    if "edger_tmm_normFactor" not in samples:
-        pytest.skip("edgeR was not run on this data set")
     table = pd.read_csv(shared / "data" / "r_reference" / f"{name}_de.csv.gz")
     kept = table.loc[table["edger_ql_logFC"].notna(), "gene"].unique()
     expressed = counts[kept].to_numpy()

@@ -10,6 +10,7 @@ import dask.array as da
 import h5py
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -18,8 +19,6 @@ from testing.fast_array_utils import ArrayType, Flags
 from nbcompare._counts.blocks import blocks
 from nbcompare._counts.check import NotCountsError
 from nbcompare._counts.sums import looks_like_counts, sum_gene, sum_groups
-
-pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding:UserWarning")  # of anndata, writing the fixtures
 
 N_CELLS, N_GENES, N_GROUPS = 57, 23, 5
 SPARSE = [sparse.csr_matrix, sparse.csr_array, sparse.csc_matrix, sparse.csc_array]
@@ -52,7 +51,7 @@ def check_sums(matrix: Any, counts: np.ndarray, codes: np.ndarray, block_size: i
         assert one.tobytes() == expected[:, gene].tobytes()
 
 
-@pytest.mark.array_type(skip=Flags.Gpu)
+@pytest.mark.array_type(skip={Flags.Gpu, Flags.Disk})
 def test_every_array_type(array_type: ArrayType, counts: np.ndarray, codes: np.ndarray) -> None:
     check_sums(array_type(counts), counts, codes)
 
@@ -91,7 +90,7 @@ def test_unsorted_and_repeated_indices(codes: np.ndarray) -> None:
     check_sums(held, held.toarray(), codes)
 
 
-@pytest.mark.parametrize("chunks", [(10, N_GENES), (N_CELLS, 4), (13, 7), (1, 1), (N_CELLS, N_GENES)])
+@pytest.mark.parametrize("chunks", [(10, N_GENES), (N_CELLS, 4), (13, 7), (6, 6), (N_CELLS, N_GENES)])
 @pytest.mark.parametrize("kind", [np.asarray, *SPARSE])
 def test_dask_chunks(kind: Any, chunks: tuple[int, int], counts: np.ndarray, codes: np.ndarray) -> None:
     lazy = da.from_array(counts, chunks=chunks).map_blocks(kind, meta=kind(counts[:0]))
@@ -133,6 +132,10 @@ def test_on_disk(kind: Any, store: str, block_size: int, counts: np.ndarray, cod
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     check_sums(backed.X, counts, codes, block_size)
     backed.file.close()
+
+
+def test_dense_zarr_array(counts: np.ndarray, codes: np.ndarray, tmp_path: Path) -> None:
+    check_sums(zarr.array(counts, store=str(tmp_path / "x.zarr")), counts, codes)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, *SPARSE])
@@ -210,7 +213,7 @@ BAD = {
 }
 
 
-@pytest.mark.array_type(skip=Flags.Gpu)
+@pytest.mark.array_type(skip={Flags.Gpu, Flags.Disk})
 @pytest.mark.parametrize("name", BAD)
 def test_not_counts(array_type: ArrayType, name: str) -> None:
     value, sentence = BAD[name]

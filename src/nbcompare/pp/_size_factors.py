@@ -101,4 +101,8 @@ def _column(pdata: AnnData, name: str) -> np.ndarray:
             f"({', '.join(map(str, pdata.obs.columns))})."
         )
         raise KeyError(msg)
-    return read_obs(pdata, [name])[name].to_numpy(dtype=np.float64)
+    column = read_obs(pdata, [name])[name]
+    if column.dtype.kind not in "biuf":
+        msg = f"The column {name!r} of .obs holds {column.dtype}, but size factors are numbers."
+        raise ValueError(msg)
+    return column.to_numpy(dtype=np.float64)

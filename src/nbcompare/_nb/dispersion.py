@@ -73,16 +73,13 @@ def dirichlet_multinomial(n, total, a):
     f2 = total * (total - 1.0)
     f3 = f2 * (total - 2.0)
     f4 = f3 * (total - 3.0)
-    a2 = a * (a + 1.0)
-    a3 = a2 * (a + 2.0)
-    a4 = a3 * (a + 3.0)
-    b2 = big * (big + 1.0)
-    b3 = b2 * (big + 2.0)
-    b4 = b3 * (big + 3.0)
-    second = n * f2 * a2 / b2
+    r2 = a * (a + 1.0) / (big * (big + 1.0))
+    r3 = r2 * (a + 2.0) / (big + 2.0)
+    r4 = r3 / (big + 3.0)
+    second = n * f2 * r2
     variance = (
-        n * (f4 * a4 / b4 + 4.0 * f3 * a3 / b3 + 2.0 * f2 * a2 / b2)
-        + n * (n - 1.0) * f4 * a2 * a2 / b4
+        n * (f4 * r4 * (a + 3.0) + 4.0 * f3 * r3 + 2.0 * f2 * r2)
+        + n * (n - 1.0) * f4 * r4 * a * (a + 1.0) / (a + 2.0)
         - second * second
     )
     expected = (n - 1.0) / n * total * (total + big) / (big + 1.0)

@@ -15,6 +15,8 @@ import math
 
 from numba import njit
 
+from nbcompare._nb.special import fast_log1p
+
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def modified_root(y1, y2, E1, E2, d1, d2):
@@ -47,9 +49,10 @@ def modified_root(y1, y2, E1, E2, d1, d2):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _half_deviance(y, m, d, f):
-    """a, c and y (a - c) - c / d of one arm; log1p keeps the digits where y is close to m and large."""
-    a = math.log1p((y - m) / m)
+    """a, c and y (a - c) - c / d of one arm; the log of 1 + x keeps the digits where y is close to m and large."""
+    a = fast_log1p((y - m) / m)
     if d < 1e-13:
         return a, 0.0, y * a - (y - m)
-    c = math.log1p(d * (y - m) / f)
+    c = fast_log1p(d * (y - m) / f)
     return a, c, y * (a - c) - c / d
+

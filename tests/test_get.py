@@ -107,14 +107,17 @@ def test_gene_table_against_the_formula(stored):
     ]  # fmt: skip
     assert len(table) == 9
     column = np.asarray(stored[:, gene].X.todense()).ravel()
-    phi = stored.varm["nb_compare_dispersions"][stored.var_names.get_loc(gene)].mean()
+    stored.uns["nb_compare"]["trend"]["noise"] = np.array([[1.0, 1.0], [1.0, 3.0]])
+    table = get.nb_gene_df(stored, gene)
+    used = stored.varm["nb_compare_dispersions"][stored.var_names.get_loc(gene)]
+    dispersion = {"ctrl": (used[0] + used[1] / 3) / 2, "treated_1": used[0], "treated_2": used[1]}
     for condition, rows in table.groupby("condition"):
         cells = (stored.obs["condition"] == condition).to_numpy()
         assert rows["counts"].sum() == column[cells].sum()
         for _, row in rows.iterrows():
             assert row["counts"] == column[cells & (stored.obs["replicate"] == row["replicate"]).to_numpy()].sum()
         total, depth = rows["counts"].sum(), rows["size_factor"].sum()
-        error = np.sqrt(1 / total + phi * (rows["size_factor"] ** 2).sum() / depth**2)
+        error = np.sqrt(1 / total + dispersion[condition] * (rows["size_factor"] ** 2).sum() / depth**2)
         np.testing.assert_allclose(rows["fitted_mean"], total / depth)
         np.testing.assert_allclose(rows["interval_low"], np.exp(np.log(total / depth) - 1.96 * error))
         np.testing.assert_allclose(rows["interval_high"], np.exp(np.log(total / depth) + 1.96 * error))

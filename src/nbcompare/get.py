@@ -147,8 +147,9 @@ def nb_gene_df(adata: AnnData, gene: str, *, key: str = "nb_compare") -> pd.Data
     The counts are summed anew from the matrix that was compared. With size factors :math:`l_i`, :math:`L = \sum l_i`
     and :math:`T` the counts of a condition (half a count if there are none), the mean is :math:`T / L` and its 95 %
     interval :math:`\exp\bigl(\log(T/L) \pm 1.96\sqrt{1/T + \phi \sum l_i^2 / L^2}\bigr)`: log-normal, by the variance
-    :math:`m + \phi m^2` of the negative binomial. :math:`\phi` is the dispersion that the tests used, averaged over
-    the comparisons. Block effects are not part of the interval.
+    :math:`m + \phi m^2` of the negative binomial. :math:`\phi` is the dispersion that the condition's test used; for
+    the reference, and where the gene was not tested, the median over the comparisons with the noise of their groups
+    divided out. Block effects are not part of the interval.
 
     Parameters
     ----------
@@ -191,12 +192,10 @@ def nb_gene_df(adata: AnnData, gene: str, *, key: str = "nb_compare") -> pd.Data
     table["counts"] = _sum_in_samples(adata, position, table, results["params"])
     table["normalized"] = table["counts"] / table["size_factor"]
 
-    dispersion = adata.varm[f"{key}_dispersions"][position]
-    dispersion = dispersion[np.isfinite(dispersion)]
-    phi = float(dispersion.mean()) if dispersion.size else np.nan
     fitted = table.groupby("condition", observed=True)[["counts", "size_factor"]].sum()
     total = fitted["counts"].clip(lower=0.5)
     squares = (table["size_factor"] ** 2).groupby(table["condition"], observed=True).sum()
+    phi = _dispersions_of(fitted.index, adata.varm[f"{key}_dispersions"][position], results)
     half_width = 1.96 * np.sqrt(1 / total + phi * squares / fitted["size_factor"] ** 2)
     mean = total / fitted["size_factor"]
     table["fitted_mean"] = table["condition"].map(mean).astype(float)
@@ -320,6 +319,16 @@ def _comparison(adata: AnnData, results: Mapping[str, Any], name: str, key: str)
     values, which = np.unique(np.asarray(adata.varm[f"{key}_status"])[:, column], return_inverse=True)
     table["status"] = np.array([status_text(int(value)) for value in values], dtype=object)[which]
     return pd.DataFrame(table)
+
+
+def _dispersions_of(conditions: pd.Index, used: np.ndarray, results: Mapping[str, Any]) -> pd.Series:
+    """Dispersion of one gene in each condition, NaN if it was tested nowhere."""
+    noise = np.asarray(results.get("trend", {}).get("noise", np.ones((len(used), 2))))
+    of_reference = used / noise[:, 1] * noise[:, 0]
+    tested = np.isfinite(used)
+    otherwise = float(np.median(of_reference[tested])) if tested.any() else np.nan
+    own = pd.Series(used, index=[str(name) for name in results["comparisons"]])
+    return own.reindex(conditions.astype(str)).set_axis(conditions).fillna(otherwise)
 
 
 def _sum_in_samples(adata: AnnData, position: int, stored: pd.DataFrame, params: Mapping[str, Any]) -> np.ndarray:

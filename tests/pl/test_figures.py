@@ -12,7 +12,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex, to_rgba
 
-from nbcompare import get, pl
+from nbcompare import datasets, get, pl, tl
 
 UP, DOWN, GREY = "#d55e00", "#0072b2", "#b8b8b8"
 
@@ -138,6 +138,15 @@ def test_labels_do_not_overlap(stored):
             assert not (box.shrunk(0.9, 0.9).overlaps(other.shrunk(0.9, 0.9)))
 
 
+def test_genes_asked_for_are_named(stored):
+    quiet = get.nb_compare_df(stored, "treated_1")["names"].iloc[150]
+    for draw in (pl.volcano, pl.ma):
+        assert names(draw(stored, "treated_1", n_top=0, genes=[quiet])) == [quiet]
+        assert len(names(draw(stored, "treated_1", n_top=2, genes=quiet))) == 3
+        with pytest.raises(KeyError, match="There is no gene 'gene_10'"):
+            draw(stored, "treated_1", genes=["gene_10"])
+
+
 def test_labels_are_symbols_where_asked(stored):
     stored.var["symbol"] = [f"gene_S{i}" for i in range(stored.n_vars)]
     ax = pl.ma(stored, "treated_1", gene_symbols="symbol", n_top=2)
@@ -193,16 +202,34 @@ def test_dispersion_points_trend_and_band(stored):
     assert len(below) >= shown[:7].sum()
     assert below[:, 1].max() < above[:, 1].min()
     trend = next(line for line in ax.lines if line.get_gid() == "trend")
-    np.testing.assert_allclose(np.sort(trend.get_ydata()), np.sort(stored.var["nb_compare_dispersion_trend"][shown]))
+    knots = stored.uns["nb_compare"]["trend"]
+    depth = stored.uns["nb_compare"]["samples"]["size_factor"].mean()
+    x, y = trend.get_data()
+    assert np.all(np.diff(x) > 0)
+    np.testing.assert_allclose(
+        np.log(y), np.interp(np.log(x * depth), np.log(knots["mean"]), np.log(knots["dispersion"]))
+    )
+    base_mean = stored.var["nb_compare_base_mean"][shown]
+    np.testing.assert_allclose([x[0], x[-1]], [base_mean.min(), base_mean.max()])
     band = next(c for c in ax.collections if c.get_gid() == "band").get_paths()[0].vertices
     width = band[:, 1].max() / np.max(trend.get_ydata())
     assert width == pytest.approx(np.exp(1.96 * np.sqrt(stored.uns["nb_compare"]["trend"]["scatter"])))
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["gene-wise", "moderated", "trend", "95 % band"]
+    assert not [line for line in ax.lines if line.get_gid() == "noise"]
+
+
+def test_dispersion_of_a_noisy_group_and_of_pairs(stored):
+    stored.uns["nb_compare"]["trend"]["noise"] = np.array([[1.0, 1.0], [1.0, 2.5]])
+    lines = {line.get_gid(): line.get_ydata() for line in pl.dispersion(stored, "treated_2").lines}
+    np.testing.assert_allclose(lines["noise"], 2.5 * lines["trend"])
+    stored.uns["nb_compare"]["params"]["dispersion"] = "pair"
+    assert not pl.dispersion(stored, "treated_1").lines
+    assert pl.dispersion(stored, "treated_2").lines
 
 
 def test_dispersion_after_an_unmoderated_test(stored):
     del stored.varm["nb_compare_dispersions_genewise"], stored.var["nb_compare_dispersion_trend"]
-    del stored.uns["nb_compare"]["trend"]
+    stored.uns["nb_compare"]["trend"] = {}
     ax = pl.dispersion(stored, "treated_1")
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["gene-wise"]
     assert not ax.lines
@@ -249,6 +276,20 @@ def test_gene_replicates_means_and_blocks(stored):
     joined = [line for line in ax.lines if line.get_gid() == "block"]
     assert [len(line.get_xdata()) for line in joined] == [3, 3, 3]
     assert ax.get_ylim()[0] == 0
+
+
+def test_gene_blocks_stand_in_one_order_and_many_conditions_are_not_joined(stored):
+    samples = stored.uns["nb_compare"]["samples"]
+    ax = pl.gene(stored, "gene_010")
+    for position, level in enumerate(["ctrl", "treated_1", "treated_2"]):
+        rows = samples[samples["condition"] == level].sort_values("block")
+        np.testing.assert_allclose(np.sort(points(ax, level)[:, 0]) - position, [-2 / 15, 0, 2 / 15], atol=1e-12)
+        order = np.argsort(points(ax, level)[:, 0])
+        want = get.nb_gene_df(stored, "gene_010").loc[rows.index, "normalized"]
+        np.testing.assert_allclose(points(ax, level)[order, 1], want)
+    many = datasets.simulate(n_genes=60, n_conditions=5, n_cells=20, paired=True, rng=5)
+    tl.nb_compare(many, "condition", reference="ctrl", replicate_key="replicate", block_key="donor")
+    assert not [line for line in pl.gene(many, "gene_10").lines if line.get_gid() == "block"]
 
 
 def test_gene_of_some_comparisons_and_without_blocks(stored, stored_pair):

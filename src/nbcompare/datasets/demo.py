@@ -31,6 +31,7 @@ def main(folder: str = "demo_output") -> int:
     print_design(adata)
     print(f"\n{table['pvals'].notna().sum():,} tests in {seconds:.1f} s, compilation included")
     print_top(table)
+    print_status(adata, table)
     recovered = print_targets(adata, table)
 
     adata.write_h5ad(out / "papalexi2021.h5ad", compression="gzip")
@@ -69,6 +70,13 @@ def print_top(table: pd.DataFrame, *, n_top: int = 5) -> None:
         print(rows[columns].head(n_top).to_string(index=False, formatters=formats))
 
 
+def print_status(adata: AnnData, table: pd.DataFrame) -> None:
+    """What the status words of the tables mean, and how often each occurs."""
+    print("\nStatus of all genes and comparisons:")
+    for word, times in table["status"].str.split("|").explode().value_counts().items():
+        print(f"  {times:5,} {word}: {adata.uns['nb_compare']['status_meaning'][word]}")
+
+
 def print_targets(adata: AnnData, table: pd.DataFrame) -> bool:
     """Whether each knocked-out gene that was measured went down in its own comparison."""
     print("\nMeasured targets in their own knock-out:")
@@ -87,8 +95,8 @@ def print_targets(adata: AnnData, table: pd.DataFrame) -> bool:
 def draw(adata: AnnData, out: Path) -> list[str]:
     """One figure of each kind."""
     figures = {
-        "volcano.png": pl.volcano(adata, "STAT1"),
-        "ma.png": pl.ma(adata, "STAT1"),
+        "volcano.png": pl.volcano(adata, "STAT1", genes=["STAT1"]),
+        "ma.png": pl.ma(adata, "STAT1", genes=["STAT1"]),
         "dispersion.png": pl.dispersion(adata, "STAT1"),
         "pvalues.png": pl.pvalues(adata, "STAT1"),
         "gene.png": pl.gene(adata, "STAT1"),

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nbcompare.get import _one_group, _results
 
-from ._panel import DOWN, GREY, MEDIUM, UP, comparison_table, new_panel, point_size, title_and_legend
+from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, comparison_table, new_panel, point_size, title_and_legend
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,9 @@ def dispersion(
 
     The dispersion is :math:`\phi` of variance :math:`m + \phi m^2`. The band holds 95 % of the genes' true dispersions
     if their logs are normal around the trend with the scatter that was estimated. Own estimates far below the others,
-    zero above all, are arrowheads at the bottom. After an unmoderated test there is but one kind of point.
+    zero above all, are arrowheads at the bottom. Where the replicates of the condition scatter more than the data
+    set's (status `noisy_group`), a dashed line is the trend raised by their ratio. After an unmoderated test there is
+    but one kind of point. The trend of `dispersion="pair"` is stored, and drawn, for the last comparison only.
 
     Parameters
     ----------
@@ -59,7 +62,9 @@ def dispersion(
     >>> nb.pl.dispersion(adata).get_ylabel()
     'dispersion'
     """
-    table, title = comparison_table(adata, _one_group(adata, group, key), key, None)
+    group = _one_group(adata, group, key)
+    results = _results(adata, key)
+    table, title = comparison_table(adata, group, key, None)
     table = table[(table["base_mean"] > 0) & (table["dispersions"] > 0)].sort_values("base_mean")
     ax = new_panel(ax)
     ax.set_xscale("log")
@@ -79,9 +84,11 @@ def dispersion(
         label="moderated" if moderated else "gene-wise",
         zorder=3,
     )
-    if "dispersion_trend" in table:
-        scatter = float(_results(adata, key).get("trend", {}).get("scatter", np.nan))
-        _draw_trend(ax, table, scatter)
+    number = [str(name) for name in results["comparisons"]].index(group)
+    pairwise = results["params"].get("dispersion") == "pair" and number + 1 < len(results["comparisons"])
+    if results.get("trend") and not pairwise:
+        noise = float(np.asarray(results["trend"]["noise"])[number, 1])
+        _draw_trend(ax, table["base_mean"], results, noise)
     ax.set_xlabel("mean of normalized counts", fontsize=MEDIUM)
     ax.set_ylabel("dispersion", fontsize=MEDIUM)
     title_and_legend(ax, title)
@@ -105,22 +112,40 @@ def _draw_genewise(ax: Axes, table: pd.DataFrame) -> None:
         gid="genewise below",
         **style,
     )
-
-
-def _draw_trend(ax: Axes, table: pd.DataFrame, scatter: float) -> None:
-    """The trend at the genes' means, and how far their dispersions scatter (variance of the natural log)."""
-    mean, trend = table["base_mean"].to_numpy(), table["dispersion_trend"].to_numpy()
-    ax.plot(mean, trend, color=UP, linewidth=1.4, label="trend", gid="trend", zorder=4)
-    if np.isfinite(scatter):
-        factor = np.exp(1.96 * np.sqrt(scatter))
-        ax.fill_between(
-            mean,
-            trend / factor,
-            trend * factor,
-            color=UP,
-            alpha=0.15,
-            linewidth=0,
-            label="95 % band",
-            gid="band",
-            zorder=1,
+    if low.any():
+        ax.annotate(
+            "0 or far below",
+            (1, floor),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="right",
+            fontsize=SMALL - 1,
+            color=DARK,
         )
+
+
+def _draw_trend(ax: Axes, means: pd.Series, results: Mapping[str, Any], noise: float) -> None:
+    """The trend between its knots, and how far dispersions scatter around it (variance of the natural log).
+
+    The knots are mean counts; divided by the mean size factor they are means of normalized counts.
+    """
+    knots = np.asarray(results["trend"]["mean"]) / results["samples"]["size_factor"].mean()
+    inside = knots[(knots > means.min()) & (knots < means.max())]
+    mean = np.concatenate([[means.min()], inside, [means.max()]])
+    trend = np.exp(np.interp(np.log(mean), np.log(knots), np.log(results["trend"]["dispersion"])))
+    ax.plot(mean, trend, color=UP, linewidth=1.4, label="trend", gid="trend", zorder=4)
+    if noise > 1:
+        ax.plot(mean, noise * trend, color=UP, linewidth=1, linestyle=(0, (3, 2)), gid="noise", zorder=4)
+        ax.annotate(
+            f"x {noise:.1f}",
+            (mean[-1], noise * trend[-1]),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL - 1,
+            color=UP,
+        )
+    factor = np.exp(1.96 * np.sqrt(results["trend"]["scatter"]))
+    style: dict[str, Any] = {"color": UP, "alpha": 0.15, "linewidth": 0, "zorder": 1}
+    ax.fill_between(mean, trend / factor, trend * factor, label="95 % band", gid="band", **style)

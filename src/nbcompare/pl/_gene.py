@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
+MOST_JOINED = 4  # conditions between which lines still show something
+
 
 def gene(
     adata: AnnData,
@@ -28,8 +30,8 @@ def gene(
 ) -> Axes:
     """One gene in every sample, with the mean of each condition and its 95 % interval.
 
-    A point is a replicate: its counts over its size factor. Replicates of one block (donor, batch) are joined by thin
-    lines where blocks were used. Bar and whisker are the fitted mean and interval of :func:`nbcompare.get.nb_gene_df`.
+    A point is a replicate: its counts over its size factor. Where blocks (donors, batches) were used, they stand in the
+    same order from left to right in every condition, and thin lines join them if there are four conditions or fewer. Bar and whisker are the fitted mean and interval of :func:`nbcompare.get.nb_gene_df`.
     Conditions where the gene was called are coloured: up, down.
 
     Parameters
@@ -80,18 +82,19 @@ def gene(
     calls = calls[(calls["names"] == name) & (calls["pvals_adj"] < pval_cutoff)]
     colours = dict(zip(calls["group"].astype(str), np.where(calls["logfoldchanges"] > 0, UP, DOWN), strict=True))
 
-    ax = new_panel(ax, width=max(1.9, 0.7 + 0.36 * len(conditions)), height=2.6)
+    ax = new_panel(ax, width=float(np.clip(0.7 + 0.36 * len(conditions), 1.9, 20)), height=2.6)
     if log:
         ax.set_yscale("log", base=2)
         ax.yaxis.set_major_formatter("{x:g}")
         samples["normalized"] = np.maximum(samples["counts"], 0.5) / samples["size_factor"]
-    places: dict[str, list[tuple[float, float]]] = {}
+    blocked = bool(results["params"].get("block_key"))
+    samples["place"] = _places(samples, conditions, blocked=blocked)
     for position, level in enumerate(conditions):
         rows = samples[samples["condition"].astype(str) == level]
-        _draw_condition(ax, rows, position, colours.get(level, DARK), level, places)
-    if results["params"].get("block_key"):
-        for points in places.values():
-            ax.plot(*np.array(points).T, color=GREY, linewidth=0.5, alpha=0.8, zorder=1, gid="block")
+        _draw_condition(ax, rows, position, colours.get(level, DARK), level)
+    if blocked and len(conditions) <= MOST_JOINED:
+        for _, points in samples.dropna(subset="place").sort_values("place").groupby("block", observed=True):
+            ax.plot(points["place"], points["normalized"], color=GREY, linewidth=0.5, alpha=0.8, zorder=1, gid="block")
 
     seen = [c for c in (DOWN, UP) if c in set(colours.values())]
     for place, colour in enumerate(seen):
@@ -119,17 +122,22 @@ def gene(
     return ax
 
 
-def _draw_condition(
-    ax: Axes, rows: pd.DataFrame, position: int, colour: str, level: str, places: dict[str, list[tuple[float, float]]]
-) -> None:
-    """Replicates side by side, mean and interval; notes where the replicates of each block stand."""
-    x = position + (np.linspace(-0.2, 0.2, len(rows)) if len(rows) > 1 else np.zeros(len(rows)))
-    ax.scatter(x, rows["normalized"], s=11, c=colour, alpha=0.65, linewidths=0, zorder=3, gid=level)
+def _places(samples: pd.DataFrame, conditions: list[str], *, blocked: bool) -> pd.Series:
+    """Where each replicate stands: around its condition, side by side, each block at its own distance; NaN if not shown."""
+    condition = samples["condition"].astype(str)
+    if blocked:
+        rank, of = samples["block"].astype(str).rank(method="dense") - 1, samples["block"].nunique()
+    else:
+        rank, of = samples.groupby(condition).cumcount(), condition.map(condition.value_counts())
+    return condition.map({level: k for k, level in enumerate(conditions)}) + 0.4 * (rank + 0.5) / of - 0.2
+
+
+def _draw_condition(ax: Axes, rows: pd.DataFrame, position: int, colour: str, level: str) -> None:
+    """Replicates, mean and interval."""
+    ax.scatter(rows["place"], rows["normalized"], s=11, c=colour, alpha=0.65, linewidths=0, zorder=3, gid=level)
     if len(rows):
         first = rows.iloc[0]
         mean = first["fitted_mean"]
         error = [[mean - first["interval_low"]], [first["interval_high"] - mean]]
         ax.errorbar(position, mean, yerr=error, color=colour, elinewidth=0.9, capsize=0, zorder=4)
         ax.hlines(mean, position - 0.28, position + 0.28, color=colour, linewidth=1.6, zorder=4, gid=f"mean {level}")
-    for at, height, block in zip(x, rows["normalized"], rows["block"].astype(str), strict=True):
-        places.setdefault(block, []).append((float(at), float(height)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +9,7 @@ from ._panel import (
     DARK,
     MEDIUM,
     call,
+    check_genes,
     comparison_table,
     label_called,
     new_panel,
@@ -28,6 +30,7 @@ def ma(
     pval_cutoff: float = 0.05,
     log2fc_cutoff: float = 0.0,
     n_top: int = 10,
+    genes: Sequence[str] = (),
     gene_symbols: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -50,6 +53,8 @@ def ma(
         Genes are called from this absolute log2 fold change on.
     n_top
         Number of called genes to name, the smallest p-values first.
+    genes
+        More genes to name, by `var_names`, called or not.
     gene_symbols
         Column of `.var` with the names to show.
     ax
@@ -62,7 +67,7 @@ def ma(
     Raises
     ------
     KeyError
-        If there are no such results, comparison or column.
+        If there are no such results, comparison, gene or column.
     ValueError
         If there are several comparisons and none is named.
     ImportError
@@ -76,6 +81,7 @@ def ma(
     >>> nb.pl.ma(adata).get_xscale()
     'log'
     """
+    genes = check_genes(adata, genes)
     table, title = comparison_table(adata, group, key, gene_symbols)
     ax = new_panel(ax)
     called = call(table, pval_cutoff, log2fc_cutoff)
@@ -94,5 +100,5 @@ def ma(
     ax.set_ylabel("log$_2$ fold change", fontsize=MEDIUM)
     ax.margins(0.06)
     title_and_legend(ax, title)
-    label_called(ax, x, y, table, called, n_top)
+    label_called(ax, x, y, table, called, n_top, genes)
     return ax

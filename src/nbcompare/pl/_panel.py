@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from nbcompare._optional import require
-from nbcompare.get import _comparison, _one_group, _results
+from nbcompare.get import _close, _comparison, _one_group, _results
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,6 +44,16 @@ def comparison_table(adata: AnnData, group: str | None, key: str, gene_symbols: 
         raise KeyError(msg)
     table["label"] = table["names"] if gene_symbols is None else adata.var[gene_symbols].astype(str).to_numpy()
     return table, f"{group} vs {results['reference']}"
+
+
+def check_genes(adata: AnnData, genes: Sequence[str]) -> list[str]:
+    """Genes to name, which must be there; one name may stand alone."""
+    genes = [genes] if isinstance(genes, str) else list(genes)
+    for name in genes:
+        if name not in adata.var_names:
+            msg = f"There is no gene {name!r} in var_names.{_close(name, adata.var_names)}"
+            raise KeyError(msg)
+    return genes
 
 
 def point_size(n_genes: int) -> float:
@@ -98,15 +109,22 @@ def title_and_legend(ax: Axes, title: str) -> None:
 
 
 def label_called(
-    ax: Axes, x: np.ndarray, y: np.ndarray, table: pd.DataFrame, called: dict[str, np.ndarray], n_top: int
+    ax: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    table: pd.DataFrame,
+    called: dict[str, np.ndarray],
+    n_top: int,
+    genes: Sequence[str],
 ) -> None:
-    """Names the called genes with the smallest p-values (of equal ones, the largest scores).
+    """Names the called genes with the smallest p-values (of equal ones, the largest scores), and those asked for.
 
     The names are moved off each other and off the called points, with a thin line back to their own.
     """
     positions = np.flatnonzero((called["up"] | called["down"]) & np.isfinite(x) & np.isfinite(y))
     rank = np.lexsort((-np.abs(table["scores"].to_numpy()[positions]), table["pvals"].to_numpy()[positions]))
-    top = positions[rank[:n_top]]
+    asked = table["names"].isin(genes).to_numpy() & np.isfinite(x) & np.isfinite(y)
+    top = np.union1d(positions[rank[:n_top]], np.flatnonzero(asked))
     if not top.size:
         return
     adjust_text = require("adjustText", "plot").adjust_text
@@ -122,6 +140,7 @@ def label_called(
         target_y=y[top],
         ax=ax,
         iter_lim=300,
+        explode_radius=30,
         expand=(1.2, 1.5),
         force_text=(0.3, 0.5),
         force_static=(0.4, 0.6),

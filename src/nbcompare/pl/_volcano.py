@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from ._panel import (
     MEDIUM,
     SMALL,
     call,
+    check_genes,
     comparison_table,
     label_called,
     new_panel,
@@ -31,6 +33,7 @@ def volcano(
     pval_cutoff: float = 0.05,
     log2fc_cutoff: float = 0.0,
     n_top: int = 10,
+    genes: Sequence[str] = (),
     gene_symbols: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -53,6 +56,8 @@ def volcano(
         Genes are called from this absolute log2 fold change on.
     n_top
         Number of called genes to name, the smallest p-values first.
+    genes
+        More genes to name, by `var_names`, called or not.
     gene_symbols
         Column of `.var` with the names to show.
     ax
@@ -65,7 +70,7 @@ def volcano(
     Raises
     ------
     KeyError
-        If there are no such results, comparison or column.
+        If there are no such results, comparison, gene or column.
     ValueError
         If there are several comparisons and none is named.
     ImportError
@@ -79,6 +84,7 @@ def volcano(
     >>> nb.pl.volcano(adata).get_xlabel()
     'log$_2$ fold change'
     """
+    genes = check_genes(adata, genes)
     table, title = comparison_table(adata, group, key, gene_symbols)
     ax = new_panel(ax)
     called = call(table, pval_cutoff, log2fc_cutoff)
@@ -98,7 +104,7 @@ def volcano(
     ax.set_ylim(0, 1.1 * np.max(y[np.isfinite(y)], initial=1.0))
     ax.locator_params(axis="y", integer=True)
     title_and_legend(ax, title)
-    label_called(ax, x, y, table, called, n_top)
+    label_called(ax, x, y, table, called, n_top, genes)
     return ax
 
 

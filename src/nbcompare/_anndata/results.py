@@ -42,10 +42,10 @@ def check_key(key: str) -> None:
 
 def write_results(adata: AnnData, results: Results, key: str) -> None:
     """Store the results under `key`, replacing those of an earlier call with the same key."""
-    for slot in (adata.varm, adata.var):
-        for name in [name for name in slot.keys() if isinstance(name, str) and name.startswith(f"{key}_")]:
-            if name.removeprefix(f"{key}_") in WORDS:
-                del slot[name]
+    for slot, words in ((adata.varm, results.arrays), (adata.var, results.columns)):
+        stale = {f"{key}_{word}" for word in WORDS.difference(words)}.intersection(slot.keys())
+        for name in stale:
+            del (slot if hasattr(slot, "__delitem__") else slot.ds)[name]  # a lazily read var hides its data set
     for word, values in results.arrays.items():
         adata.varm[f"{key}_{word}"] = values
     for word, values in results.columns.items():

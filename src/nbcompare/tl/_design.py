@@ -76,7 +76,9 @@ def make_design(
     block = pd.factorize(samples.table["block"])[0].astype(np.intp) if blocked else None
     pairs = np.array([[-1 if reference == "rest" else code[str(reference)], code[name]] for name in comparisons])
     exposure, used = _depths(adata, samples, counts, factors, replicate_key)
-    unstable = unstable_samples(counts) if factors == "auto" else np.zeros(len(counts), bool)
+    unstable = (
+        unstable_samples(counts) if isinstance(factors, str) and factors == "auto" else np.zeros(len(counts), bool)
+    )
     pseudobulk = Pseudobulk(np.ascontiguousarray(counts.T), exposure, group, block)
     _check_replicates(samples, pseudobulk, pairs)
     if not blocked:
@@ -104,6 +106,9 @@ def _refuse_cells(samples: SampleTable, groupby: str | Sequence[str]) -> None:
 def _comparisons(samples: SampleTable, levels: list[str], reference: str, groups: str | Sequence[str]) -> list[str]:
     lost = [level for level in dict.fromkeys(samples.dropped["condition"]) if level not in levels]
     known = levels + lost
+    if reference == "rest" and "rest" in known:
+        msg = "reference='rest' stands for all other samples together, but a group is called 'rest' as well. Rename it."
+        raise ValueError(msg)
     if reference != "rest" and reference not in known:
         msg = f"There is no group {reference!r} to be the reference. {choices(reference, [*known, 'rest'])}"
         raise ValueError(msg)
@@ -141,10 +146,14 @@ def _depths(adata, samples, counts, factors, replicate_key) -> tuple[np.ndarray,
         if factors not in adata.obs.columns:
             msg = f"size_factors is {factors!r}: neither a method ({', '.join(METHODS)}) nor a column of .obs. "
             raise KeyError(msg + choices(factors, [*METHODS, *map(str, adata.obs.columns)]))
-        of_row = read_obs(adata, [factors])[factors].to_numpy(np.float64)
+        column = read_obs(adata, [factors])[factors]
+        if column.dtype.kind not in "biuf":
+            msg = f"adata.obs[{factors!r}] holds {column.dtype}, but size factors are numbers."
+            raise ValueError(msg)
+        of_row = column.to_numpy(np.float64, na_value=np.nan)
         of_sample = np.full(len(samples.table), np.nan)
         of_sample[samples.codes[used]] = of_row[used]
-        if (of_row[used] != of_sample[samples.codes[used]]).any():
+        if not np.array_equal(of_row[used], of_sample[samples.codes[used]], equal_nan=True):
             msg = f"adata.obs[{factors!r}] is not one number within each sample. Size factors belong to samples, not to cells."
             raise ValueError(msg)
         return given_factors(of_sample, len(of_sample)), "given"

@@ -141,6 +141,9 @@ def nb_compare(
     """
     params = {name: value for name, value in locals().items() if name != "adata"}
     _check_options(params)
+    if copy and adata.isbacked:
+        msg = "copy=True cannot copy a matrix that lies in a file. Use copy=False, which writes to memory, or adata.to_memory()."
+        raise ValueError(msg)
     samples, counts = read_sample_counts(
         adata,
         groupby,
@@ -189,6 +192,9 @@ def _check_options(params: Mapping[str, Any]) -> None:
         if params[name] not in get_args(allowed):
             msg = f"{name} is {params[name]!r}, but must be one of {', '.join(map(repr, get_args(allowed)))}."
             raise ValueError(msg)
+    if not params["min_total"] >= 0:
+        msg = f"min_total is {params['min_total']!r}, but it is a number of counts: 0 or more."
+        raise ValueError(msg)
     if params["block_key"] is not None and (params["test"], params["method"]) != ("moderated", "mom"):
         msg = (
             f"block_key goes with test='moderated' and method='mom', not with test={params['test']!r} and "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -12,48 +13,48 @@ from nbcompare._nb.rstar import modified_root
 from nbcompare._nb.special import normal_from_t, normal_tail
 
 
-def test_genes(
-    counts: np.ndarray,
-    exposure: np.ndarray,
-    kept: np.ndarray,
-    members: np.ndarray,
-    starts: np.ndarray,
-    arm_members: np.ndarray,
-    arms: np.ndarray,
-    lost: float,
-    trend: np.ndarray,
-    scatter: float,
-    noise: np.ndarray,
-    own: np.ndarray,
-    lends: np.ndarray,
-) -> tuple[np.ndarray, ...]:
-    """Log fold change, standard error, signed statistic, p-value and moderated dispersion, each (n_genes, n_comparisons).
+@dataclass(frozen=True)
+class Setting:
+    """Everything that the tests of some comparisons take for given."""
 
-    Parameters
-    ----------
-    counts, exposure
-        (n_genes, n_samples), and (1 or n_genes, n_samples).
-    kept
-        Information that blocks leave, (n_genes, n_comparisons).
-    members, starts
-        Samples sorted by group, and where each group starts.
-    arm_members, arms
-        Samples, and start and stop of reference and treated arm among them, (n_comparisons, 4).
-    lost
-        Residual degrees of freedom without blocks over those with.
-    trend, scatter
-        Dispersion expected at the gene's mean, (n_genes,), and the variance of its logarithm.
-    noise
-        Dispersion of the two arms relative to the data set's, (n_comparisons, 2).
-    own
-        Comparisons whose dispersion comes from their two arms alone, (n_comparisons,) bool.
-    lends
-        Groups whose statistics the other comparisons sum, (n_groups,) bool.
-    """
-    shape = (len(counts), len(arms))
-    out = tuple(np.full(shape, np.nan) for _ in range(5))
+    counts: np.ndarray  # (n_genes, n_samples)
+    exposure: np.ndarray  # (1 or n_genes, n_samples), with block effects
+    kept: np.ndarray  # (n_genes, n_comparisons) share of the information that blocks leave
+    members: np.ndarray  # (n_samples,) samples sorted by group
+    starts: np.ndarray  # (n_groups + 1,) where each group starts among the members
+    arm_members: np.ndarray  # samples of the arms
+    arms: np.ndarray  # (n_comparisons, 4) start and stop of reference and treated arm among arm_members
+    mean: np.ndarray  # (n_genes,) mean count of a sample
+    trend: np.ndarray  # (n_genes,) dispersion expected at that mean
+    scatter: float  # variance of log dispersion between genes
+    lost: float  # residual degrees of freedom without blocks over those with
+    lost_without: float  # the same with one sample less
+    noise: np.ndarray  # (n_comparisons, 2) dispersion of the arms relative to the data set's
+    own: np.ndarray  # (n_comparisons,) bool: the dispersion comes from the two arms alone
+    lends: np.ndarray  # (n_groups,) bool: groups whose statistics the other comparisons sum
+    weigh_pooled: bool  # weigh samples at the rate of both arms together; else at the reference's
+
+
+def test_genes(setting: Setting) -> tuple[np.ndarray, ...]:
+    """Log fold change, standard error, signed statistic, p-value and moderated dispersion, each (n_genes, n_comparisons)."""
+    out = tuple(np.full((len(setting.counts), len(setting.arms)), np.nan) for _ in range(5))
     _test_genes(
-        counts, exposure, kept, members, starts, arm_members, arms, lost, trend, scatter, noise, own, lends, *out
+        setting.counts,
+        setting.exposure,
+        setting.kept,
+        setting.members,
+        setting.starts,
+        setting.arm_members,
+        setting.arms,
+        setting.mean,
+        setting.trend,
+        setting.scatter,
+        setting.lost,
+        setting.noise,
+        setting.own,
+        setting.lends,
+        setting.weigh_pooled,
+        *out,
     )
     return out
 
@@ -67,30 +68,27 @@ def _test_genes(
     starts,
     arm_members,
     arms,
-    lost,
+    mean,
     trend,
     scatter,
+    lost,
     noise,
     own,
     lends,
+    weigh_pooled,
     log_fc,
     se,
     statistic,
     p_value,
     dispersion,
 ):
-    n_samples = counts.shape[1]
     need_all = not own.all()
     for g in range(counts.shape[0]):
+        if mean[g] <= 0.0:
+            continue
         y = counts[g]
         l = exposure[g if exposure.shape[0] > 1 else 0]
-        total = 0.0
-        for i in range(n_samples):
-            total += y[i]
-        if total <= 0.0:
-            continue
-        mean = total / n_samples
-        prior_phi, prior_df = prior(mean, trend[g], scatter)
+        prior_phi, prior_df = prior(mean[g], trend[g], scatter)
         numerator = 0.0
         weight = 0.0
         if need_all:
@@ -107,7 +105,7 @@ def _test_genes(
                 arm_members,
                 arms[c],
                 -1,
-                mean,
+                mean[g],
                 prior_phi,
                 prior_df,
                 numerator,
@@ -116,6 +114,7 @@ def _test_genes(
                 lost,
                 noise[c],
                 kept[g, c],
+                weigh_pooled,
             )
             log_fc[g, c], se[g, c], statistic[g, c], p_value[g, c], dispersion[g, c] = result
 
@@ -133,13 +132,7 @@ def prior(mean, trend, scatter):
 @njit(cache=True, nogil=True, error_model="numpy")
 def group_statistic(y, l, members, start, stop, skip, phi):
     """Numerator and weight of a group's dispersion statistic, weighted at its own rate."""
-    total = 0.0
-    depth = 0.0
-    for j in range(start, stop):
-        i = members[j]
-        if i != skip:
-            total += y[i]
-            depth += l[i]
+    total, depth = totals(y, l, members, start, stop, skip)
     if total < 2.0 or stop - start < 2:
         return 0.0, 0.0
     _, rate, _, factor = arm(y, l, members, start, stop, skip, phi * total / depth)
@@ -147,25 +140,34 @@ def group_statistic(y, l, members, start, stop, skip, phi):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def contrast(y, l, members, arms, skip, mean, prior_phi, prior_df, numerator, weight, own, lost, noise, kept):
+def contrast(
+    y,
+    l,
+    members,
+    arms,
+    skip,
+    mean,
+    prior_phi,
+    prior_df,
+    numerator,
+    weight,
+    own,
+    lost,
+    noise,
+    kept,
+    weigh_pooled,
+):
     """Log fold change, standard error, signed statistic, p-value and treated dispersion of one gene in one comparison.
 
     `numerator` and `weight` are the dispersion statistics of all groups, used unless `own`. Sample `skip` is left out.
     """
-    total = 0.0
-    depth = 0.0
-    for j in range(arms[0], arms[1]):
-        i = members[j]
-        if i != skip:
-            total += y[i]
-            depth += l[i]
-    for j in range(arms[2], arms[3]):
-        i = members[j]
-        if i != skip:
-            total += y[i]
-            depth += l[i]
-    if total <= 0.0:
+    total, depth = totals(y, l, members, arms[0], arms[1], skip)
+    total2, depth2 = totals(y, l, members, arms[2], arms[3], skip)
+    if total + total2 <= 0.0:
         return np.nan, np.nan, np.nan, np.nan, np.nan
+    if weigh_pooled:
+        total += total2
+        depth += depth2
     slope = prior_phi * total / depth
     T1, rate1, E1, D1 = arm(y, l, members, arms[0], arms[1], skip, noise[0] * slope)
     T2, rate2, E2, D2 = arm(y, l, members, arms[2], arms[3], skip, noise[1] * slope)
@@ -174,15 +176,45 @@ def contrast(y, l, members, arms, skip, mean, prior_phi, prior_df, numerator, we
         second, d2 = arm_statistic(y, l, members, arms[2], arms[3], skip, T2, rate2, D2, noise[1] * prior_phi)
         numerator = first + second
         weight = d1 + d2
-    df = prior_df + weight / lost
-    tau2 = max((prior_df + numerator) / df, 0.02)
-    phi = max(prior_phi + (tau2 - 1.0) * (prior_phi + 1.0 / mean), 0.0)
+    phi, df = moderate(prior_phi, prior_df, mean, numerator, weight / lost)
+    log_fc, se, z, p = compare_arms(
+        T1, rate1, E1, noise[0] * phi * D1, T2, rate2, E2, noise[1] * phi * D2, df, max(kept, 0.02)
+    )
+    return log_fc, se, z, p, noise[1] * phi
 
-    share = max(kept, 0.02)
-    E1 *= share
-    E2 *= share
-    delta1 = noise[0] * phi * D1 / share
-    delta2 = noise[1] * phi * D2 / share
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def totals(y, l, members, start, stop, skip):
+    """Total count and total exposure of samples members[start:stop] but `skip`."""
+    total = 0.0
+    depth = 0.0
+    for j in range(start, stop):
+        i = members[j]
+        if i != skip:
+            total += y[i]
+            depth += l[i]
+    return total, depth
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def moderate(prior_phi, prior_df, mean, numerator, weight):
+    """Moderated dispersion and its degrees of freedom d0 + d from the prior and the summed statistics of groups."""
+    df = prior_df + weight
+    tau2 = max((prior_df + numerator) / df, 0.02)
+    return max(prior_phi + (tau2 - 1.0) * (prior_phi + 1.0 / mean), 0.0), df
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def compare_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, kept):
+    """Log fold change, standard error, signed statistic and p-value from totals, rates, pseudo-exposures and their dispersions.
+
+    Blocks that keep a share of the information shrink pseudo-exposures and raise dispersions by it. An arm without counts is given half a
+    pseudo-count of the other's, and its p-value is halved.
+    """
+    E1 *= kept
+    E2 *= kept
+    delta1 /= kept
+    delta2 /= kept
     y1 = rate1 * E1
     y2 = rate2 * E2
     halve = 1.0
@@ -199,4 +231,4 @@ def contrast(y, l, members, arms, skip, mean, prior_phi, prior_df, numerator, we
     p = min(2.0 * halve * normal_tail(z), 1.0)
     log_fc = math.log((y2 / E2) / (y1 / E1))
     se = math.sqrt(1.0 / y1 + delta1 + 1.0 / y2 + delta2)
-    return log_fc, se, z if root > 0.0 else -z, p, noise[1] * phi
+    return log_fc, se, z if root > 0.0 else -z, p

@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.blocks import residual_degrees
-from nbcompare._nb.contrast import contrast, group_statistic, prior
-from nbcompare._nb.data import Pseudobulk
-from nbcompare._nb.dispersion import sorted_members
+from nbcompare._nb.contrast import Setting, contrast, group_statistic, prior
 
 CUT = 0.02  # p-values below this are checked
 LARGEST_ARM = 20  # replicates of larger arms are not left out
@@ -16,18 +13,7 @@ UNBALANCED = 5
 
 
 def leave_one_out(
-    pseudobulk: Pseudobulk,
-    exposure: np.ndarray,
-    kept: np.ndarray,
-    arm_members: np.ndarray,
-    arms: np.ndarray,
-    trend: np.ndarray,
-    scatter: float,
-    noise: np.ndarray,
-    own: np.ndarray,
-    lends: np.ndarray,
-    p_value: np.ndarray,
-    statistic: np.ndarray,
+    setting: Setting, p_value: np.ndarray, statistic: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """P-values and statistics by the rule, and where it replaced them.
 
@@ -35,48 +21,58 @@ def leave_one_out(
     block effects stay); a change of sign counts as p = 1. The largest p-value replaces p where it exceeds max(sqrt(p), a): a = 0 where one
     arm has five times the replicates of the other, else .2.
     """
-    sizes = np.stack([arms[:, 1] - arms[:, 0], arms[:, 3] - arms[:, 2]], axis=1)
-    residual = residual_degrees(pseudobulk)
-    n_free = len(pseudobulk.group) - pseudobulk.n_groups
-    can = (sizes.min(axis=1) >= 3) & (sizes <= LARGEST_ARM).any(axis=1) & (residual > 1)
+    sizes = np.stack([setting.arms[:, 1] - setting.arms[:, 0], setting.arms[:, 3] - setting.arms[:, 2]], axis=1)
+    checked = can_leave_out(sizes.min(axis=1)) & np.isfinite(setting.lost_without)
+    genes, comparisons = np.nonzero((p_value < CUT) & checked)
     guarded, replaced = p_value.copy(), np.zeros(p_value.shape, bool)
-    genes, comparisons = np.nonzero((p_value < CUT) & can)
     if len(genes) == 0:
         return guarded, statistic, replaced
-    members, starts = sorted_members(pseudobulk.group)
     worst, worst_statistic = np.empty(len(genes)), np.empty(len(genes))
+    group = np.empty(setting.counts.shape[1], np.int64)
+    group[setting.members] = np.repeat(np.arange(len(setting.starts) - 1), np.diff(setting.starts))
     _leave_one_out(
         genes,
         comparisons,
-        pseudobulk.counts,
-        exposure,
-        kept,
-        members,
-        starts,
-        pseudobulk.group,
-        arm_members,
-        arms,
-        trend,
-        scatter,
-        n_free / max(residual, 1),
-        (n_free - 1) / max(residual - 1, 1),
-        noise,
-        own,
-        lends,
+        setting.counts,
+        setting.exposure,
+        setting.kept,
+        setting.members,
+        setting.starts,
+        group,
+        setting.arm_members,
+        setting.arms,
+        setting.mean,
+        setting.trend,
+        setting.scatter,
+        setting.lost,
+        setting.lost_without,
+        setting.noise,
+        setting.own,
+        setting.lends,
+        setting.weigh_pooled,
         p_value,
         statistic,
         worst,
         worst_statistic,
     )
-    p = p_value[genes, comparisons]
-    floor = np.where(sizes.max(axis=1) >= UNBALANCED * sizes.min(axis=1), 0.0, 0.2)[comparisons]
-    flagged = worst > np.maximum(np.sqrt(p), floor)
+    floor = floors(sizes.min(axis=1), sizes.max(axis=1))[comparisons]
+    flagged = worst > np.maximum(np.sqrt(p_value[genes, comparisons]), floor)
     where = genes[flagged], comparisons[flagged]
     replaced[where] = True
     guarded[where] = worst[flagged]
     statistic = statistic.copy()
     statistic[where] = worst_statistic[flagged]
     return guarded, statistic, replaced
+
+
+def can_leave_out(smaller: np.ndarray) -> np.ndarray:
+    """Whether the rule applies where the smaller arm has so many replicates."""
+    return (smaller >= 3) & (smaller <= LARGEST_ARM)
+
+
+def floors(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
+    """The largest p-value without one replicate that never replaces p, by the replicates of the arms."""
+    return np.where(larger >= UNBALANCED * smaller, 0.0, 0.2)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -91,6 +87,7 @@ def _leave_one_out(
     group,
     arm_members,
     arms,
+    mean,
     trend,
     scatter,
     lost,
@@ -98,6 +95,7 @@ def _leave_one_out(
     noise,
     own,
     lends,
+    weigh_pooled,
     p_value,
     statistic,
     worst,
@@ -114,8 +112,7 @@ def _leave_one_out(
         whole = statistic[g, c]
         worst[t] = p_value[g, c]
         worst_statistic[t] = whole
-        total = y.sum()
-        prior_phi, prior_df = prior(total / n_samples, trend[g], scatter)
+        prior_phi, prior_df = prior(mean[g], trend[g], scatter)
         numerator = 0.0
         all_weight = 0.0
         if not own[c]:
@@ -132,16 +129,17 @@ def _leave_one_out(
                 continue
             for j in range(arms[c, 2 * side], arms[c, 2 * side + 1]):
                 skip = arm_members[j]
-                mean = (total - y[skip]) / (n_samples - 1)
-                if mean <= 0.0:
-                    worst[t] = 1.0
-                    worst_statistic[t] = 0.0
-                    continue
+                mean_left = mean[g]
                 if own[c]:
-                    phi, df = prior(mean, trend[g], scatter)
+                    mean_left += (mean[g] - y[skip]) / (n_samples - 1)
+                    if mean_left <= 0.0:
+                        worst[t] = 1.0
+                        worst_statistic[t] = 0.0
+                        continue
+                    phi, df = prior(mean_left, trend[g], scatter)
                     left, left_weight, ratio = 0.0, 0.0, lost_without
                 else:
-                    phi, df, mean = prior_phi, prior_df, total / n_samples
+                    phi, df = prior_phi, prior_df
                     k = group[skip]
                     left, left_weight, ratio = numerator, all_weight, lost
                     if lends[k]:
@@ -154,7 +152,7 @@ def _leave_one_out(
                     arm_members,
                     arms[c],
                     skip,
-                    mean,
+                    mean_left,
                     phi,
                     df,
                     left,
@@ -163,6 +161,7 @@ def _leave_one_out(
                     ratio,
                     noise[c],
                     kept[g, c],
+                    weigh_pooled,
                 )
                 if not p < 1.0 or z * whole <= 0.0:
                     p, z = 1.0, 0.0

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from nbcompare._nb.blocks import fit_blocks, residual_degrees
-from nbcompare._nb.contrast import test_genes
+from nbcompare._nb.contrast import Setting, test_genes
 from nbcompare._nb.data import Pseudobulk, Trend
-from nbcompare._nb.dispersion import moment_equation, solve_moments, sorted_members
+from nbcompare._nb.dispersion import moment_equation, solve_moments
 from nbcompare._nb.leave_one_out import leave_one_out
-from nbcompare._nb.noise import noise_of_group, noise_of_small_arm, noisy_groups
+from nbcompare._nb.shared import fit_shared
 from nbcompare._nb.status import NOT_TESTED, Status
-from nbcompare._nb.trend import fit_trend
 
 MIN_KEPT_INFORMATION = 0.05
-NOISE_THAT_MATTERS = 1.5  # smaller dispersion ratios of one group among many are left alone
 EXTRAPOLATED = 10.0  # means above so many times the trend's last knot are flagged
+FEW_GENES = 30  # with fewer to learn from, the scatter is the prior's
 
 
 @dataclass(frozen=True)
@@ -32,9 +29,7 @@ class Moderated:
     p_value: np.ndarray  # (n_genes, n_comparisons) two-sided, NaN where not tested
     p_value_all: np.ndarray  # (n_genes, n_comparisons) before the leave-one-replicate-out rule
     dispersion: np.ndarray  # (n_genes, n_comparisons) moderated dispersion of the treated arm
-    genewise: (
-        np.ndarray
-    )  # (n_genes, n_comparisons) moment estimate from the gene's own counts, the same groups and blocks
+    genewise: np.ndarray  # (n_genes, n_comparisons) moment estimate from the gene's own counts
     status: np.ndarray  # (n_genes, n_comparisons) uint16, bits of `status.Status`
     trend: Trend  # the data set's; with pair-wise dispersions that of the last comparison
     mean: np.ndarray  # (n_genes,) mean count of a sample, where the trend is read
@@ -77,30 +72,13 @@ def moderated_tests(
 
 def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_out: bool) -> Moderated:
     counts = pseudobulk.counts
-    members, starts = sorted_members(pseudobulk.group)
-    usable = counts.sum(axis=1) >= min_total
-    exposure, kept, lost, trend = _block_adjusted(pseudobulk, pairs, usable)
-    mean = counts.mean(axis=1)
-    at_mean = trend.at(mean)
-    arms, arm_members = comparison_arms(members, starts, pairs)
-    test = partial(test_genes, counts, exposure, kept, members, starts, arm_members, arms, lost)
-    alone = np.full(len(pairs), pseudobulk.n_groups == 2)
-    ratio, lends = np.ones(pseudobulk.n_groups), np.ones(pseudobulk.n_groups, bool)
-    if pseudobulk.n_groups == 2:
-        ratio = noise_of_small_arm(pseudobulk, exposure, lost)
-    elif (suspects := noisy_groups(pseudobulk, exposure, trend, lost)).any():
-        p_value = test(at_mean, trend.scatter, np.ones((len(pairs), 2)), alone, lends)[3]
-        ratio, lends, trend = _noise(pseudobulk, exposure, trend, lost, usable, pairs, suspects, p_value)
-        at_mean = trend.at(mean)
-    noise = np.stack([np.where(pairs[:, 0] < 0, 1.0, ratio[pairs[:, 0]]), ratio[pairs[:, 1]]], axis=1)
-    noisy = ratio > 1
-    own = alone | (noise > 1).any(axis=1)
-    result = test(at_mean, trend.scatter, noise, own, lends)
-    log_fc, se, statistic, p_value, dispersion = result
+    model = fit_shared(pseudobulk, pairs, min_total=min_total)
+    setting = model.setting(pseudobulk, pairs)
+    log_fc, se, statistic, p_value, dispersion = test_genes(setting)
 
-    status = _status(pseudobulk, pairs, arms, arm_members, kept, min_total, noisy, own)
-    _flag(status, (mean > EXTRAPOLATED * trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)
-    _flag(status, trend.n_genes < 30, Status.FEW_GENES)
+    status = _status(pseudobulk, setting, pairs, min_total, model.noise > 1)
+    _flag(status, (model.mean > EXTRAPOLATED * model.trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)
+    _flag(status, model.trend.n_genes < FEW_GENES, Status.FEW_GENES)
     untested = (status & NOT_TESTED) > 0
     status[untested] &= NOT_TESTED
     for array in (statistic, p_value, dispersion):
@@ -110,87 +88,25 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
 
     guarded = p_value.copy()
     if leave_out:
-        guarded, statistic, rests_on_one = leave_one_out(
-            pseudobulk, exposure, kept, arm_members, arms, at_mean, trend.scatter, noise, own, lends, p_value, statistic
-        )
+        guarded, statistic, rests_on_one = leave_one_out(setting, p_value, statistic)
         _flag(status, rests_on_one, Status.SINGLE_REPLICATE)
-    genewise = np.repeat(_genewise(counts, exposure, members, starts, lost)[:, None], len(pairs), axis=1)
-    return Moderated(log_fc, se, statistic, guarded, p_value, dispersion, genewise, status, trend, mean, noise)
-
-
-def _block_adjusted(
-    pseudobulk: Pseudobulk, pairs: np.ndarray, usable: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float, Trend]:
-    """Exposures with block effects, information kept, degrees of freedom lost to blocks, and the trend: two rounds of each."""
-    trend = fit_trend(pseudobulk, usable=usable)
-    if pseudobulk.block is None:
-        return *fit_blocks(pseudobulk, trend.dispersion, pairs), 1.0, trend
-    residual = residual_degrees(pseudobulk)
-    lost = (len(pseudobulk.group) - pseudobulk.n_groups) / max(residual, 1)
-    mean = pseudobulk.counts.mean(axis=1)
-    for _ in range(2):
-        exposure, kept = fit_blocks(pseudobulk, trend.at(mean), pairs)
-        trend = fit_trend(pseudobulk, exposure=exposure, lost=lost, usable=usable)
-    return exposure, kept, lost, trend
-
-
-def _noise(
-    pseudobulk: Pseudobulk,
-    exposure: np.ndarray,
-    trend: Trend,
-    lost: float,
-    usable: np.ndarray,
-    pairs: np.ndarray,
-    suspects: np.ndarray,
-    p_value: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, Trend]:
-    """Ratios of noisy groups, which groups lend their dispersion, and the trend of these.
-
-    Two rounds: the trend that the noisy groups have raised names them, the trend without them says how noisy they are.
-    """
-    ratio, lends = np.ones(pseudobulk.n_groups), np.ones(pseudobulk.n_groups, bool)
-    for _ in range(2):
-        for group in np.flatnonzero(suspects):
-            compared = np.flatnonzero(pairs[:, 1] == group)
-            own_p = p_value[:, compared[0]] if compared.size else None
-            ratio[group] = noise_of_group(pseudobulk, exposure, trend, lost, int(group), own_p)
-        ratio[ratio < NOISE_THAT_MATTERS] = 1.0
-        lends = ratio == 1.0
-        if lends.all() or (np.bincount(pseudobulk.group)[lends] > 1).sum() == 0:
-            return ratio, np.ones_like(lends), trend
-        chosen = np.flatnonzero(lends[pseudobulk.group])
-        calm = Pseudobulk(
-            np.ascontiguousarray(pseudobulk.counts[:, chosen]),
-            pseudobulk.exposure[chosen],
-            np.unique(pseudobulk.group[chosen], return_inverse=True)[1],
-        )
-        adjusted = np.ascontiguousarray(exposure[:, chosen])
-        trend = fit_trend(calm, exposure=adjusted, lost=lost, usable=usable)
-    return ratio, lends, trend
-
-
-def _genewise(counts, exposure, members, starts, lost) -> np.ndarray:
-    """Unbiased moment estimate of the dispersion from all groups, NaN for a gene without counts."""
     moments = np.empty((len(counts), 3))
-    moment_equation(counts, exposure, members, starts, lost, moments)
-    return np.where(moments[:, 2] > 0, solve_moments(moments[:, 0], moments[:, 1]), np.nan)
-
-
-def comparison_arms(members: np.ndarray, starts: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Start and stop of the reference and the treated arm, (n_comparisons, 4), and the list of samples they point into."""
-    arms = np.empty((len(pairs), 4), np.int64)
-    lists = [members]
-    end = len(members)
-    for c, (reference, treated) in enumerate(pairs):
-        if reference >= 0:
-            arms[c, :2] = starts[reference], starts[reference + 1]
-        else:
-            rest = np.concatenate([members[: starts[treated]], members[starts[treated + 1] :]])
-            lists.append(rest)
-            arms[c, :2] = end, end + len(rest)
-            end += len(rest)
-        arms[c, 2:] = starts[treated], starts[treated + 1]
-    return arms, np.concatenate(lists)
+    moment_equation(counts, model.exposure, setting.members, setting.starts, model.lost, moments)
+    own = np.where(moments[:, 2] > 0, solve_moments(moments[:, 0], moments[:, 1]), np.nan)
+    genewise = np.repeat(own[:, None], len(pairs), axis=1)
+    return Moderated(
+        log_fc,
+        se,
+        statistic,
+        guarded,
+        p_value,
+        dispersion,
+        genewise,
+        status,
+        model.trend,
+        model.mean,
+        setting.noise,
+    )
 
 
 def _pair(pseudobulk: Pseudobulk, reference: int, treated: int) -> Pseudobulk:
@@ -206,22 +122,24 @@ def _pair(pseudobulk: Pseudobulk, reference: int, treated: int) -> Pseudobulk:
     )
 
 
-def _status(pseudobulk, pairs, arms, arm_members, kept, min_total, noisy, own) -> np.ndarray:
+def _status(
+    pseudobulk: Pseudobulk, setting: Setting, pairs: np.ndarray, min_total: float, noisy: np.ndarray
+) -> np.ndarray:
     """What can be said before the test: reasons not to test, and flags."""
-    counts = pseudobulk.counts
+    counts, arms, arm_members = setting.counts, setting.arms, setting.arm_members
     sizes = np.bincount(pseudobulk.group)
-    status = np.zeros(kept.shape, np.uint16)
+    status = np.zeros(setting.kept.shape, np.uint16)
     for c, (reference, treated) in enumerate(pairs):
         below = counts[:, arm_members[arms[c, 0] : arms[c, 1]]].sum(axis=1)
         above = counts[:, arm_members[arms[c, 2] : arms[c, 3]]].sum(axis=1)
         total = below + above
         here = status[:, c]
         single = min(sizes[treated], arms[c, 1] - arms[c, 0]) == 1
-        lenders = sizes[[reference, treated]] if own[c] and reference >= 0 else sizes
+        lenders = sizes[[reference, treated]] if setting.own[c] and reference >= 0 else sizes
         lent = (lenders > 1).any()
         _flag(here, total == 0, Status.ALL_ZERO)
         _flag(here, total < min_total, Status.LOW_TOTAL)
-        _flag(here, kept[:, c] < MIN_KEPT_INFORMATION, Status.CONFOUNDED)
+        _flag(here, setting.kept[:, c] < MIN_KEPT_INFORMATION, Status.CONFOUNDED)
         _flag(here, (below == 0) | (above == 0), Status.ZERO_ARM)
         _flag(here, not lent, Status.NO_REPLICATES)
         _flag(here, single and lent, Status.ONE_REPLICATE_ARM)

@@ -55,4 +55,3 @@ def _half_deviance(y, m, d, f):
         return a, 0.0, y * a - (y - m)
     c = fast_log1p(d * (y - m) / f)
     return a, c, y * (a - c) - c / d
-

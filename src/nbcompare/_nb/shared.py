@@ -1,0 +1,139 @@
+"""What the genes and groups of a data set share: block effects, trend, scatter, and which groups are noisier than the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nbcompare._nb.blocks import fit_blocks, residual_degrees
+from nbcompare._nb.contrast import Setting, test_genes
+from nbcompare._nb.data import Pseudobulk, Trend
+from nbcompare._nb.dispersion import sorted_members
+from nbcompare._nb.noise import noise_of_group, noise_of_small_arm, noisy_groups
+from nbcompare._nb.trend import fit_trend
+
+NOISE_THAT_MATTERS = 1.5  # smaller dispersion ratios of one group among many are left alone
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Estimated once for a data set."""
+
+    exposure: np.ndarray  # (1 or n_genes, n_samples), with block effects
+    mean: np.ndarray  # (n_genes,) mean count of a sample
+    trend: Trend
+    block_dispersion: np.ndarray  # (n_genes,) at which samples were weighted for the block effects
+    lost: float  # residual degrees of freedom without blocks over those with
+    lost_without: float  # the same with one sample less, infinite where none would be left
+    noise: np.ndarray  # (n_groups,) dispersion relative to the data set's, 1 or above
+    lends: np.ndarray  # (n_groups,) bool, whose dispersion statistics are summed
+
+    def setting(self, pseudobulk: Pseudobulk, pairs: np.ndarray) -> Setting:
+        """All that the tests of these pairs need."""
+        members, starts = sorted_members(pseudobulk.group)
+        arms, arm_members = comparison_arms(members, starts, pairs)
+        two_groups = pseudobulk.n_groups == 2
+        noise = np.stack([np.where(pairs[:, 0] < 0, 1.0, self.noise[pairs[:, 0]]), self.noise[pairs[:, 1]]], axis=1)
+        return Setting(
+            pseudobulk.counts,
+            self.exposure,
+            fit_blocks(pseudobulk, self.block_dispersion, pairs)[1],
+            members,
+            starts,
+            arm_members,
+            arms,
+            self.mean,
+            self.trend.at(self.mean),
+            self.trend.scatter,
+            self.lost,
+            self.lost_without,
+            noise,
+            np.logical_or((noise > 1).any(axis=1), two_groups),
+            self.lends,
+            two_groups,
+        )
+
+
+def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float) -> Shared:
+    """Block effects and trend in two rounds, then the groups that are noisier than the others, whom the trend leaves out.
+
+    `pairs` says which genes a suspected group leaves unchanged: those of its first comparison.
+    """
+    usable = pseudobulk.counts.sum(axis=1) >= min_total
+    mean = pseudobulk.counts.mean(axis=1)
+    trend = fit_trend(pseudobulk, usable=usable)
+    phi, lost, lost_without = trend.at(mean), 1.0, 1.0
+    exposure = fit_blocks(pseudobulk, phi)[0]
+    if pseudobulk.block is not None:
+        free, residual = len(pseudobulk.group) - pseudobulk.n_groups, residual_degrees(pseudobulk)
+        lost, lost_without = free / max(residual, 1), (free - 1) / (residual - 1) if residual > 1 else np.inf
+        trend = fit_trend(pseudobulk, exposure=exposure, lost=lost, usable=usable)
+        phi = trend.at(mean)
+        exposure = fit_blocks(pseudobulk, phi)[0]
+        trend = fit_trend(pseudobulk, exposure=exposure, lost=lost, usable=usable)
+    elif len(pseudobulk.group) - pseudobulk.n_groups <= 1:
+        lost_without = np.inf
+    noise, lends = np.ones(pseudobulk.n_groups), np.ones(pseudobulk.n_groups, bool)
+    shared = Shared(exposure, mean, trend, phi, lost, lost_without, noise, lends)
+    if pseudobulk.n_groups == 2:
+        return replace(shared, noise=noise_of_small_arm(pseudobulk, exposure, lost))
+    suspects = np.flatnonzero(noisy_groups(pseudobulk, exposure, trend, lost))
+    return _without_noisy(pseudobulk, shared, pairs, suspects, usable) if suspects.size else shared
+
+
+def comparison_arms(members: np.ndarray, starts: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Start and stop of the reference and the treated arm, (n_comparisons, 4), and the list of samples they point into."""
+    arms = np.empty((len(pairs), 4), np.int64)
+    lists = [members]
+    end = len(members)
+    for c, (reference, treated) in enumerate(pairs):
+        if reference >= 0:
+            arms[c, :2] = starts[reference], starts[reference + 1]
+        else:
+            rest = np.concatenate([members[: starts[treated]], members[starts[treated + 1] :]])
+            lists.append(rest)
+            arms[c, :2] = end, end + len(rest)
+            end += len(rest)
+        arms[c, 2:] = starts[treated], starts[treated + 1]
+    return arms, np.concatenate(lists)
+
+
+def _without_noisy(
+    pseudobulk: Pseudobulk, shared: Shared, pairs: np.ndarray, suspects: np.ndarray, usable: np.ndarray
+) -> Shared:
+    """Ratios of the noisy groups, which groups lend their dispersion, and the trend of these.
+
+    Two rounds: the trend that the noisy groups have raised names them, the trend without them says how noisy they are.
+    """
+    unchanged = _p_values_of(pseudobulk, shared, pairs, suspects)
+    noise, trend = shared.noise.copy(), shared.trend
+    for _ in range(2):
+        for group in suspects:
+            noise[group] = noise_of_group(
+                pseudobulk, shared.exposure, trend, shared.lost, int(group), unchanged.get(int(group))
+            )
+        noise[noise < NOISE_THAT_MATTERS] = 1.0
+        lends = noise == 1.0
+        if lends.all() or (np.bincount(pseudobulk.group)[lends] > 1).sum() == 0:
+            return replace(shared, noise=noise, trend=trend)
+        chosen = np.flatnonzero(lends[pseudobulk.group])
+        calm = Pseudobulk(
+            np.ascontiguousarray(pseudobulk.counts[:, chosen]),
+            pseudobulk.exposure[chosen],
+            np.unique(pseudobulk.group[chosen], return_inverse=True)[1],
+        )
+        adjusted = np.ascontiguousarray(shared.exposure[:, chosen])
+        trend = fit_trend(calm, exposure=adjusted, lost=shared.lost, usable=usable)
+    return replace(shared, noise=noise, lends=lends, trend=trend)
+
+
+def _p_values_of(
+    pseudobulk: Pseudobulk, shared: Shared, pairs: np.ndarray, groups: np.ndarray
+) -> dict[int, np.ndarray]:
+    """P-values (n_genes,) of the first comparison of each of these groups that has one."""
+    first = {int(treated): c for c, treated in reversed(list(enumerate(pairs[:, 1]))) if treated in groups}
+    if not first:
+        return {}
+    p_value = test_genes(shared.setting(pseudobulk, pairs[list(first.values())]))[3]
+    return dict(zip(first, p_value.T, strict=True))

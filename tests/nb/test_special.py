@@ -28,9 +28,9 @@ def test_near_the_pole_the_error_is_relative(x):
 
 
 @few
-@given(st.floats(-38, 38))
-def test_normal_tail_matches_scipy_down_to_the_smallest_float(z):
-    assert normal_tail(z) == pytest.approx(stats.norm.sf(z), rel=1e-9, abs=1e-316)
+@given(st.floats(-37, 37))
+def test_normal_tail_matches_scipy_far_out(z):
+    assert normal_tail(z) == pytest.approx(stats.norm.sf(z), rel=1e-9, abs=0)
 
 
 @few

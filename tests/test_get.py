@@ -7,6 +7,7 @@ import pytest
 from scipy import sparse
 
 from nbcompare import get
+from nbcompare.get._to_rank_genes_groups import MOST_RANKED
 
 
 def test_table_of_one_comparison(stored):
@@ -248,7 +249,7 @@ class TestBridge:
 
     def test_most_that_a_file_can_hold(self, tmp_path):
         many = anndata.AnnData(np.zeros((1, 3)))
-        names = np.array([f"target_{i:04d}" for i in range(get.MOST_RANKED)])
+        names = np.array([f"target_{i:04d}" for i in range(MOST_RANKED)])
         many.uns["nb_compare"] = {"comparisons": names, "reference": "ctrl", "params": {"groupby": "target"}}
         for word in ("scores", "logfoldchanges", "pvals", "pvals_adj"):
             many.varm[f"nb_compare_{word}"] = np.zeros((3, names.size))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbcompare.get import _one_group, _results
+from nbcompare.get._stored import one_group, stored_results
 
 from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, comparison_table, new_panel, point_size, title_and_legend
 
@@ -62,8 +62,8 @@ def dispersion(
     >>> nb.pl.dispersion(adata).get_ylabel()
     'dispersion'
     """
-    group = _one_group(adata, group, key)
-    results = _results(adata, key)
+    group = one_group(adata, group, key)
+    results = stored_results(adata, key)
     table, title = comparison_table(adata, group, key, None)
     table = table[(table["base_mean"] > 0) & (table["dispersions"] > 0)].sort_values("base_mean")
     ax = new_panel(ax)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbcompare.get import _groups, _results, nb_compare_df, nb_gene_df
+from nbcompare.get import nb_compare_df, nb_gene_df
+from nbcompare.get._stored import chosen_groups, stored_results
 
 from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, new_panel
 
@@ -73,8 +74,8 @@ def gene(
     ['ctrl', 'treated_1']
     """
     samples = nb_gene_df(adata, name, key=key)
-    results = _results(adata, key)
-    treated = _groups(results, groups, key)
+    results = stored_results(adata, key)
+    treated = chosen_groups(results, groups, key)
     present = set(samples["condition"].astype(str))
     reference = [level for level in [str(results["reference"])] if level in present]
     conditions = reference + [level for level in treated if level not in reference]

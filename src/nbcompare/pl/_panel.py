@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._optional import require
-from nbcompare.get import _close, _comparison, _one_group, _results
+from nbcompare.get._stored import close, one_group, stored_comparison, stored_results
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,9 +36,9 @@ def new_panel(ax: Axes | None, *, width: float = 3.4, height: float = 2.9) -> Ax
 
 def comparison_table(adata: AnnData, group: str | None, key: str, gene_symbols: str | None) -> tuple[pd.DataFrame, str]:
     """Everything stored of one comparison with the genes' `label`, and the figure's title."""
-    group = _one_group(adata, group, key)
-    results = _results(adata, key)
-    table = _comparison(adata, results, group, key)
+    group = one_group(adata, group, key)
+    results = stored_results(adata, key)
+    table = stored_comparison(adata, results, group, key)
     if gene_symbols is not None and gene_symbols not in adata.var:
         msg = f"gene_symbols is {gene_symbols!r}, which is no column of .var."
         raise KeyError(msg)
@@ -51,7 +51,7 @@ def check_genes(adata: AnnData, genes: Sequence[str]) -> list[str]:
     genes = [genes] if isinstance(genes, str) else list(genes)
     for name in genes:
         if name not in adata.var_names:
-            msg = f"There is no gene {name!r} in var_names.{_close(name, adata.var_names)}"
+            msg = f"There is no gene {name!r} in var_names.{close(name, adata.var_names)}"
             raise KeyError(msg)
     return genes
 

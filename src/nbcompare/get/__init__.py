@@ -1,0 +1,7 @@
+"""Stored arrays to tidy tables, and to the format that scanpy's plots read."""
+
+from ._nb_compare_df import nb_compare_df
+from ._nb_gene_df import nb_gene_df
+from ._to_rank_genes_groups import to_rank_genes_groups
+
+__all__ = ["nb_compare_df", "nb_gene_df", "to_rank_genes_groups"]

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from ._stored import chosen_groups, listed, stored_comparison, stored_results
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Style = Literal["scanpy", "pertpy", "deseq2"]
+
+# stored word -> column of each style, in the order of the columns; the comparison itself stands in `group`
+COLUMNS: dict[str, dict[str, str]] = {
+    "scanpy": {
+        "names": "names",
+        "scores": "scores",
+        "logfoldchanges": "logfoldchanges",
+        "pvals": "pvals",
+        "pvals_adj": "pvals_adj",
+        "lfc_se": "lfc_se",
+        "base_mean": "base_mean",
+        "dispersions": "dispersions",
+        "status": "status",
+    },
+    "pertpy": {
+        "names": "variable",
+        "logfoldchanges": "log_fc",
+        "pvals": "p_value",
+        "pvals_adj": "adj_p_value",
+        "group": "contrast",
+    },
+    "deseq2": {
+        "base_mean": "baseMean",
+        "logfoldchanges": "log2FoldChange",
+        "lfc_se": "lfcSE",
+        "scores": "stat",
+        "pvals": "pvalue",
+        "pvals_adj": "padj",
+    },
+}
+
+
+def nb_compare_df(
+    adata: AnnData,
+    group: str | Sequence[str] | None = None,
+    *,
+    key: str = "nb_compare",
+    pval_cutoff: float | None = None,
+    log2fc_min: float | None = None,
+    log2fc_max: float | None = None,
+    style: Style = "scanpy",
+    gene_symbols: str | None = None,
+) -> pd.DataFrame:
+    """Results of :func:`nbcompare.tl.nb_compare` as a table, the smallest p-value first.
+
+    Parameters
+    ----------
+    adata
+        Data with stored results.
+    group
+        A comparison (the treated level), several, or `None` for all. For several the table has a first column
+        `group`, and one comparison follows the other.
+    key
+        Where the results are stored, `key_added` of the call.
+    pval_cutoff
+        Keep genes with an adjusted p-value below.
+    log2fc_min
+        Keep genes with a log2 fold change above.
+    log2fc_max
+        Keep genes with a log2 fold change below.
+    style
+        Names of the columns. `"scanpy"`: `names`, `scores`, `logfoldchanges` (log2), `pvals`, `pvals_adj`, and beside
+        scanpy's `lfc_se` (log2), `base_mean`, `dispersions`, `status` (words, joined by `|`).
+        `"pertpy"`: `variable`, `log_fc`, `p_value`, `adj_p_value`, `contrast`. `"deseq2"`: `baseMean`,
+        `log2FoldChange`, `lfcSE`, `stat`, `pvalue`, `padj`, with the genes as index.
+    gene_symbols
+        Column of `.var` to add to the table, for instance the symbols where `var_names` are identifiers.
+
+    Returns
+    -------
+    One row for each gene and comparison. Genes that were not tested have no p-value (NaN) and come last.
+
+    Raises
+    ------
+    KeyError
+        If there are no such results, comparison or column; the message lists what there is.
+    ValueError
+        If the style is unknown.
+
+    Examples
+    --------
+    >>> import nbcompare as nb
+    >>> adata = nb.datasets.simulate(n_genes=100, rng=0)
+    >>> nb.tl.nb_compare(adata, "condition", reference="ctrl", replicate_key="replicate")
+    >>> nb.get.nb_compare_df(adata, "treated_1", pval_cutoff=0.05).columns[:5].to_list()
+    ['names', 'scores', 'logfoldchanges', 'pvals', 'pvals_adj']
+    """
+    if style not in get_args(Style):
+        msg = f"style is {style!r}; choose one of {', '.join(map(repr, get_args(Style)))}."
+        raise ValueError(msg)
+    results = stored_results(adata, key)
+    if gene_symbols is not None and gene_symbols not in adata.var:
+        msg = f"gene_symbols is {gene_symbols!r}, which is no column of .var; there are: {listed(adata.var.columns)}."
+        raise KeyError(msg)
+    several = group is None or not isinstance(group, str)
+    groups = chosen_groups(results, group, key)
+
+    parts = []
+    for name in groups:
+        table = stored_comparison(adata, results, name, key)
+        if gene_symbols is not None:
+            table[gene_symbols] = adata.var[gene_symbols].to_numpy()
+        keep = np.ones(len(table), bool)
+        if pval_cutoff is not None:
+            keep &= (table["pvals_adj"] < pval_cutoff).to_numpy()
+        if log2fc_min is not None:
+            keep &= (table["logfoldchanges"] > log2fc_min).to_numpy()
+        if log2fc_max is not None:
+            keep &= (table["logfoldchanges"] < log2fc_max).to_numpy()
+        parts.append(table[keep].sort_values("pvals", kind="stable", na_position="last"))
+    table = pd.concat(parts, ignore_index=True)
+    table["group"] = pd.Categorical(np.repeat(groups, [len(part) for part in parts]), categories=groups)
+
+    columns = COLUMNS[style]
+    leading = ["group"] if several and "group" not in columns else []
+    extra = [] if gene_symbols is None else [gene_symbols]
+    if style == "deseq2":
+        table = table.set_index("names").rename_axis(None)
+    return table[[*leading, *columns, *extra]].rename(columns=columns)

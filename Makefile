@@ -30,6 +30,7 @@ tutorials: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) docs/_build docs/generated docs/tutorials demo_output
+	find src -name '*.nb[ic]' -delete
 
 $(VENV)/.base:
 	$(PYTHON) -m venv $(VENV)

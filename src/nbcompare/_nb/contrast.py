@@ -32,13 +32,13 @@ class Setting:
     noise: np.ndarray  # (n_comparisons, 2) dispersion of the arms relative to the data set's
     own: np.ndarray  # (n_comparisons,) bool: the dispersion comes from the two arms alone
     lends: np.ndarray  # (n_groups,) bool: groups whose statistics the other comparisons sum
-    weigh_pooled: bool  # weigh samples at the rate of both arms together; else at the reference's
+    two_groups: bool  # the data set is the two arms: samples are weighted at their common rate; else at the reference's
 
 
-def test_genes(setting: Setting) -> tuple[np.ndarray, ...]:
+def compare_genes(setting: Setting) -> tuple[np.ndarray, ...]:
     """Log fold change, standard error, signed statistic, p-value and moderated dispersion, each (n_genes, n_comparisons)."""
     out = tuple(np.full((len(setting.counts), len(setting.arms)), np.nan) for _ in range(5))
-    _test_genes(
+    _compare_genes(
         setting.counts,
         setting.exposure,
         setting.kept,
@@ -53,14 +53,14 @@ def test_genes(setting: Setting) -> tuple[np.ndarray, ...]:
         setting.noise,
         setting.own,
         setting.lends,
-        setting.weigh_pooled,
+        setting.two_groups,
         *out,
     )
     return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _test_genes(
+def _compare_genes(
     counts,
     exposure,
     kept,
@@ -75,7 +75,7 @@ def _test_genes(
     noise,
     own,
     lends,
-    weigh_pooled,
+    two_groups,
     log_fc,
     se,
     statistic,
@@ -114,7 +114,7 @@ def _test_genes(
                 lost,
                 noise[c],
                 kept[g, c],
-                weigh_pooled,
+                two_groups,
             )
             log_fc[g, c], se[g, c], statistic[g, c], p_value[g, c], dispersion[g, c] = result
 
@@ -155,7 +155,7 @@ def contrast(
     lost,
     noise,
     kept,
-    weigh_pooled,
+    two_groups,
 ):
     """Log fold change, standard error, signed statistic, p-value and treated dispersion of one gene in one comparison.
 
@@ -165,7 +165,7 @@ def contrast(
     total2, depth2 = totals(y, l, members, arms[2], arms[3], skip)
     if total + total2 <= 0.0:
         return np.nan, np.nan, np.nan, np.nan, np.nan
-    if weigh_pooled:
+    if two_groups:
         total += total2
         depth += depth2
     slope = prior_phi * total / depth

@@ -49,7 +49,7 @@ def leave_one_out(
         setting.noise,
         setting.own,
         setting.lends,
-        setting.weigh_pooled,
+        setting.two_groups,
         p_value,
         statistic,
         worst,
@@ -95,7 +95,7 @@ def _leave_one_out(
     noise,
     own,
     lends,
-    weigh_pooled,
+    two_groups,
     p_value,
     statistic,
     worst,
@@ -130,12 +130,13 @@ def _leave_one_out(
             for j in range(arms[c, 2 * side], arms[c, 2 * side + 1]):
                 skip = arm_members[j]
                 mean_left = mean[g]
-                if own[c]:
+                if two_groups:
                     mean_left += (mean[g] - y[skip]) / (n_samples - 1)
                     if mean_left <= 0.0:
                         worst[t] = 1.0
                         worst_statistic[t] = 0.0
                         continue
+                if own[c]:
                     phi, df = prior(mean_left, trend[g], scatter)
                     left, left_weight, ratio = 0.0, 0.0, lost_without
                 else:
@@ -161,7 +162,7 @@ def _leave_one_out(
                     ratio,
                     noise[c],
                     kept[g, c],
-                    weigh_pooled,
+                    two_groups,
                 )
                 if not p < 1.0 or z * whole <= 0.0:
                     p, z = 1.0, 0.0

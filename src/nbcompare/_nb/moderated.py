@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nbcompare._nb.contrast import Setting, test_genes
+from nbcompare._nb.contrast import Setting, compare_genes
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import moment_equation, solve_moments
 from nbcompare._nb.leave_one_out import leave_one_out
@@ -74,7 +74,7 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
     counts = pseudobulk.counts
     model = fit_shared(pseudobulk, pairs, min_total=min_total)
     setting = model.setting(pseudobulk, pairs)
-    log_fc, se, statistic, p_value, dispersion = test_genes(setting)
+    log_fc, se, statistic, p_value, dispersion = compare_genes(setting)
 
     status = _status(pseudobulk, setting, pairs, min_total, model.noise > 1)
     _flag(status, (model.mean > EXTRAPOLATED * model.trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)

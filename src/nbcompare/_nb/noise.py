@@ -6,9 +6,10 @@ import numpy as np
 
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members, sum_statistics
-from nbcompare._nb.trend import fit_trend, prior_degrees
+from nbcompare._nb.trend import fit_trend, prior_dispersion
 
 NOISY = 1.5  # mean statistic from which on a group of many is taken to be noisier than the data set
+NOISE_THAT_MATTERS = 1.5  # smaller dispersion ratios of one group among many are left alone
 UNBALANCED = 5  # of two groups, the one with so many times fewer replicates may be noisier than the other
 INFORMED = 30.0  # degrees of freedom, summed over genes, below which a group's mean statistic says nothing
 UNCHANGED = 0.05  # genes with smaller p-values may differ between replicates because the effect does
@@ -37,12 +38,11 @@ def noisy_groups(pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, los
     members, starts = sorted_members(pseudobulk.group)
     mean = pseudobulk.counts.mean(axis=1)
     at_mean = trend.at(mean)
-    _, shift = prior_degrees(trend.scatter * (at_mean * mean / (1 + at_mean * mean)) ** 2)
-    prior_phi = np.maximum(at_mean - (1 - np.exp(-shift)) * (at_mean + 1 / np.maximum(mean, 1e-9)), 0)
+    prior_phi = prior_dispersion(mean, at_mean, trend.scatter)[0]
     by_gene = np.empty((len(mean), 2))
     by_group = np.empty((len(starts) - 1, 2))
     sum_statistics(pseudobulk.counts, exposure, members, starts, prior_phi, by_gene, by_group)
-    return _is_noisy(by_group, lost)
+    return is_noisy(by_group, lost)
 
 
 def noise_of_group(
@@ -63,7 +63,8 @@ def noise_of_group(
     )
 
 
-def _is_noisy(by_group: np.ndarray, lost: float) -> np.ndarray:
+def is_noisy(by_group: np.ndarray, lost: float) -> np.ndarray:
+    """Whether sums of statistics and weights over genes, (n_groups, 2), speak of a group noisier than the data set."""
     weight = by_group[:, 1] / lost
     return (weight > INFORMED) & (by_group[:, 0] > NOISY * weight)
 

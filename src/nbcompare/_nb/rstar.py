@@ -17,10 +17,15 @@ from numba import njit
 
 from nbcompare._nb.special import fast_log1p
 
+SMALL = 1e-4  # deviance below which rounding would spoil log(Q / r) / r
+
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def modified_root(y1, y2, E1, E2, d1, d2):
-    """Signed r*, positive where the second rate is larger; both pseudo-counts must be positive."""
+    """Signed r*, positive where the second rate is larger; both pseudo-counts must be positive.
+
+    Close to the null the correction log(Q / r) / r is interpolated between two points with the same fitted rate, y_g = M_g -+ t f_g.
+    """
     total = y1 + y2
     a = E1 * d2 * E2 + E2 * d1 * E1
     b = y1 * d2 * E2 + y2 * d1 * E1 - E1 - E2
@@ -30,21 +35,31 @@ def modified_root(y1, y2, E1, E2, d1, d2):
     m2 = E2 * rate
     f1 = 1.0 + d1 * m1
     f2 = 1.0 + d2 * m2
+    r, correction = _root_and_correction(y1, y2, m1, m2, d1, d2, f1, f2)
+    if r * r < SMALL:
+        t = min(0.05 / math.sqrt(f1 / m1 + f2 / m2), 0.5 * m1 / f1, 0.5 * m2 / f2)
+        below, low = _root_and_correction(m1 + t * f1, m2 - t * f2, m1, m2, d1, d2, f1, f2)
+        above, high = _root_and_correction(m1 - t * f1, m2 + t * f2, m1, m2, d1, d2, f1, f2)
+        correction = low + (high - low) * (r - below) / (above - below)
+    return r + correction
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _root_and_correction(y1, y2, m1, m2, d1, d2, f1, f2):
+    """The signed root r and log(Q / r) / r."""
     a1, c1, half1 = _half_deviance(y1, m1, d1, f1)
     a2, c2, half2 = _half_deviance(y2, m2, d2, f2)
     deviance = 2.0 * (half1 + half2)
     if deviance <= 0.0:
-        return 0.0
+        return 0.0, 0.0
     r = math.sqrt(deviance)
     if y2 < m2:
         r = -r
-    if deviance < 1e-6:
-        return r
     e1 = 1.0 + d1 * y1
     e2 = 1.0 + d2 * y2
     information = m1 * e1 / (f1 * f1) + m2 * e2 / (f2 * f2)
     q = ((a2 - c2) / f1 - (a1 - c1) / f2) * math.sqrt(y1 * e1 * y2 * e2 / information)
-    return r + math.log(q / r) / r if q * r > 0.0 else r
+    return r, math.log(q / r) / r if q * r > 0.0 else 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

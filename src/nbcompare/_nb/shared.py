@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nbcompare._nb.blocks import fit_blocks, residual_degrees
-from nbcompare._nb.contrast import Setting, test_genes
+from nbcompare._nb.contrast import Setting, compare_genes
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members
-from nbcompare._nb.noise import noise_of_group, noise_of_small_arm, noisy_groups
+from nbcompare._nb.noise import NOISE_THAT_MATTERS, noise_of_group, noise_of_small_arm, noisy_groups
 from nbcompare._nb.trend import fit_trend
-
-NOISE_THAT_MATTERS = 1.5  # smaller dispersion ratios of one group among many are left alone
 
 
 @dataclass(frozen=True)
@@ -135,5 +133,5 @@ def _p_values_of(
     first = {int(treated): c for c, treated in reversed(list(enumerate(pairs[:, 1]))) if treated in groups}
     if not first:
         return {}
-    p_value = test_genes(shared.setting(pseudobulk, pairs[list(first.values())]))[3]
+    p_value = compare_genes(shared.setting(pseudobulk, pairs[list(first.values())]))[3]
     return dict(zip(first, p_value.T, strict=True))

@@ -110,6 +110,13 @@ def prior_degrees(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return prior_df, 0.5 * x + 1 / prior_df + 1 / (3 * prior_df**2)
 
 
+def prior_dispersion(mean: np.ndarray, trend: np.ndarray, scatter: float) -> tuple[np.ndarray, np.ndarray]:
+    """Prior mean of the dispersion at a mean count and the trend there, and its degrees of freedom; `contrast.prior` for many genes."""
+    mean = np.maximum(mean, 1e-9)
+    prior_df, shift = prior_degrees(scatter * (trend * mean / (1 + trend * mean)) ** 2)
+    return np.maximum(trend - (1 - np.exp(-shift)) * (trend + 1 / mean), 0.0), prior_df
+
+
 def mean_bins(ascending: np.ndarray) -> list[np.ndarray]:
     """Genes, given in ascending order of their mean, in bins of equal size: 12 at most, of 60 genes at least.
 

@@ -1,0 +1,336 @@
+"""The loops of a screen: everything of the reference is a constant of the gene, only the target's few samples are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+from nbcompare._nb.blocks import eliminate_groups, kept_among_many, weigh_cells
+from nbcompare._nb.contrast import compare_arms, group_statistic, moderate, totals
+from nbcompare._nb.dispersion import arm, sorted_members
+from nbcompare._nb.leave_one_out import CUT
+from nbcompare._nb.status import Status
+
+if TYPE_CHECKING:
+    from nbcompare._nb.data import Pseudobulk
+    from nbcompare._nb.screen import ScreenBlock, ScreenModel
+    from nbcompare._nb.shared import Shared
+
+ALL_ZERO, LOW_TOTAL, CONFOUNDED = int(Status.ALL_ZERO), int(Status.LOW_TOTAL), int(Status.CONFOUNDED)
+ZERO_ARM, SINGLE_REPLICATE = int(Status.ZERO_ARM), int(Status.SINGLE_REPLICATE)
+MIN_KEPT_INFORMATION = 0.05
+
+
+def compare_rows(
+    model: ScreenModel,
+    samples: np.ndarray,
+    exposure: np.ndarray,
+    block: np.ndarray,
+    starts: np.ndarray,
+    targets: np.ndarray,
+    lends: np.ndarray,
+    target_status: np.ndarray,
+    checked: np.ndarray,
+    floor: np.ndarray,
+    out: ScreenBlock,
+) -> None:
+    """Test the given targets, writing their rows of `out`."""
+    _compare_rows(
+        samples,
+        exposure,
+        block,
+        starts,
+        targets,
+        lends,
+        target_status,
+        checked,
+        floor,
+        model.effects,
+        model.block_slope,
+        model.block_cells,
+        model.block_factor,
+        model.mean,
+        model.prior_phi,
+        model.prior_df,
+        model.numerator,
+        model.weight,
+        model.lost,
+        model.min_total,
+        model.reference_arms,
+        model.gene_status,
+        out.log_fc,
+        out.se,
+        out.statistic,
+        out.p_value,
+        out.dispersion,
+        out.status,
+    )
+
+
+def keep_information(model: ScreenModel, exposure: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """Share of the information on one target's comparison that the blocks leave, (n_genes,)."""
+    kept = np.empty(len(model.mean))
+    _keep_information(exposure, block, model.effects, model.block_slope, model.block_cells, model.block_factor, kept)
+    return kept
+
+
+def shared_information(
+    pseudobulk: Pseudobulk, shared: Shared, reference: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Weighting slope, the reference's cells, the factor of all groups' cells, and block effects of every gene."""
+    n_genes, n_blocks = len(pseudobulk.counts), pseudobulk.n_blocks
+    slope = np.minimum(shared.block_dispersion, 1.0) * pseudobulk.counts.sum(axis=1) / pseudobulk.exposure.sum()
+    cells, factor = np.ones((n_genes, n_blocks)), np.zeros((n_genes, n_blocks, n_blocks))
+    effects = np.ones((n_blocks, n_genes))
+    if pseudobulk.block is None:
+        return slope, cells, factor, effects
+    members, starts = sorted_members(pseudobulk.group)
+    for r in range(n_blocks):
+        sample = int(np.flatnonzero(pseudobulk.block == r)[0])
+        effects[r] = shared.exposure[:, sample] / pseudobulk.exposure[sample]
+    _shared_information(
+        shared.exposure, pseudobulk.exposure, members, starts, pseudobulk.block, slope, reference, cells, factor
+    )
+    return slope, cells, factor, effects
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _shared_information(exposure, size_factor, members, starts, block, slope, reference, cells, factor):
+    n_blocks = cells.shape[1]
+    of_groups = np.empty((starts.shape[0] - 1, n_blocks))
+    weight = np.empty(size_factor.shape[0])
+    for g in range(cells.shape[0]):
+        for i in range(size_factor.shape[0]):
+            weight[i] = 1.0 / (1.0 + slope[g] * size_factor[i])
+        weigh_cells(weight, exposure[g], members, starts, block, -1, of_groups)
+        cells[g] = of_groups[reference]
+        eliminate_groups(of_groups, factor[g])
+
+
+def reference_arms(
+    counts: np.ndarray,
+    exposure: np.ndarray,
+    samples: np.ndarray,
+    prior_phi: np.ndarray,
+    prior_df: np.ndarray,
+    mean: np.ndarray,
+    by_gene: np.ndarray,
+    lost: float,
+    lends: bool,
+    leave_out: bool,
+) -> np.ndarray:
+    """Total, rate, E, D, weighting slope, dispersion and degrees of freedom, (7, n_variants, n_genes), with all samples and without each."""
+    out = np.empty((7, len(samples) + 1 if leave_out else 1, len(counts)))
+    _reference_arms(counts, exposure, samples, prior_phi, prior_df, mean, by_gene, lost, lends, out)
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _reference_arms(counts, exposure, samples, prior_phi, prior_df, mean, by_gene, lost, lends, out):
+    n = samples.shape[0]
+    for g in range(counts.shape[0]):
+        y = counts[g]
+        l = exposure[g if exposure.shape[0] > 1 else 0]
+        phi = prior_phi[g]
+        whole, whole_weight = group_statistic(y, l, samples, 0, n, -1, phi)
+        for j in range(out.shape[1]):
+            skip = samples[j - 1] if j > 0 else -1
+            total, depth = totals(y, l, samples, 0, n, skip)
+            slope = phi * total / depth
+            out[0, j, g], out[1, j, g], out[2, j, g], out[3, j, g] = arm(y, l, samples, 0, n, skip, slope)
+            out[4, j, g] = slope
+            numerator, weight = by_gene[g, 0], by_gene[g, 1]
+            if lends and j > 0:
+                part, part_weight = group_statistic(y, l, samples, 0, n, skip, phi)
+                numerator += part - whole
+                weight += part_weight - whole_weight
+            out[5, j, g], out[6, j, g] = moderate(phi, prior_df[g], mean[g], numerator, weight / lost)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _keep_information(exposure, block, effects, slope, cells, factor, kept):
+    n_blocks = effects.shape[0]
+    own = np.empty(n_blocks)
+    scratch = np.empty(n_blocks)
+    for g in range(kept.shape[0]):
+        kept[g] = _kept(exposure, block, 0, exposure.shape[0], effects, g, slope[g], cells[g], factor[g], own, scratch)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _kept(exposure, block, start, stop, effects, g, slope, cells, factor, own, scratch):
+    if effects.shape[0] == 1:
+        return 1.0
+    own[:] = 0.0
+    for i in range(start, stop):
+        own[block[i]] += exposure[i] * effects[block[i], g] / (1.0 + slope * exposure[i])
+    return kept_among_many(cells, own, factor, scratch)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _compare_rows(
+    samples,
+    exposure,
+    block,
+    starts,
+    targets,
+    lends,
+    target_status,
+    checked,
+    floor,
+    effects,
+    block_slope,
+    block_cells,
+    block_factor,
+    mean,
+    prior_phi,
+    prior_df,
+    numerator,
+    weight,
+    lost,
+    min_total,
+    reference,
+    gene_status,
+    log_fc,
+    se,
+    statistic,
+    p_value,
+    dispersion,
+    status,
+):
+    n_blocks = effects.shape[0]
+    own = np.empty(n_blocks)
+    scratch = np.empty(n_blocks)
+    largest = 0
+    for k in targets:
+        largest = max(largest, starts[k + 1] - starts[k])
+    y = np.empty(largest)
+    l = np.empty(largest)
+    members = np.arange(largest)
+    for k in targets:
+        start = starts[k]
+        stop = starts[k + 1]
+        n = stop - start
+        for g in range(samples.shape[1]):
+            for i in range(n):
+                y[i] = samples[start + i, g]
+                l[i] = exposure[start + i] * effects[block[start + i], g]
+            T1 = reference[0, 0, g]
+            T2, rate2, E2, D2 = arm(y, l, members, 0, n, -1, reference[4, 0, g])
+            if T1 + T2 <= 0.0:
+                log_fc[k, g] = np.nan
+                se[k, g] = np.nan
+                statistic[k, g] = np.nan
+                p_value[k, g] = np.nan
+                dispersion[k, g] = np.nan
+                status[k, g] = ALL_ZERO | LOW_TOTAL if min_total > 0.0 else ALL_ZERO
+                continue
+            kept = _kept(
+                exposure, block, start, stop, effects, g, block_slope[g], block_cells[g], block_factor[g], own, scratch
+            )
+            share = max(kept, 0.02)
+            phi = reference[5, 0, g]
+            effect, error, z, p = compare_arms(
+                T1,
+                reference[1, 0, g],
+                reference[2, 0, g],
+                phi * reference[3, 0, g],
+                T2,
+                rate2,
+                E2,
+                phi * D2,
+                reference[6, 0, g],
+                share,
+            )
+            log_fc[k, g] = effect
+            se[k, g] = error if kept >= MIN_KEPT_INFORMATION else np.nan
+            reason = 0
+            if T1 + T2 < min_total:
+                reason = LOW_TOTAL
+            if kept < MIN_KEPT_INFORMATION:
+                reason |= CONFOUNDED
+            if reason:
+                statistic[k, g] = np.nan
+                p_value[k, g] = np.nan
+                dispersion[k, g] = np.nan
+                status[k, g] = reason
+                continue
+            flags = np.int64(gene_status[g]) | np.int64(target_status[k])
+            if T1 <= 0.0 or T2 <= 0.0:
+                flags |= ZERO_ARM
+            if p < CUT and checked[k]:
+                worst, worst_z = _without_each(
+                    y,
+                    l,
+                    members,
+                    n,
+                    g,
+                    lends[k],
+                    mean[g],
+                    prior_phi[g],
+                    prior_df[g],
+                    numerator[g],
+                    weight[g],
+                    lost,
+                    reference,
+                    share,
+                    p,
+                    z,
+                )
+                if worst > max(np.sqrt(p), floor[k]):
+                    p = worst
+                    z = worst_z
+                    flags |= SINGLE_REPLICATE
+            statistic[k, g] = z
+            p_value[k, g] = p
+            dispersion[k, g] = phi
+            status[k, g] = flags
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _without_each(
+    y, l, members, n, g, lends, mean, prior_phi, prior_df, numerator, weight, lost, reference, share, p, z
+):
+    """The largest p-value, and its statistic, without one replicate of the target or of the reference."""
+    worst = p
+    worst_z = z
+    whole, whole_weight = (0.0, 0.0)
+    if lends:
+        whole, whole_weight = group_statistic(y, l, members, 0, n, -1, prior_phi)
+    for j in range(n + reference.shape[1] - 1):
+        skip = j if j < n else -1
+        variant = 0 if j < n else j - n + 1
+        T1 = reference[0, variant, g]
+        T2, rate2, E2, D2 = arm(y, l, members, 0, n, skip, reference[4, variant, g])
+        phi = reference[5, variant, g]
+        df = reference[6, variant, g]
+        if lends and j < n:
+            part, part_weight = group_statistic(y, l, members, 0, n, skip, prior_phi)
+            phi, df = moderate(
+                prior_phi,
+                prior_df,
+                mean,
+                numerator + part - whole,
+                (weight + part_weight - whole_weight) / lost,
+            )
+        now, now_z = 1.0, 0.0
+        if T1 + T2 > 0.0:
+            _, _, now_z, now = compare_arms(
+                T1,
+                reference[1, variant, g],
+                reference[2, variant, g],
+                phi * reference[3, variant, g],
+                T2,
+                rate2,
+                E2,
+                phi * D2,
+                df,
+                share,
+            )
+        if not now < 1.0 or now_z * z <= 0.0:
+            now, now_z = 1.0, 0.0
+        if now > worst:
+            worst = now
+            worst_z = now_z
+    return worst, worst_z

@@ -14,7 +14,10 @@ DROPPED_BITS = 36  # of a mantissa's 52: a bin of the histogram is 2^-16 wide, r
 FIRST_BIN = int(np.float64(TAIL).view(np.int64)) >> DROPPED_BITS
 N_BINS = (int(np.float64(1.0).view(np.int64)) >> DROPPED_BITS) - FIRST_BIN + 1
 DIGIT = 11  # bits that a round of the radix sort looks at
-LOWEST_DIGIT = 18  # its four rounds leave the last 18 bits to insertion
+N_DIGITS = 1 << DIGIT
+LOWEST_DIGIT = (
+    62 - 3 * DIGIT
+)  # 1.0 has 62 bits; what three rounds leave, p-values that agree to 2^-23, is left to insertion
 
 
 def adjust_rows(p: np.ndarray) -> np.ndarray:
@@ -81,82 +84,88 @@ class PooledPValues:
     """
 
     def __init__(self) -> None:
-        self.n_in_bin = np.zeros(N_BINS, np.int64)
-        self.largest = np.zeros(N_BINS)
+        self.bins = np.zeros((N_BINS, 2))  # number, largest
         self.tails: list[np.ndarray] = []
 
     def add(self, p: np.ndarray) -> None:
         """Take in p-values of any shape, NaN for no test."""
         p = np.ascontiguousarray(p, dtype=np.float64)
-        _pool(p.ravel(), p.view(np.int64).ravel(), self.n_in_bin, self.largest)
+        _pool(p.ravel(), p.view(np.int64).ravel(), self.bins)
         self.tails.append(p[p < TAIL])
 
     def adjustment(self) -> PooledAdjustment:
         """What has been taken in, ranked: p n / rank, and the least of it from each value upwards."""
         tail = np.sort(np.concatenate([*self.tails, np.empty(0)]))
-        rank = len(tail) + np.cumsum(self.n_in_bin)
-        n = len(tail) + self.n_in_bin.sum()
-        of_bin = np.where(self.n_in_bin > 0, self.largest * (n / np.maximum(rank, 1)), 1.0)
+        n_in_bin, largest = self.bins.T
+        n = len(tail) + n_in_bin.sum()
+        rank = len(tail) + np.cumsum(n_in_bin)
+        of_bin = np.where(n_in_bin > 0, largest * (n / np.maximum(rank, 1)), 1.0)
         of_bin = np.minimum.accumulate(of_bin[::-1])[::-1]
-        raw = np.append(tail * (n / np.arange(1, len(tail) + 1)), of_bin[0])
-        of_tail = np.minimum.accumulate(raw[::-1])[::-1][:-1]
+        of_tail = np.append(tail * (n / np.arange(1, len(tail) + 1)), of_bin[0])
+        of_tail = np.minimum.accumulate(of_tail[::-1])[::-1][:-1]
         first_of_equals = np.searchsorted(tail, tail)
         return PooledAdjustment(tail, of_tail[first_of_equals], of_bin)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _adjust_rows(p, bits, adjusted):
-    """A radix sort of the tested of each row, then the running minimum of p n / rank from the largest down."""
+    """Sort the tested of each row, then take the running minimum of p n / rank from the largest down.
+
+    Positive floats sort as their bits do: a radix sort by all but the lowest bits, and insertions for what they leave.
+    """
     n_genes = p.shape[1]
-    order, other = np.empty(n_genes, np.int64), np.empty(n_genes, np.int64)
-    starts = np.empty(1 << DIGIT, np.int64)
+    keys, other_keys = np.empty(n_genes, np.int64), np.empty(n_genes, np.int64)
+    genes, other_genes = np.empty(n_genes, np.int32), np.empty(n_genes, np.int32)
+    starts = np.empty(N_DIGITS, np.int64)
     for i in range(p.shape[0]):
         n = 0
         for j in range(n_genes):
             adjusted[i, j] = np.nan
             if not np.isnan(p[i, j]):
-                order[n] = j
+                keys[n] = bits[i, j]
+                genes[n] = j
                 n += 1
-        for digit in range(4):
-            _sort_by_digit(bits[i], LOWEST_DIGIT + DIGIT * digit, n, order, other, starts)
-            order, other = other, order
-        for k in range(1, n):  # those that agree in all four digits
-            moving = order[k]
-            place = k
-            while place > 0 and p[i, order[place - 1]] > p[i, moving]:
-                order[place] = order[place - 1]
+        for shift in (LOWEST_DIGIT, LOWEST_DIGIT + DIGIT, LOWEST_DIGIT + 2 * DIGIT):
+            _sort_by_digit(keys, genes, n, shift, starts, other_keys, other_genes)
+            keys, other_keys = other_keys, keys
+            genes, other_genes = other_genes, genes
+        for k in range(1, n):
+            key, gene, place = keys[k], genes[k], k
+            while place > 0 and keys[place - 1] > key:
+                keys[place], genes[place] = keys[place - 1], genes[place - 1]
                 place -= 1
-            order[place] = moving
+            keys[place], genes[place] = key, gene
         least = 1.0
         for k in range(n - 1, -1, -1):
-            least = min(least, p[i, order[k]] * (n / (k + 1)))
-            adjusted[i, order[k]] = least
+            least = min(least, p[i, genes[k]] * (n / (k + 1)))
+            adjusted[i, genes[k]] = least
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _sort_by_digit(bits, shift, n, order, ordered, starts):
-    """Stable sort of the first n of `order` by DIGIT bits of what they point to; positive floats sort as their bits do."""
+def _sort_by_digit(keys, genes, n, shift, starts, sorted_keys, sorted_genes):
+    """Stable sort of the first n by one digit of their keys."""
     starts[:] = 0
     for k in range(n):
-        starts[(bits[order[k]] >> shift) & (len(starts) - 1)] += 1
+        starts[(keys[k] >> shift) & (N_DIGITS - 1)] += 1
     before = 0
-    for digit in range(len(starts)):
+    for digit in range(N_DIGITS):
         size = starts[digit]
         starts[digit] = before
         before += size
     for k in range(n):
-        digit = (bits[order[k]] >> shift) & (len(starts) - 1)
-        ordered[starts[digit]] = order[k]
+        digit = (keys[k] >> shift) & (N_DIGITS - 1)
+        sorted_keys[starts[digit]] = keys[k]
+        sorted_genes[starts[digit]] = genes[k]
         starts[digit] += 1
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _pool(p, bits, n_in_bin, largest):
+def _pool(p, bits, bins):
     for k in range(p.size):
         if p[k] >= TAIL:
             b = (bits[k] >> DROPPED_BITS) - FIRST_BIN
-            n_in_bin[b] += 1
-            largest[b] = max(largest[b], p[k])
+            bins[b, 0] += 1.0
+            bins[b, 1] = max(bins[b, 1], p[k])
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

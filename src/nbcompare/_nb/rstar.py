@@ -17,7 +17,7 @@ from numba import njit
 
 from nbcompare._nb.special import fast_log1p
 
-SMALL = 1e-4  # deviance below which rounding would spoil log(Q / r) / r
+SMALL = 1e-6  # deviance below which rounding would spoil log(Q / r) / r
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -37,7 +37,7 @@ def modified_root(y1, y2, E1, E2, d1, d2):
     f2 = 1.0 + d2 * m2
     r, correction = _root_and_correction(y1, y2, m1, m2, d1, d2, f1, f2)
     if r * r < SMALL:
-        t = min(0.05 / math.sqrt(f1 / m1 + f2 / m2), 0.5 * m1 / f1, 0.5 * m2 / f2)
+        t = min(0.02 / math.sqrt(f1 / m1 + f2 / m2), 0.5 * m1 / f1, 0.5 * m2 / f2)
         below, low = _root_and_correction(m1 + t * f1, m2 - t * f2, m1, m2, d1, d2, f1, f2)
         above, high = _root_and_correction(m1 - t * f1, m2 + t * f2, m1, m2, d1, d2, f1, f2)
         correction = low + (high - low) * (r - below) / (above - below)
@@ -47,26 +47,26 @@ def modified_root(y1, y2, E1, E2, d1, d2):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _root_and_correction(y1, y2, m1, m2, d1, d2, f1, f2):
     """The signed root r and log(Q / r) / r."""
-    a1, c1, half1 = _half_deviance(y1, m1, d1, f1)
-    a2, c2, half2 = _half_deviance(y2, m2, d2, f2)
+    e1 = 1.0 + d1 * y1
+    e2 = 1.0 + d2 * y2
+    log_ratio1, half1 = _half_deviance(y1, m1, d1, e1, f1)
+    log_ratio2, half2 = _half_deviance(y2, m2, d2, e2, f2)
     deviance = 2.0 * (half1 + half2)
     if deviance <= 0.0:
         return 0.0, 0.0
     r = math.sqrt(deviance)
     if y2 < m2:
         r = -r
-    e1 = 1.0 + d1 * y1
-    e2 = 1.0 + d2 * y2
     information = m1 * e1 / (f1 * f1) + m2 * e2 / (f2 * f2)
-    q = ((a2 - c2) / f1 - (a1 - c1) / f2) * math.sqrt(y1 * e1 * y2 * e2 / information)
+    q = (log_ratio2 / f1 - log_ratio1 / f2) * math.sqrt(y1 * e1 * y2 * e2 / information)
     return r, math.log(q / r) / r if q * r > 0.0 else 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _half_deviance(y, m, d, f):
-    """a, c and y (a - c) - c / d of one arm; the log of 1 + x keeps the digits where y is close to m and large."""
-    a = fast_log1p((y - m) / m)
+def _half_deviance(y, m, d, e, f):
+    """The difference a - c = log(y f / (m e)) = log(1 + (y - m) / (m e)), and y (a - c) - c / d, of one arm; no digits are lost where y is near m."""
+    difference = y - m
+    log_ratio = fast_log1p(difference / (m * e))
     if d < 1e-13:
-        return a, 0.0, y * a - (y - m)
-    c = fast_log1p(d * (y - m) / f)
-    return a, c, y * (a - c) - c / d
+        return log_ratio, y * log_ratio - difference
+    return log_ratio, y * log_ratio - fast_log1p(d * difference / f) / d

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nbcompare._nb.blocks import residual_degrees
 from nbcompare._nb.contrast import Setting, compare_genes
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import moment_equation, solve_moments
@@ -128,6 +129,7 @@ def _status(
     """What can be said before the test: reasons not to test, and flags."""
     counts, arms, arm_members = setting.counts, setting.arms, setting.arm_members
     sizes = np.bincount(pseudobulk.group)
+    residual = residual_degrees(pseudobulk)  # a pair alone may have none, where all groups together have
     status = np.zeros(setting.kept.shape, np.uint16)
     for c, (reference, treated) in enumerate(pairs):
         below = counts[:, arm_members[arms[c, 0] : arms[c, 1]]].sum(axis=1)
@@ -136,7 +138,7 @@ def _status(
         here = status[:, c]
         single = min(sizes[treated], arms[c, 1] - arms[c, 0]) == 1
         lenders = sizes[[reference, treated]] if setting.own[c] and reference >= 0 else sizes
-        lent = (lenders > 1).any()
+        lent = (lenders > 1).any() and residual > 0
         _flag(here, total == 0, Status.ALL_ZERO)
         _flag(here, total < min_total, Status.LOW_TOTAL)
         _flag(here, setting.kept[:, c] < MIN_KEPT_INFORMATION, Status.CONFOUNDED)

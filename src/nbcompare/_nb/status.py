@@ -30,7 +30,7 @@ MEANING = {
     "ok": "tested, nothing to remark",
     "all_zero": "not tested: no count in either arm",
     "low_total": "not tested: fewer counts in the two arms together than min_total",
-    "no_replicates": "not tested: an arm has one replicate and no other group lends its dispersion",
+    "no_replicates": "not tested: nothing tells how much replicates differ (one each, or blocks take up all), and no other group lends",
     "confounded": "not tested: blocks and conditions coincide, less than 5 % of the information is left",
     "size_factor_unstable": "not tested: too few shared genes to say how deep a sample of this comparison is",
     "few_genes": "tested: fewer than 30 usable genes, the scatter of the dispersions is the prior's",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._counts.check import NotCountsError
-from nbcompare._counts.sums import Sums, looks_like_counts, sum_gene, sum_groups
+from nbcompare._counts.sums import Sums, as_sums, looks_like_counts, sum_gene, sum_groups
 
 from .obs import choices
 
@@ -30,15 +31,26 @@ def read_matrix(adata: AnnData, layer: str | None):
 
 
 def sum_counts(
-    adata: AnnData, codes: np.ndarray, n_groups: int, *, layer: str | None = None, block_size: int = BLOCK_SIZE
+    adata: AnnData,
+    codes: np.ndarray,
+    n_groups: int,
+    *,
+    layer: str | None = None,
+    block_size: int = BLOCK_SIZE,
+    may_share: bool = False,
+    progress: Callable[[float], object] | None = None,
 ) -> Sums:
-    """Sums of the cells of each group; what are not counts is refused, naming the layer and the likely right one."""
+    """Sums of the cells of each group; what are not counts is refused, naming the layer and the likely right one.
+
+    With `may_share` the sums of rows that are samples already may be the matrix itself: they must not be changed.
+    """
     if block_size < 1:
         msg = f"block_size is {block_size}, but it is the number of rows read at once: 1 or more."
         raise ValueError(msg)
     matrix = read_matrix(adata, layer)
     try:
-        return sum_groups(matrix, codes, n_groups, block_size=block_size)
+        shared = as_sums(matrix, codes) if may_share else None
+        return shared or sum_groups(matrix, codes, n_groups, block_size=block_size, progress=progress)
     except NotCountsError as error:
         raise _refused(adata, layer, error) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -64,15 +65,20 @@ def sum_samples(
     min_cells: int = 10,
     min_counts: float = 0,
     block_size: int = BLOCK_SIZE,
+    may_share: bool = False,
+    progress: Callable[[float], object] | None = None,
 ) -> tuple[SampleTable, np.ndarray]:
     """The samples with enough cells and counts, and their counts (n_samples, n_genes) float64, in one pass.
 
-    A sample without any count is always dropped: nothing says how deep it is.
+    A sample without any count is always dropped: nothing says how deep it is. With `may_share` the counts may be
+    those of `adata` itself and must not be changed.
     """
     n_cells = samples.table["n_cells"].to_numpy()
     enough = n_cells >= min_cells
     codes = _renumbered(samples.codes, enough)
-    sums = sum_counts(adata, codes, int(enough.sum()), layer=layer, block_size=block_size)
+    sums = sum_counts(
+        adata, codes, int(enough.sum()), layer=layer, block_size=block_size, may_share=may_share, progress=progress
+    )
     counts = np.zeros(len(n_cells))
     counts[enough] = sums.counts.sum(axis=1)
     few = (samples.codes >= 0) & (codes < 0)  # cells of the samples that are too small to be summed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -21,17 +22,37 @@ class Sums:
     left_out: np.ndarray  # (n_cells,) float64, counts of each cell that no group has, else 0
 
 
-def sum_groups(matrix, codes: np.ndarray, n_groups: int, *, block_size: int = BLOCK_SIZE) -> Sums:
+def sum_groups(
+    matrix,
+    codes: np.ndarray,
+    n_groups: int,
+    *,
+    block_size: int = BLOCK_SIZE,
+    progress: Callable[[float], object] | None = None,
+) -> Sums:
     """Sum the rows of a cells x genes matrix by group: `codes` (n_cells,) int64 from 0, -1 for cells not used.
 
     Whole numbers below 2^53 add up exactly in float64, in any order: every kind of matrix gives the same bits.
-    Values that are not counts, in cells used or not, raise `NotCountsError`.
+    Values that are not counts, in cells used or not, raise `NotCountsError`. `progress` is told after each block how
+    many rows it was worth.
     """
     sums = Sums(np.zeros((n_groups, matrix.shape[1])), np.zeros(len(codes)))
     for block in blocks(matrix, block_size):
         rows = slice(block.row, block.row + block.values.shape[0])
         _add(block.values, codes[rows], block.column, sums.counts, sums.left_out[rows])
+        if progress is not None:
+            progress(block.values.shape[0] * block.values.shape[1] / max(matrix.shape[1], 1))
     return sums
+
+
+def as_sums(matrix, codes: np.ndarray) -> Sums | None:
+    """The matrix itself where each of its rows is a group, in order, and it is float64 in memory; not copied."""
+    if not isinstance(matrix, np.ndarray) or matrix.dtype != np.float64 or not matrix.flags.c_contiguous:
+        return None
+    if not np.array_equal(codes, np.arange(matrix.shape[0])):
+        return None
+    check_counts(matrix.ravel())
+    return Sums(matrix, np.zeros(len(codes)))
 
 
 def sum_gene(matrix, codes: np.ndarray, n_groups: int, gene_index: int, *, block_size: int = BLOCK_SIZE) -> np.ndarray:

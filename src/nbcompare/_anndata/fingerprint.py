@@ -1,0 +1,65 @@
+"""What a stored screen was computed from, so that only the same call goes on with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+WHAT = {
+    "genes": "the genes (adata.var_names)",
+    "samples": "the samples, their cells or their order",
+    "sample_counts": "the counts of the samples",
+    "gene_counts": "the counts of the genes",
+    "version": "the version of nbcompare",
+}
+
+
+def fingerprint(
+    samples: pd.DataFrame, counts: np.ndarray, genes: pd.Index, params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Hashes of the samples (n_samples rows), their counts (n_samples, n_genes) and the genes; the parameters as they are.
+
+    Counts are summed by sample, twice with different weights of the genes, and by gene: sums of whole numbers are exact.
+    """
+    weights = 1.0 + np.arange(counts.shape[1]) % 251
+    return {
+        "genes": _hash(*genes.astype(str)),
+        "samples": _hash(*(f"{name}\0" + "\0".join(map(str, column)) for name, column in samples.items())),
+        "sample_counts": _hash(counts.sum(axis=1).tobytes(), (counts @ weights).tobytes()),
+        "gene_counts": _hash(counts.sum(axis=0).tobytes()),
+        "version": version("nbcompare"),
+        "params": {name: _plain(value) for name, value in params.items()},
+    }
+
+
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any], only: tuple[str, ...] | None = None) -> list[str]:
+    """What differs, in words; of the entries and parameters in `only` if that is given."""
+    old, new = ({**entry, **entry["params"]} for entry in (stored, given))
+    names = [name for name in new if name != "params" and (only is None or name in only)]
+    return [
+        WHAT[name]
+        if name in WHAT and name != "version"
+        else f"{WHAT.get(name, name)} ({old.get(name)!r} there, {new[name]!r} here)"
+        for name in names
+        if old.get(name) != new[name]
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple | np.ndarray) else value
+
+
+def _hash(*parts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()

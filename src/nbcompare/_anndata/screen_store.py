@@ -1,0 +1,183 @@
+"""A screen's result on disk: an AnnData zarr store that is filled block by block and survives being killed at any moment.
+
+Beside the arrays, `.nb_screen` in the store keeps what is needed to go on: `runs.json`, the calls that filled it and their
+fingerprints; `model.npz`; a file for each run with its samples; and a file for each block with its summary, which is
+written after the block's arrays and says that these are complete. Each of them appears under its name at once or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData, settings
+from anndata.experimental import read_lazy
+from anndata.io import write_elem
+
+from .screen_layers import layer_types
+
+VALUES_A_CHUNK = 2**20
+BOOKS = ".nb_screen"
+
+
+class ScreenStore:
+    """The store at a path; nothing is created before `begin`."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        self.books = self.path / BOOKS
+        file = self.books / "runs.json"
+        self.runs: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+        self.layers: dict[str, Any] = {}
+
+    @property
+    def taken(self) -> bool:
+        """Whether something else lies at the path."""
+        return not self.runs and (
+            self.path.is_file() or (self.path.is_dir() and set(os.listdir(self.path)) - {BOOKS} != set())
+        )
+
+    @property
+    def n_rows(self) -> int:
+        """Number of perturbations, those of an unfinished run included."""
+        return self.runs[-1]["stop"] if self.runs else 0
+
+    @property
+    def block_rows(self) -> int:
+        """Perturbations in a chunk of the arrays, and so in a block."""
+        return self.runs[0]["block_rows"]
+
+    def begin(self, n_new: int, fingerprint: Mapping[str, Any], block_rows: int) -> None:
+        """Note a run that adds this many rows."""
+        start = self.n_rows
+        run = {"start": start, "stop": start + n_new, "finished": False, "block_rows": block_rows}
+        self.runs.append(run | {"fingerprint": dict(fingerprint)})
+        (self.books / "blocks").mkdir(parents=True, exist_ok=True)
+        self._note_runs()
+
+    def open_layers(self, n_genes: int, dtype: str) -> None:
+        """Open the arrays for writing, as large as the last run makes them; what a killed process left half done goes."""
+        import zarr
+
+        for left in [*self.path.rglob("*.partial"), *self.books.rglob("*.tmp")]:
+            left.unlink()
+        known = {".zgroup": 2, "zarr.json": 3}
+        stored = [number for name, number in known.items() if (self.path / name).is_file()]
+        zarr_format: Any = stored[0] if stored else settings.zarr_write_format
+        root = zarr.open_group(self.path, mode="a", zarr_format=zarr_format, use_consolidated=False)
+        group: Any = root.require_group("layers")
+        n_parts = -(-self.block_rows * n_genes // VALUES_A_CHUNK)
+        for name, kind in layer_types(dtype).items():
+            if name not in group:
+                group.create_array(
+                    name,
+                    shape=(self.n_rows, n_genes),
+                    chunks=(self.block_rows, -(-n_genes // n_parts)),
+                    dtype=kind,
+                    fill_value=np.nan if kind.kind == "f" else 0,
+                    compressors=_compressor(zarr_format, kind.itemsize),
+                    attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
+                )
+            if group[name].shape[0] != self.n_rows:
+                group[name].resize((self.n_rows, n_genes))
+        self.layers = {name: group[name] for name in layer_types(dtype)}
+
+    def blocks(self) -> list[slice]:
+        """Rows of the last run's blocks that are still to be computed."""
+        first, last, size = self.runs[-1]["start"], self.runs[-1]["stop"], self.block_rows
+        edges = [first, *range((first // size + 1) * size, last, size), last]
+        blocks = [slice(*pair) for pair in zip(edges[:-1], edges[1:], strict=True)]
+        return [rows for rows in blocks if not self._block_file(rows).is_file()]
+
+    def write_block(self, rows: slice, layers: Mapping[str, np.ndarray], summary: Mapping[str, np.ndarray]) -> None:
+        """Write the layers of these rows, then their summary, which says that the block is done."""
+        for name, values in layers.items():
+            self.layers[name][rows] = values
+        save_arrays(self._block_file(rows), summary)
+
+    def summaries(self) -> list[dict[str, np.ndarray]]:
+        """Those of all blocks, in the order of their rows."""
+        return [load_arrays(file) for file in sorted((self.books / "blocks").glob("*.npz"))]
+
+    def finish(self, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]) -> AnnData:
+        """Write what makes the store an AnnData, note that the run is finished, and open the result lazily."""
+        import zarr
+
+        with _quiet():
+            root = zarr.open_group(self.path, mode="r+", use_consolidated=False)
+            root["layers"].attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
+            for name, value in {"obs": obs, "var": var, "uns": dict(uns)}.items():
+                write_elem(root, name, value)
+            for name in ("obsm", "varm", "obsp", "varp"):
+                write_elem(root, name, {})
+            root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+            zarr.consolidate_metadata(self.path)
+        self.runs[-1]["finished"] = True
+        self._note_runs()
+        return self.read()
+
+    def read(self) -> AnnData:
+        """The result, lazily."""
+        with _quiet():
+            return read_lazy(self.path)
+
+    def _block_file(self, rows: slice) -> Path:
+        return self.books / "blocks" / f"{rows.start:09d}.npz"
+
+    def _note_runs(self) -> None:
+        _at_once(self.books / "runs.json", lambda file: file.write_text(json.dumps(self.runs, indent=1)))
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays, numbers or text, to an npz file."""
+    plain: dict[str, Any] = {
+        name: values.astype(str) if values.dtype == object else values for name, values in arrays.items()
+    }
+
+    def write(file: Path) -> None:
+        with file.open("wb") as stream:
+            np.savez(stream, **plain)
+
+    _at_once(path, write)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, text as objects, as anndata writes it."""
+    with np.load(path) as arrays:
+        return {
+            name: arrays[name].astype(object) if arrays[name].dtype.kind == "U" else arrays[name] for name in arrays
+        }
+
+
+def _at_once(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file that appears under its name complete or not at all."""
+    unfinished = path.with_name(path.name + ".tmp")
+    write(unfinished)
+    os.replace(unfinished, path)
+
+
+def _compressor(zarr_format: int, item_size: int) -> Any:
+    """Fast rather than small: noise does not compress, but what is NaN, 1 or 0 does."""
+    if zarr_format == 2:
+        from numcodecs import Blosc
+
+        return Blosc(cname="lz4", clevel=1, shuffle=Blosc.SHUFFLE)
+    from zarr.codecs import BloscCodec
+
+    return BloscCodec(cname="lz4", clevel=1, shuffle="shuffle", typesize=item_size)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what zarr and anndata say of formats to come and of our own folder."""
+    with warnings.catch_warnings():
+        for said in ("Writing zarr v2", "zarr v3 autosharding", "Consolidated metadata is", "Object at .nb_screen"):
+            warnings.filterwarnings("ignore", message=said)
+        yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -9,17 +11,19 @@ from nbcompare._nb.contrast import Setting, contrast, group_statistic, prior
 
 CUT = 0.02  # p-values below this are checked
 LARGEST_ARM = 20  # replicates of larger arms are not left out
-UNBALANCED = 5
+UNBALANCED = 5  # from so many times the replicates in one arm on the rule differs
+FLOOR = 0.2  # smaller p-values without one replicate never replace p
 
 
 def leave_one_out(
-    setting: Setting, p_value: np.ndarray, statistic: np.ndarray
+    setting: Setting, p_value: np.ndarray, statistic: np.ndarray, dispersion: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """P-values and statistics by the rule, and where it replaced them.
 
     Where p < .02 and each arm has three replicates, the test is repeated without each replicate of the arms of at most 20 (trend and
-    block effects stay); a change of sign counts as p = 1. The largest p-value replaces p where it exceeds max(sqrt(p), a): a = 0 where one
-    arm has five times the replicates of the other, else .2.
+    block effects stay); a change of sign counts as p = 1. The largest p-value replaces p where it exceeds max(sqrt(p), .2). Where one arm
+    has five times the replicates of the other, sqrt(p) alone is the bound, and only the replicates of an arm that scatters more than its
+    dispersion lets expect are left out: within-arm scatter says nothing of the difference, so nulls keep their level.
     """
     sizes = np.stack([setting.arms[:, 1] - setting.arms[:, 0], setting.arms[:, 3] - setting.arms[:, 2]], axis=1)
     checked = can_leave_out(sizes.min(axis=1)) & np.isfinite(setting.lost_without)
@@ -28,6 +32,7 @@ def leave_one_out(
     if len(genes) == 0:
         return guarded, statistic, replaced
     worst, worst_statistic = np.empty(len(genes)), np.empty(len(genes))
+    unbalanced = is_unbalanced(sizes.min(axis=1), sizes.max(axis=1))
     group = np.empty(setting.counts.shape[1], np.int64)
     group[setting.members] = np.repeat(np.arange(len(setting.starts) - 1), np.diff(setting.starts))
     _leave_one_out(
@@ -50,12 +55,14 @@ def leave_one_out(
         setting.own,
         setting.lends,
         setting.two_groups,
+        unbalanced,
+        dispersion,
         p_value,
         statistic,
         worst,
         worst_statistic,
     )
-    floor = floors(sizes.min(axis=1), sizes.max(axis=1))[comparisons]
+    floor = np.where(unbalanced, 0.0, FLOOR)[comparisons]
     flagged = worst > np.maximum(np.sqrt(p_value[genes, comparisons]), floor)
     where = genes[flagged], comparisons[flagged]
     replaced[where] = True
@@ -70,9 +77,9 @@ def can_leave_out(smaller: np.ndarray) -> np.ndarray:
     return (smaller >= 3) & (smaller <= LARGEST_ARM)
 
 
-def floors(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
-    """The largest p-value without one replicate that never replaces p, by the replicates of the arms."""
-    return np.where(larger >= UNBALANCED * smaller, 0.0, 0.2)
+def is_unbalanced(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
+    """Whether one arm has five times the replicates of the other."""
+    return larger >= UNBALANCED * smaller
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -96,6 +103,8 @@ def _leave_one_out(
     own,
     lends,
     two_groups,
+    unbalanced,
+    dispersion,
     p_value,
     statistic,
     worst,
@@ -125,9 +134,15 @@ def _leave_one_out(
                 numerator += a
                 all_weight += b
         for side in range(2):
-            if arms[c, 2 * side + 1] - arms[c, 2 * side] > LARGEST_ARM:
+            start = arms[c, 2 * side]
+            stop = arms[c, 2 * side + 1]
+            if stop - start > LARGEST_ARM:
                 continue
-            for j in range(arms[c, 2 * side], arms[c, 2 * side + 1]):
+            if unbalanced[c]:
+                phi = dispersion[g, c] / noise[c, 1] * noise[c, side]
+                if not scatters(y, l, arm_members, start, stop, phi):
+                    continue
+            for j in range(start, stop):
                 skip = arm_members[j]
                 mean_left = mean[g]
                 if two_groups:
@@ -169,3 +184,10 @@ def _leave_one_out(
                 if p > worst[t]:
                     worst[t] = p
                     worst_statistic[t] = z
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def scatters(y, l, members, start, stop, phi):
+    """Whether an arm's replicates scatter more than its dispersion lets expect: statistic beyond two standard deviations."""
+    statistic, weight = group_statistic(y, l, members, start, stop, -1, phi)
+    return weight > 0.0 and statistic > weight + 2.0 * math.sqrt(2.0 * weight)

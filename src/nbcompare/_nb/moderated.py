@@ -89,7 +89,7 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
 
     guarded = p_value.copy()
     if leave_out:
-        guarded, statistic, rests_on_one = leave_one_out(setting, p_value, statistic)
+        guarded, statistic, rests_on_one = leave_one_out(setting, p_value, statistic, dispersion)
         _flag(status, rests_on_one, Status.SINGLE_REPLICATE)
     moments = np.empty((len(counts), 3))
     moment_equation(counts, model.exposure, setting.members, setting.starts, model.lost, moments)

@@ -11,7 +11,7 @@ import numpy as np
 from nbcompare._nb.contrast import Setting, compare_genes
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members, sum_statistics
-from nbcompare._nb.leave_one_out import can_leave_out, floors, leave_one_out
+from nbcompare._nb.leave_one_out import FLOOR, can_leave_out, is_unbalanced, leave_one_out
 from nbcompare._nb.noise import NOISE_THAT_MATTERS, is_noisy, noise_of_group
 from nbcompare._nb.screen_kernels import compare_rows, keep_information, reference_arms, shared_information
 from nbcompare._nb.shared import fit_shared
@@ -40,9 +40,7 @@ class ScreenModel:
     prior_df: np.ndarray  # (n_genes,)
     numerator: np.ndarray  # (n_genes,) summed dispersion statistics of the lending groups
     weight: np.ndarray  # (n_genes,)
-    reference_arms: (
-        np.ndarray
-    )  # (7, n_variants, n_genes) total, rate, E, D, weighting slope, dispersion, degrees of freedom
+    reference_arms: np.ndarray  # (8, n_variants, n_genes) of `reference_arms`
     gene_status: np.ndarray  # (n_genes,) uint16 flags of the gene in every comparison
     group_noise: np.ndarray  # (n_groups,) of the groups of the fit
     group_lends: np.ndarray  # (n_groups,) bool
@@ -190,7 +188,7 @@ def compare_targets(
     n_reference = len(model.reference_exposure)
     smaller, larger = np.minimum(sizes, n_reference), np.maximum(sizes, n_reference)
     checked = can_leave_out(smaller) & np.isfinite(model.lost_without)
-    floor = floors(smaller, larger)
+    floor = np.where(is_unbalanced(smaller, larger), 0.0, FLOOR)
     single = np.where(smaller == 1, np.uint16(Status.ONE_REPLICATE_ARM), np.uint16(0))
     lends = (lender >= 0) & model.group_lends[lender]
 
@@ -247,7 +245,7 @@ def _correct_noise(
     status = out.status[k] & ~np.uint16(Status.SINGLE_REPLICATE)
     untested = (status & NOT_TESTED) > 0
     p_value[untested] = np.nan
-    p_value, statistic, replaced = leave_one_out(setting, p_value, statistic)
+    p_value, statistic, replaced = leave_one_out(setting, p_value, statistic, dispersion)
     flags = np.uint16(Status.NOISY_GROUP if ratio > 1 else Status.OK)
     flags = flags | np.where(replaced[:, 0], np.uint16(Status.SINGLE_REPLICATE), np.uint16(0))
     out.status[k] = np.where(untested, status, status | flags)

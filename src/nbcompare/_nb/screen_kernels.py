@@ -10,7 +10,7 @@ from numba import njit
 from nbcompare._nb.blocks import eliminate_groups, kept_among_many, weigh_cells
 from nbcompare._nb.contrast import compare_arms, group_statistic, moderate, totals
 from nbcompare._nb.dispersion import arm, sorted_members
-from nbcompare._nb.leave_one_out import CUT
+from nbcompare._nb.leave_one_out import CUT, scatters
 from nbcompare._nb.status import Status
 
 if TYPE_CHECKING:
@@ -121,8 +121,11 @@ def reference_arms(
     lends: bool,
     leave_out: bool,
 ) -> np.ndarray:
-    """Total, rate, E, D, weighting slope, dispersion and degrees of freedom, (7, n_variants, n_genes), with all samples and without each."""
-    out = np.empty((7, len(samples) + 1 if leave_out else 1, len(counts)))
+    """Total, rate, E, D, weighting slope, dispersion, degrees of freedom and whether replicates scatter too much.
+
+    (8, n_variants, n_genes), the variants with all samples and without each.
+    """
+    out = np.empty((8, len(samples) + 1 if leave_out else 1, len(counts)))
     _reference_arms(counts, exposure, samples, prior_phi, prior_df, mean, by_gene, lost, lends, out)
     return out
 
@@ -147,6 +150,7 @@ def _reference_arms(counts, exposure, samples, prior_phi, prior_df, mean, by_gen
                 numerator += part - whole
                 weight += part_weight - whole_weight
             out[5, j, g], out[6, j, g] = moderate(phi, prior_df[g], mean[g], numerator, weight / lost)
+            out[7, j, g] = 1.0 if scatters(y, l, samples, 0, n, out[5, j, g]) else 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -264,7 +268,9 @@ def _compare_rows(
                     y,
                     l,
                     members,
+                    n if floor[k] > 0.0 or scatters(y, l, members, 0, n, phi) else 0,
                     n,
+                    reference.shape[1] - 1 if floor[k] > 0.0 or reference[7, 0, g] > 0.0 else 0,
                     g,
                     lends[k],
                     mean[g],
@@ -290,22 +296,39 @@ def _compare_rows(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _without_each(
-    y, l, members, n, g, lends, mean, prior_phi, prior_df, numerator, weight, lost, reference, share, p, z
+    y,
+    l,
+    members,
+    n_out,
+    n,
+    n_reference_out,
+    g,
+    lends,
+    mean,
+    prior_phi,
+    prior_df,
+    numerator,
+    weight,
+    lost,
+    reference,
+    share,
+    p,
+    z,
 ):
-    """The largest p-value, and its statistic, without one replicate of the target or of the reference."""
+    """The largest p-value, and its statistic, without one of so many replicates of the target or of the reference."""
     worst = p
     worst_z = z
     whole, whole_weight = (0.0, 0.0)
-    if lends:
+    if lends and n_out > 0:
         whole, whole_weight = group_statistic(y, l, members, 0, n, -1, prior_phi)
-    for j in range(n + reference.shape[1] - 1):
-        skip = j if j < n else -1
-        variant = 0 if j < n else j - n + 1
+    for j in range(n_out + n_reference_out):
+        skip = j if j < n_out else -1
+        variant = 0 if j < n_out else j - n_out + 1
         T1 = reference[0, variant, g]
         T2, rate2, E2, D2 = arm(y, l, members, 0, n, skip, reference[4, variant, g])
         phi = reference[5, variant, g]
         df = reference[6, variant, g]
-        if lends and j < n:
+        if lends and j < n_out:
             part, part_weight = group_statistic(y, l, members, 0, n, skip, prior_phi)
             phi, df = moderate(
                 prior_phi,

@@ -58,6 +58,8 @@ def fast_log1p(x: float) -> float:
     Three times as fast as `math.log1p`, which is a call into the C library.
     """
     rounded = 1.0 + x
+    if abs(x) > 0.01:  # what rounding takes from such a sum is nothing to its log
+        return math.log(rounded)
     return math.log(rounded) + (x - (rounded - 1.0)) / rounded
 
 

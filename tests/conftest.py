@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from anndata import AnnData
+from anndata.experimental import read_lazy, write_dispatched
 from scipy import stats
 
 from nbcompare import datasets
@@ -38,6 +40,109 @@ def stored_pair(_stored_once: AnnData) -> AnnData:
     """The same with a single comparison, unpaired."""
     adata = datasets.simulate(n_genes=300, n_cells=40, rng=4)
     return store_results(adata, "condition", "ctrl", "replicate")
+
+
+@pytest.fixture(scope="session")
+def _screen_once() -> AnnData:
+    return make_screen(n_perturbations=60, n_genes=300)
+
+
+@pytest.fixture
+def screen(_screen_once: AnnData) -> AnnData:
+    """Results of a screen in the stored layout, drawn at random: perturbations act on shared programs of genes."""
+    return _screen_once.copy()
+
+
+@pytest.fixture(scope="session")
+def screen_path(_screen_once: AnnData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same on disk, seven perturbations in a chunk."""
+    path = tmp_path_factory.mktemp("screen") / "screen.zarr"
+    write_screen(path, _screen_once, rows_in_chunk=7)
+    return path
+
+
+@pytest.fixture
+def lazy_screen(screen_path: Path) -> AnnData:
+    """The screen on disk, read lazily."""
+    return read_lazy(screen_path)
+
+
+def make_screen(*, n_perturbations: int, n_genes: int, rng: int = 0) -> AnnData:
+    """A screen as `tl.nb_screen` stores it, from normal scores; the first perturbations name a gene of their own."""
+    draw = np.random.default_rng(rng)
+    genes = [f"gene_{i:03d}" for i in range(n_genes)]
+    n_named = n_perturbations // 2
+    names = genes[:n_named] + [f"pert_{i:03d}" for i in range(n_named, n_perturbations)]
+    base_mean = draw.lognormal(3, 1.5, n_genes)
+    n_cells = draw.lognormal(5, 0.7, n_perturbations).astype(int) + 5
+    programs = draw.normal(0, 1, (4, n_genes)) * (draw.random((4, n_genes)) < 0.15)
+    strength = draw.gamma(0.4, 1.0, (n_perturbations, 1))
+    effect = 2 * strength * programs[draw.integers(0, 4, n_perturbations)] * draw.choice([-1, 1], (n_perturbations, 1))
+    effect[np.arange(n_named), np.arange(n_named)] = -draw.gamma(3.0, 0.6, n_named)
+    dispersion = (0.05 + 1 / base_mean) * draw.lognormal(0, 0.3, (n_perturbations, n_genes))
+    se = np.sqrt(1 / base_mean + dispersion) / np.sqrt(n_cells[:, None] / 60) / np.log(2)
+    change = effect + se * draw.normal(size=effect.shape)
+    untested = np.broadcast_to(base_mean < 2, effect.shape).copy()
+    untested[-1] = True  # a perturbation of which nothing is known
+    z = np.where(untested, np.nan, change / se)
+    p = 2 * stats.norm.sf(np.abs(z))
+    adjusted = np.stack([adjust(row) for row in p])
+    overall = np.where(untested.all(axis=1), np.nan, np.nanmin(np.where(untested, np.inf, adjusted), axis=1))
+    layers = {"logfoldchanges": change, "lfc_se": se, "scores": z, "dispersions": dispersion}
+    layers = {word: np.where(untested, np.nan, values).astype(np.float32) for word, values in layers.items()}
+    status = np.where(untested, np.where(np.arange(n_genes) % 2, Status.ALL_ZERO, Status.LOW_TOTAL), Status.OK)
+    layers |= {"pvals": p, "pvals_adj": adjusted, "pvals_adj_global": adjust(p), "status": status.astype(np.uint16)}
+    own = (np.arange(n_named), np.arange(n_named))
+    unnamed = np.full(n_perturbations - n_named, np.nan)
+    obs = {
+        "n_cells": n_cells,
+        "n_replicates": draw.integers(1, 4, n_perturbations),
+        "n_tested": (~untested).sum(axis=1),
+        "n_hits": (adjusted <= 0.05).sum(axis=1),
+        "dispersion_ratio": draw.lognormal(0, 0.2, n_perturbations),
+        "on_target_logfoldchange": np.append(layers["logfoldchanges"][own], unnamed),
+        "on_target_lfc_se": np.append(layers["lfc_se"][own], unnamed),
+        "on_target_pval": np.append(p[own], unnamed),
+        "pval": overall,
+        "pval_adj": adjust(overall),
+    }
+    obs["selected"] = obs["pval_adj"] <= 0.05
+    var = {
+        "base_mean": base_mean,
+        "dispersion_trend": 0.05 + 1 / base_mean,
+        "dispersion": dispersion.mean(axis=0),
+        "n_perturbations": (adjusted <= 0.05).sum(axis=0),
+    }
+    screen = AnnData(obs=pd.DataFrame(obs, index=names), var=pd.DataFrame(var, index=genes), layers=layers)
+    screen.uns["nb_screen"] = {
+        "params": {"groupby": "perturbation", "replicate_key": "replicate", "block_key": None, "layer": None},
+        "reference": "control",
+        "status_codes": status_codes(),
+        "status_meaning": MEANING,
+        "log_base": 2,
+        "version": "0.1.0",
+    }
+    return screen
+
+
+def write_screen(path: Path, screen: AnnData, *, rows_in_chunk: int) -> None:
+    """Write a screen with chunks of so many perturbations."""
+
+    def write(function, store, key, element, dataset_kwargs, iospec) -> None:
+        if store.name == "/layers":
+            dataset_kwargs = {**dataset_kwargs, "chunks": (rows_in_chunk, screen.n_vars)}
+        function(store, key, element, dataset_kwargs=dataset_kwargs)
+
+    write_dispatched(zarr.open_group(path, mode="w", zarr_format=2), "/", screen, write)
+    zarr.consolidate_metadata(path)
+
+
+def adjust(p: np.ndarray) -> np.ndarray:
+    """Benjamini-Hochberg over what is not NaN, any shape."""
+    adjusted = np.full(p.shape, np.nan)
+    tested = ~np.isnan(p)
+    adjusted[tested] = stats.false_discovery_control(p[tested]) if tested.any() else np.nan
+    return adjusted
 
 
 def store_results(

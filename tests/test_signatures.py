@@ -15,7 +15,7 @@ import nbcompare
 
 NAMESPACES = ["datasets", "get", "pl", "pp", "tl"]
 SECTIONS = ["Parameters", "Returns", "Raises", "Warns", "See Also", "Notes", "References", "Examples"]
-OURS = {"adata", "pdata"}  # cells, and samples
+OURS = {"adata", "pdata", "screen"}  # cells, samples, perturbations
 
 
 def public_functions() -> dict[str, Callable]:

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from ._hierarchical import adjust_hierarchically
+from ._nb_compare_df import COLUMNS, Style
+from ._screen import (
+    check_screen,
+    gene_columns,
+    perturbation_rows,
+    pick_tests,
+    read_obs,
+    read_tests,
+    read_var,
+    row_blocks,
+    status_words,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+FdrScope = Literal["perturbation", "global", "hierarchical"]
+
+
+def nb_screen_df(
+    screen: AnnData,
+    perturbation: str | Sequence[str] | None = None,
+    *,
+    gene: str | Sequence[str] | None = None,
+    pval_cutoff: float | None = None,
+    log2fc_min: float | None = None,
+    log2fc_max: float | None = None,
+    fdr_scope: FdrScope = "perturbation",
+    n_top: int | None = None,
+    style: Style = "scanpy",
+    gene_symbols: str | None = None,
+) -> pd.DataFrame:
+    r"""The hits of a perturbation, the perturbations that move a gene, or the top of a whole screen, as a table.
+
+    Reads results of :func:`nbcompare.tl.nb_screen`, in memory or lazily from disk: a row of each array for a
+    perturbation, a column for a gene; the whole screen goes by block after block, of which no more than the tests
+    asked for are kept.
+
+    Parameters
+    ----------
+    screen
+        What :func:`nbcompare.tl.nb_screen` returned: perturbations by genes.
+    perturbation
+        A perturbation, several, or `None` for all.
+    gene
+        A gene of `var_names`, several, or `None` for all.
+    pval_cutoff
+        Keep tests with an adjusted p-value below.
+    log2fc_min
+        Keep tests with a log2 fold change above.
+    log2fc_max
+        Keep tests with a log2 fold change below.
+    fdr_scope
+        Which tests the adjusted p-values are adjusted for. `"perturbation"`: the genes of the same perturbation
+        (Benjamini and Hochberg). `"global"`: all tests of the screen at once. `"hierarchical"`: first which
+        perturbations do anything, then genes within them (Benjamini and Bogomolov 2014): at level :math:`q`, the
+        :math:`R` of :math:`n` perturbations with an adjusted overall p-value up to :math:`q` are selected, and in
+        them the genes adjusted to at most :math:`q R / n` within their perturbation are called. The column holds the
+        smallest :math:`q` that calls the gene; the average over the selected perturbations of the false discovery
+        proportion is then kept below `pval_cutoff`.
+    n_top
+        Keep so many tests, the smallest p-values.
+    style
+        Names of the columns, as in :func:`nbcompare.get.nb_compare_df`, after a first column `perturbation`
+        (in `"pertpy"`, which has `contrast`, there is none).
+    gene_symbols
+        Column of `.var` to add to the table, for instance the symbols where `var_names` are identifiers.
+
+    Returns
+    -------
+    One row for each test, the smallest p-value first. Tests that were not made have no p-value (NaN), come last, and
+    are there only where no limit is given.
+
+    Raises
+    ------
+    KeyError
+        If there is no such perturbation, gene or column; the message names the closest.
+    ValueError
+        If this is no screen; if `fdr_scope` or `style` is unknown or `n_top` below 1; if the whole screen is asked
+        for without `n_top` or `pval_cutoff`.
+
+    Examples
+    --------
+    >>> import nbcompare as nb
+    >>> adata = nb.datasets.papalexi2021()
+    >>> screen = nb.tl.nb_screen(  # doctest: +SKIP
+    ...     adata, "perturbation", reference="control", replicate_key="replicate"
+    ... )
+    >>> nb.get.nb_screen_df(screen, "STAT2", n_top=1)["names"].item()  # doctest: +SKIP
+    'STAT2'
+    """
+    check_screen(screen)
+    _check(screen, style, fdr_scope, n_top, is_whole=perturbation is None and gene is None and pval_cutoff is None)
+    rows, columns = perturbation_rows(screen, perturbation), gene_columns(screen, gene)
+    symbols = None if gene_symbols is None else read_var(screen, gene_symbols)
+    adjustment = _Adjustment.of(screen, fdr_scope)
+    change = (log2fc_min, log2fc_max)
+
+    found = _Tests.none()
+    for block in row_blocks(screen, adjustment.may_pass(rows, pval_cutoff), columns.size):
+        tests = _read_block(screen, adjustment, block, columns, pval_cutoff, change, found.worst(n_top))
+        found = found.joined(tests).first(n_top)
+    found = found.sorted()
+
+    table = _as_table(screen, found)
+    if symbols is not None:
+        table[gene_symbols] = symbols[found.column]
+    return _in_style(table, style, [] if gene_symbols is None else [gene_symbols])
+
+
+@dataclass(frozen=True)
+class _Tests:
+    """Some tests of the screen: where they are, and how they rank."""
+
+    row: np.ndarray
+    column: np.ndarray
+    p: np.ndarray
+    adjusted: np.ndarray
+
+    @classmethod
+    def none(cls) -> _Tests:
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))
+
+    def __getitem__(self, which: np.ndarray) -> _Tests:
+        return _Tests(self.row[which], self.column[which], self.p[which], self.adjusted[which])
+
+    def joined(self, other: _Tests) -> _Tests:
+        pairs = ((self.row, other.row), (self.column, other.column), (self.p, other.p), (self.adjusted, other.adjusted))
+        return _Tests(*(np.concatenate(pair) for pair in pairs))
+
+    def sorted(self) -> _Tests:
+        """The smallest p-value first, NaN last, equal ones in the order of the screen."""
+        return self[np.lexsort((self.column, self.row, self.p))]
+
+    def first(self, n: int | None) -> _Tests:
+        """The first so many of the sorted; all, in any order, for None."""
+        if n is None or self.p.size <= n:
+            return self
+        last = np.partition(self.p, n - 1)[n - 1]
+        return self[~(self.p > last)].sorted()[np.arange(n)]
+
+    def worst(self, n: int | None) -> float:
+        """The p-value above which nothing is among the first so many any more."""
+        return np.inf if n is None or self.p.size < n or np.isnan(self.p).any() else float(self.p.max())
+
+
+@dataclass(frozen=True)
+class _Adjustment:
+    """How the stored p-values are adjusted, and what that says of whole rows."""
+
+    word: str
+    least: np.ndarray | None  # (n_perturbations,) no adjusted p-value of the row is below
+    of_rows: np.ndarray | None  # (n_perturbations,) for the hierarchical adjustment
+
+    @classmethod
+    def of(cls, screen: AnnData, scope: FdrScope) -> _Adjustment:
+        if scope == "global":
+            return cls("pvals_adj_global", None, None)
+        overall = read_obs(screen, ["pval", "pval_adj"])  # Simes: the least adjusted p-value of the row
+        if scope == "perturbation":
+            return cls("pvals_adj", overall["pval"].to_numpy(float), None)
+        of_rows = overall["pval_adj"].to_numpy(float)
+        return cls("pvals_adj", of_rows, of_rows)
+
+    def may_pass(self, rows: np.ndarray, cutoff: float | None) -> np.ndarray:
+        """Rows that can hold a test below the cutoff."""
+        return rows if cutoff is None or self.least is None else rows[self.least[rows] < cutoff]
+
+    def adjusted(self, stored: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        if self.of_rows is None:
+            return stored
+        return adjust_hierarchically(stored, self.of_rows[rows], self.of_rows)
+
+
+def _check(screen: AnnData, style: str, fdr_scope: str, n_top: int | None, *, is_whole: bool) -> None:
+    if style not in get_args(Style):
+        msg = f"style is {style!r}; choose one of {', '.join(map(repr, get_args(Style)))}."
+        raise ValueError(msg)
+    if fdr_scope not in get_args(FdrScope):
+        msg = f"fdr_scope is {fdr_scope!r}; choose one of {', '.join(map(repr, get_args(FdrScope)))}."
+        raise ValueError(msg)
+    if fdr_scope == "global" and "pvals_adj_global" not in screen.layers:
+        msg = "fdr_scope is 'global', but the screen has no layer 'pvals_adj_global'; run nbcompare.tl.nb_screen to its end."
+        raise ValueError(msg)
+    if n_top is not None and n_top < 1:
+        msg = f"n_top is {n_top}; give 1 or more, or None for all."
+        raise ValueError(msg)
+    if is_whole and n_top is None:
+        msg = (
+            f"All {screen.n_obs} perturbations x {screen.n_vars} genes would make a table of {screen.n_obs * screen.n_vars:,} "
+            "rows. Name a perturbation or a gene, or limit the table with n_top or pval_cutoff."
+        )
+        raise ValueError(msg)
+
+
+def _read_block(
+    screen: AnnData,
+    adjustment: _Adjustment,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    cutoff: float | None,
+    change: tuple[float | None, float | None],
+    worst: float,
+) -> _Tests:
+    """The tests of a block of rows within the limits."""
+    p = read_tests(screen, "pvals", rows, columns)
+    adjusted = adjustment.adjusted(read_tests(screen, adjustment.word, rows, columns), rows)
+    keep = p <= worst if np.isfinite(worst) else np.ones(p.shape, bool)
+    if cutoff is not None:
+        keep &= adjusted < cutoff
+    for limit, beyond in zip(change, (np.greater, np.less), strict=True):
+        if limit is not None:
+            keep &= beyond(read_tests(screen, "logfoldchanges", rows, columns), limit)
+    i, j = np.nonzero(keep)
+    return _Tests(rows[i], columns[j], p[i, j], adjusted[i, j])
+
+
+def _as_table(screen: AnnData, tests: _Tests) -> pd.DataFrame:
+    """The tests under the stored words."""
+    names = screen.obs_names.astype(str)
+    table = {
+        "perturbation": pd.Categorical.from_codes(tests.row, categories=names),
+        "group": names.to_numpy(object)[tests.row],
+        "names": screen.var_names.to_numpy(object)[tests.column],
+        "pvals": tests.p,
+        "pvals_adj": tests.adjusted,
+        "base_mean": read_var(screen, "base_mean")[tests.column],
+    }
+    for word in ("scores", "logfoldchanges", "lfc_se", "dispersions"):
+        table[word] = pick_tests(screen, word, tests.row, tests.column)
+    table["status"] = status_words(pick_tests(screen, "status", tests.row, tests.column))
+    return pd.DataFrame(table)
+
+
+def _in_style(table: pd.DataFrame, style: Style, extra: list[str]) -> pd.DataFrame:
+    columns = COLUMNS[style]
+    leading = [] if "group" in columns else ["perturbation"]
+    if style == "deseq2":
+        table = table.set_index("names").rename_axis(None)
+    return table[[*leading, *columns, *extra]].rename(columns=columns)

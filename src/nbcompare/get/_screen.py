@@ -1,0 +1,129 @@
+"""What a screen has stored, read from arrays that may lie on disk: only the rows and genes that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nbcompare._anndata import in_memory
+from nbcompare._nb.status import status_text
+
+from ._stored import close, listed
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+KEY = "nb_screen"
+TESTS_AT_ONCE = 2**22  # of a block of rows: 32 MiB of p-values
+
+
+def is_screen(adata: AnnData) -> bool:
+    """Whether this is a result of `tl.nb_screen`: perturbations by genes."""
+    return KEY in adata.uns and "pvals" in adata.layers
+
+
+def check_screen(screen: AnnData) -> None:
+    """Refuse cells, and screens without their arrays."""
+    if not is_screen(screen):
+        msg = (
+            "This AnnData is no screen (uns['nb_screen'] and layers['pvals'] are not both there): give what "
+            "nbcompare.tl.nb_screen returned, or its path read with anndata.experimental.read_lazy."
+        )
+        raise ValueError(msg)
+
+
+def perturbation_rows(screen: AnnData, names: str | Sequence[str] | None) -> np.ndarray:
+    """Rows of the perturbations asked for, ascending; all for None."""
+    if names is None:
+        return np.arange(screen.n_obs)
+    asked = _asked(names, "perturbation", "perturbations")
+    rows = screen.obs_names.get_indexer(asked)
+    for name in np.array(asked, dtype=object)[rows < 0][:1]:
+        if name == screen.uns[KEY].get("reference"):
+            hint = " It is the reference, with which all are compared."
+        elif name in screen.var_names:
+            hint = f" There is a gene of this name: gene={name!r} gives the perturbations that move it."
+        else:
+            hint = close(name, screen.obs_names) or f" There are: {listed(screen.obs_names, most=10)}."
+        msg = f"The screen has no perturbation {name!r}.{hint}"
+        raise KeyError(msg)
+    return np.unique(rows)
+
+
+def gene_columns(screen: AnnData, names: str | Sequence[str] | None) -> np.ndarray:
+    """Columns of the genes asked for, ascending; all for None."""
+    if names is None:
+        return np.arange(screen.n_vars)
+    asked = _asked(names, "gene", "genes")
+    columns = screen.var_names.get_indexer(asked)
+    for name in np.array(asked, dtype=object)[columns < 0][:1]:
+        msg = f"There is no gene {name!r} in var_names.{close(name, screen.var_names)}"
+        raise KeyError(msg)
+    return np.unique(columns)
+
+
+def read_tests(screen: AnnData, word: str, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """A layer at ascending rows and columns, in memory (n_rows, n_columns)."""
+    return np.asarray(screen.layers[word][_span(rows, screen.n_obs)][:, _span(columns, screen.n_vars)])
+
+
+def row_blocks(screen: AnnData, rows: np.ndarray, n_columns: int) -> Iterator[np.ndarray]:
+    """Ascending rows in pieces that fit into memory and begin where a chunk of the stored array begins."""
+    chunks = getattr(screen.layers["pvals"], "chunks", None)
+    first = chunks[0] if chunks else 1
+    chunk = int(np.max(first))  # dask gives the sizes of all chunks, zarr and h5py that of one
+    size = max(1, TESTS_AT_ONCE // max(n_columns, 1) // chunk) * chunk
+    for piece in np.split(rows, np.flatnonzero(np.diff(rows // size)) + 1):
+        if piece.size:
+            yield piece
+
+
+def pick_tests(screen: AnnData, word: str, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """A layer at pairs of row and column in any order, (n_pairs,)."""
+    unique_columns, column = np.unique(columns, return_inverse=True)
+    picked = np.empty(rows.size, dtype=screen.layers[word].dtype)
+    for block in row_blocks(screen, np.unique(rows), unique_columns.size):
+        inside = np.flatnonzero((rows >= block[0]) & (rows <= block[-1]))
+        values = read_tests(screen, word, block, unique_columns)
+        picked[inside] = values[np.searchsorted(block, rows[inside]), column[inside]]
+    return picked
+
+
+def read_obs(screen: AnnData, columns: Sequence[str]) -> pd.DataFrame:
+    """Columns of the table of perturbations, in memory."""
+    return in_memory(screen.obs[list(columns)])
+
+
+def read_var(screen: AnnData, column: str) -> np.ndarray:
+    """A column of the table of genes, in memory."""
+    if column not in screen.var.columns:
+        msg = f"{column!r} is no column of .var; there are: {listed(list(screen.var.columns))}."
+        raise KeyError(msg)
+    return in_memory(screen.var[[column]])[column].to_numpy()
+
+
+def status_words(status: np.ndarray) -> np.ndarray:
+    """Stored status values as words, an object array of the same shape."""
+    values, which = np.unique(status, return_inverse=True)
+    words = np.array([status_text(int(value)) for value in values], dtype=object)
+    return words[which].reshape(status.shape)
+
+
+def _asked(names: str | Sequence[str], argument: str, what: str) -> list[str]:
+    asked = [names] if isinstance(names, str) else [str(name) for name in names]
+    if not asked:
+        msg = f"{argument} is empty; name {what} of the screen, or give None for all."
+        raise ValueError(msg)
+    return asked
+
+
+def _span(positions: np.ndarray, n: int) -> slice | np.ndarray:
+    """A slice where the positions are without gaps: arrays on disk are read faster so, those in memory not copied."""
+    if positions.size == n:
+        return slice(None)
+    if positions.size and positions[-1] - positions[0] + 1 == positions.size:
+        return slice(int(positions[0]), int(positions[-1]) + 1)
+    return positions

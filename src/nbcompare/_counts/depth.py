@@ -1,0 +1,79 @@
+"""Size factors of further samples on the scale of those that a reference was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from nbcompare._counts.exposure import FEW_GENES, size_factors
+
+
+@dataclass(frozen=True)
+class DepthReference:
+    """What size factors are relative to. One gene in the median, or all of a sample's positive ones, or totals."""
+
+    method: str  # median_of_ratios, poscounts or total
+    log_reference: np.ndarray  # (n_genes,) mean log count, zeros in the denominator only
+    genes: np.ndarray  # (n_genes,) bool, positive in all samples of the reference
+    log_scale: float  # log geometric mean of the raw factors of those samples
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Every field as an array."""
+        return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> DepthReference:
+        """The reference that `to_arrays` took apart."""
+        return cls(
+            str(np.asarray(arrays["method"]).item()),
+            np.asarray(arrays["log_reference"]),
+            np.asarray(arrays["genes"]),
+            float(np.asarray(arrays["log_scale"]).item()),
+        )
+
+
+def fit_depths(counts: np.ndarray, method: str = "auto") -> tuple[np.ndarray, DepthReference]:
+    """Size factors of (n_samples, n_genes) counts as `exposure.size_factors` gives them, and the reference for other samples."""
+    if method == "tmm":
+        msg = (
+            "size_factors is 'tmm', which compares with one sample of the set; a screen takes 'auto' or another method."
+        )
+        raise ValueError(msg)
+    genes = counts.min(axis=0) > 0
+    if method == "auto":
+        method = "median_of_ratios" if genes.sum() >= FEW_GENES else "poscounts"
+    factors = size_factors(counts, method)[0]
+    log_reference = np.zeros(counts.shape[1])
+    for sample in counts:
+        log_reference += np.log(np.maximum(sample, 1.0)) / len(counts)
+    reference = DepthReference(method, log_reference, genes, 0.0)
+    raw = np.log(depth_factors(reference, counts[:1]))[0]
+    return factors, DepthReference(method, log_reference, genes, float(raw - np.log(factors[0])))
+
+
+def depth_factors(reference: DepthReference, samples: np.ndarray) -> np.ndarray:
+    """Size factors of samples (n_rows, n_genes), each on its own."""
+    if reference.method == "total":
+        raw = samples.sum(axis=1, dtype=np.float64)
+    elif reference.method == "median_of_ratios":
+        inverse = np.exp(-reference.log_reference[reference.genes])
+        raw = _medians(samples[:, reference.genes] * inverse)
+    else:
+        inverse = np.exp(-reference.log_reference)
+        raw = np.array([_medians((sample[sample > 0] * inverse[sample > 0])[None])[0] for sample in samples])
+    if (empty := np.flatnonzero(~(raw > 0))).size:
+        msg = (
+            f"{empty.size} samples have so few counts that most genes of the size factors are 0 in them. Raise min_counts or "
+            "min_cells, or pass size_factors='poscounts'."
+        )
+        raise ValueError(msg)
+    return np.exp(np.log(raw) - reference.log_scale)
+
+
+def _medians(ratios: np.ndarray) -> np.ndarray:
+    """Median of each row, between two middle values their geometric mean."""
+    n = ratios.shape[1]
+    low, high = (n - 1) // 2, n // 2
+    middle = np.partition(ratios, (low, high), axis=1)
+    return np.sqrt(middle[:, low] * middle[:, high])

@@ -10,8 +10,10 @@ from nbcompare._nb.blocks import fit_blocks, residual_degrees
 from nbcompare._nb.contrast import Setting, compare_genes
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members
-from nbcompare._nb.noise import NOISE_THAT_MATTERS, noise_of_group, noise_of_small_arm, noisy_groups
+from nbcompare._nb.noise import NOISE_THAT_MATTERS, UNBALANCED, noise_of_group, noise_of_small_arm, noisy_groups
 from nbcompare._nb.trend import fit_trend
+
+ENOUGH_DEGREES = 30  # of freedom in the small groups, to do without the large one
 
 
 @dataclass(frozen=True)
@@ -60,24 +62,49 @@ def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float) -
     """
     usable = pseudobulk.counts.sum(axis=1) >= min_total
     mean = pseudobulk.counts.mean(axis=1)
-    trend = fit_trend(pseudobulk, usable=usable)
-    phi, lost, lost_without = trend.at(mean), 1.0, 1.0
-    exposure = fit_blocks(pseudobulk, phi)[0]
-    if pseudobulk.block is not None:
-        free, residual = len(pseudobulk.group) - pseudobulk.n_groups, residual_degrees(pseudobulk)
-        lost, lost_without = free / max(residual, 1), (free - 1) / (residual - 1) if residual > 1 else np.inf
-        trend = fit_trend(pseudobulk, exposure=exposure, lost=lost, usable=usable)
-        phi = trend.at(mean)
-        exposure = fit_blocks(pseudobulk, phi)[0]
-        trend = fit_trend(pseudobulk, exposure=exposure, lost=lost, usable=usable)
-    elif len(pseudobulk.group) - pseudobulk.n_groups <= 1:
+    lends = groups_that_lend(np.bincount(pseudobulk.group))
+    exposure, lost, lost_without = pseudobulk.exposure[None, :], 1.0, 1.0
+    trend = _trend_of(pseudobulk, exposure, lends, lost, usable)
+    phi = trend.at(mean)
+    free, residual = len(pseudobulk.group) - pseudobulk.n_groups, residual_degrees(pseudobulk)
+    if residual <= 1:
         lost_without = np.inf
-    noise, lends = np.ones(pseudobulk.n_groups), np.ones(pseudobulk.n_groups, bool)
+    if pseudobulk.block is not None:
+        lost, lost_without = free / max(residual, 1), (free - 1) / (residual - 1) if residual > 1 else np.inf
+        for _ in range(2):
+            phi = trend.at(mean)
+            exposure = fit_blocks(pseudobulk, phi)[0]
+            trend = _trend_of(pseudobulk, exposure, lends, lost, usable)
+    noise = np.ones(pseudobulk.n_groups)
     shared = Shared(exposure, mean, trend, phi, lost, lost_without, noise, lends)
     if pseudobulk.n_groups == 2:
         return replace(shared, noise=noise_of_small_arm(pseudobulk, exposure, lost))
-    suspects = np.flatnonzero(noisy_groups(pseudobulk, exposure, trend, lost))
+    suspects = np.flatnonzero(noisy_groups(pseudobulk, exposure, trend, lost) & lends)
     return _without_noisy(pseudobulk, shared, pairs, suspects, usable) if suspects.size else shared
+
+
+def groups_that_lend(sizes: np.ndarray) -> np.ndarray:
+    """All groups; of many, none with five times the replicates of the median group, if the others have 30 degrees of freedom.
+
+    A large control says little of how noisy the small groups are, and could outweigh them; its own noise hardly enters a comparison.
+    """
+    small = sizes < UNBALANCED * np.median(sizes)
+    return small if len(sizes) > 2 and (sizes[small] - 1).sum() >= ENOUGH_DEGREES else np.ones(len(sizes), bool)
+
+
+def _trend_of(
+    pseudobulk: Pseudobulk, exposure: np.ndarray, lends: np.ndarray, lost: float, usable: np.ndarray
+) -> Trend:
+    """Trend and scatter of the groups that lend."""
+    if lends.all():
+        return fit_trend(pseudobulk, exposure=exposure, lost=lost, usable=usable)
+    chosen = np.flatnonzero(lends[pseudobulk.group])
+    lending = Pseudobulk(
+        np.ascontiguousarray(pseudobulk.counts[:, chosen]),
+        pseudobulk.exposure[chosen],
+        np.unique(pseudobulk.group[chosen], return_inverse=True)[1],
+    )
+    return fit_trend(lending, exposure=np.ascontiguousarray(exposure[:, chosen]), lost=lost, usable=usable)
 
 
 def comparison_arms(members: np.ndarray, starts: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,17 +139,10 @@ def _without_noisy(
                 pseudobulk, shared.exposure, trend, shared.lost, int(group), unchanged.get(int(group))
             )
         noise[noise < NOISE_THAT_MATTERS] = 1.0
-        lends = noise == 1.0
-        if lends.all() or (np.bincount(pseudobulk.group)[lends] > 1).sum() == 0:
+        lends = shared.lends & (noise == 1.0)
+        if (np.bincount(pseudobulk.group)[lends] > 1).sum() == 0:
             return replace(shared, noise=noise, trend=trend)
-        chosen = np.flatnonzero(lends[pseudobulk.group])
-        calm = Pseudobulk(
-            np.ascontiguousarray(pseudobulk.counts[:, chosen]),
-            pseudobulk.exposure[chosen],
-            np.unique(pseudobulk.group[chosen], return_inverse=True)[1],
-        )
-        adjusted = np.ascontiguousarray(shared.exposure[:, chosen])
-        trend = fit_trend(calm, exposure=adjusted, lost=shared.lost, usable=usable)
+        trend = _trend_of(pseudobulk, shared.exposure, lends, shared.lost, usable)
     return replace(shared, noise=noise, lends=lends, trend=trend)
 
 

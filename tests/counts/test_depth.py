@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nbcompare._counts.depth import DepthReference, depth_factors, fit_depths
+from nbcompare._counts.exposure import size_factors
+
+
+def _counts(mean: float, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    genes, depth = np.exp(rng.normal(np.log(mean), 1, 400)), np.exp(rng.normal(0, 0.5, 30))
+    counts = rng.poisson(genes * depth[:, None]).astype(float)
+    return counts[:, counts.sum(axis=0) > 0]
+
+
+@pytest.mark.parametrize(("mean", "used"), [(50, "median_of_ratios"), (0.1, "poscounts")])
+def test_samples_of_the_reference_get_the_factors_of_the_whole(mean, used):
+    counts = _counts(mean)
+    factors, reference = fit_depths(counts)
+    assert reference.method == used
+    np.testing.assert_allclose(factors, size_factors(counts)[0], rtol=1e-12)
+    again = DepthReference.from_arrays(reference.to_arrays())
+    np.testing.assert_allclose(depth_factors(again, counts), factors, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["total", "median_of_ratios", "poscounts"])
+def test_a_further_sample_is_on_the_same_scale_whatever_its_company(method):
+    counts = _counts(50)
+    _, reference = fit_depths(counts[:20], method)
+    together = depth_factors(reference, counts[20:])
+    alone = np.concatenate([depth_factors(reference, counts[i : i + 1]) for i in range(20, 30)])
+    np.testing.assert_array_equal(together, alone)
+    whole = size_factors(counts, method)[0]
+    np.testing.assert_allclose(together / whole[20:], np.full(10, (together / whole[20:]).mean()), rtol=0.06)
+
+
+def test_what_a_reference_cannot_do_is_refused():
+    with pytest.raises(ValueError, match="tmm"):
+        fit_depths(_counts(50), "tmm")
+    _, reference = fit_depths(_counts(50))
+    with pytest.raises(ValueError, match="poscounts"):
+        depth_factors(reference, np.zeros((1, reference.genes.size)))

@@ -132,9 +132,14 @@ def _pilot(moments: np.ndarray, bins: list[np.ndarray]) -> np.ndarray:
     x, d, mean = moments.T
     numerator = np.array([(x[b] / mean[b]).sum() for b in bins])
     denominator = np.array([(d[b] / mean[b]).sum() for b in bins])
-    overall = np.clip(numerator.sum() / max(denominator.sum(), 1e-300), 1e-4, 10.0)
-    ratio = numerator / np.where(denominator > 0, denominator, 1.0)
-    return np.where(denominator > 0, np.clip(ratio, 1e-4, 10.0), overall)
+    overall = _ratio(numerator.sum(keepdims=True), denominator.sum(keepdims=True), np.array([10.0]))
+    return _ratio(numerator, denominator, np.repeat(overall, len(bins)))
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Dispersions between 1e-4 and 10, `otherwise` where the equation has no positive root."""
+    root = np.divide(numerator, denominator, out=otherwise.copy(), where=denominator > 0)
+    return np.clip(root, 1e-4, 10.0)
 
 
 def _excess(by_gene: np.ndarray, lost: float) -> float:

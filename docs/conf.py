@@ -69,6 +69,7 @@ intersphinx_mapping = {
     }.items()
     if online
 }
+katex_options = "" if online else 'output: "mathml"'  # needs no style sheet from the network
 nitpicky = True
 nitpick_ignore_regex = [] if online else [("py:.*", r"(?!nbcompare\b).*")]
 

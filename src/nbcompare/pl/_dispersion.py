@@ -26,9 +26,10 @@ def dispersion(
 
     The dispersion is :math:`\phi` of variance :math:`m + \phi m^2`. The band holds 95 % of the genes' true dispersions
     if their logs are normal around the trend with the scatter that was estimated. Own estimates far below the others,
-    zero above all, are arrowheads at the bottom. Where the replicates of the condition scatter more than the data
-    set's (status `noisy_group`), a dashed line is the trend raised by their ratio. After an unmoderated test there is
-    but one kind of point. The trend of `dispersion="pair"` is stored, and drawn, for the last comparison only.
+    zero above all, are arrowheads at the bottom. The trend is a mean, so most genes lie below it. Where the replicates
+    of the condition scatter more than the data set's (status `noisy_group`), a dashed line is the trend raised by
+    their ratio. After an unmoderated test there is but one kind of point. The trend of `dispersion="pair"` is stored,
+    and drawn, for the last comparison only.
 
     Parameters
     ----------

@@ -44,10 +44,11 @@ RULES = {  # beside the part itself
     "_counts": Rule(ARRAYS | {"fast_array_utils"}, {"dask"}),
     "_anndata": Rule(
         {"anndata", "fast_array_utils", "pandas", "scipy"}
-        | {"nbcompare._counts", "nbcompare._nb.data", "nbcompare._nb.status"}
+        | {"nbcompare._counts", "nbcompare._nb.data", "nbcompare._nb.status"},
+        {"h5py", "numcodecs", "zarr"},
     ),
     "_optional": Rule(set()),
-    "tl": Rule(EDGE),
+    "tl": Rule(EDGE, {"numba", "tqdm"}),
     "pp": Rule(EDGE),
     "get": Rule({"fast_array_utils", "nbcompare._anndata", "nbcompare._nb.status", "pandas"}, {"anndata"}),
     "pl": Rule({"nbcompare.get", "pandas", "scipy"}, {"adjustText", "anndata", "matplotlib"}),

@@ -1,19 +1,32 @@
-"""The only reader and writer of AnnData: obs columns, samples, counts."""
+"""The only reader and writer of AnnData: obs columns, samples, counts, results, and the store of a screen."""
 
 from __future__ import annotations
 
 from .counts import read_matrix, sum_counts, sum_gene_counts
-from .obs import choices, column_names, in_memory, read_obs
+from .fingerprint import differences, fingerprint
+from .obs import as_text, choices, column_names, in_memory, read_obs
+from .opening import opened
 from .results import Results, check_key, write_results
 from .samples import SampleTable, read_samples, sum_samples
+from .screen_layers import OVER_ALL, MemoryScreen, ScreenResult, bytes_a_test
+from .screen_store import ScreenStore
 
 __all__ = [
+    "OVER_ALL",
+    "MemoryScreen",
     "Results",
     "SampleTable",
+    "ScreenResult",
+    "ScreenStore",
+    "as_text",
+    "bytes_a_test",
     "check_key",
     "choices",
     "column_names",
+    "differences",
+    "fingerprint",
     "in_memory",
+    "opened",
     "read_matrix",
     "read_obs",
     "read_samples",

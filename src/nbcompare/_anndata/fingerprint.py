@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -37,7 +37,7 @@ def fingerprint(
     }
 
 
-def differences(stored: Mapping[str, Any], given: Mapping[str, Any], only: tuple[str, ...] | None = None) -> list[str]:
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any], only: Sequence[str] | None = None) -> list[str]:
     """What differs, in words; of the entries and parameters in `only` if that is given."""
     old, new = ({**entry, **entry["params"]} for entry in (stored, given))
     names = [name for name in new if name != "params" and (only is None or name in only)]

@@ -1,9 +1,10 @@
-"""The layers of a screen's result, written by blocks of perturbations: in memory, the same as on disk."""
+"""The result of a screen, filled block by block of perturbations: in memory here, on disk in `screen_store`."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,27 +21,100 @@ def layer_types(dtype: str) -> dict[str, np.dtype]:
     return {name: np.dtype(value) for name, value in types.items()}
 
 
-class ScreenLayers(Protocol):
-    """Where the blocks of a screen go."""
+def bytes_a_test(dtype: str) -> int:
+    """What one perturbation and gene take up in all layers."""
+    return sum(kind.itemsize for kind in layer_types(dtype).values())
 
+
+class ScreenResult(ABC):
+    """Layers of perturbations by genes, filled by one or more runs, each of which adds rows."""
+
+    runs: list[dict[str, Any]]  # start, stop, finished, block_rows, fingerprint
     layers: Mapping[str, Any]  # name -> (n_perturbations, n_genes), read and written by slices of rows
 
+    @property
+    def n_rows(self) -> int:
+        """Number of perturbations, those of an unfinished run included."""
+        return self.runs[-1]["stop"] if self.runs else 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no run is under way."""
+        return not self.runs or self.runs[-1]["finished"]
+
+    @property
+    def block_rows(self) -> int:
+        """Perturbations of a block."""
+        return self.runs[0]["block_rows"]
+
+    def begin(self, n_new: int, fingerprint: Mapping[str, Any], block_rows: int) -> None:
+        """Note a run that adds this many rows."""
+        run = {"start": self.n_rows, "stop": self.n_rows + n_new, "finished": False, "block_rows": block_rows}
+        self.runs.append(run | {"fingerprint": dict(fingerprint)})
+        self._note_runs()
+
+    def blocks(self) -> list[slice]:
+        """Rows of the last run's blocks that are still to be computed."""
+        run = self.runs[-1]
+        return [rows for rows in self._blocks(run["start"], run["stop"]) if not self._is_done(rows)]
+
+    def all_blocks(self) -> list[slice]:
+        """Rows of all runs, in blocks."""
+        return self._blocks(0, self.n_rows)
+
+    @abstractmethod
+    def open_layers(self, n_genes: int, dtype: str) -> None:
+        """Make the layers as large as the last run makes them."""
+
+    @abstractmethod
     def write_block(self, rows: slice, layers: Mapping[str, np.ndarray], summary: Mapping[str, np.ndarray]) -> None:
         """Keep the layers of these rows, then their summary, which says that the block is done."""
 
+    @abstractmethod
     def summaries(self) -> list[dict[str, np.ndarray]]:
         """Those of all blocks, in the order of their rows."""
 
+    @abstractmethod
+    def keep(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep arrays beside the results."""
+
+    @abstractmethod
+    def kept(self, name: str) -> dict[str, np.ndarray] | None:
+        """What was kept under this name."""
+
+    @abstractmethod
     def finish(self, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]) -> AnnData:
-        """The result."""
+        """The result with its tables."""
+
+    @abstractmethod
+    def read(self) -> AnnData:
+        """The result once it is finished."""
+
+    @abstractmethod
+    def _note_runs(self) -> None: ...
+
+    @abstractmethod
+    def _is_done(self, rows: slice) -> bool: ...
+
+    def _blocks(self, first: int, last: int) -> list[slice]:
+        """Between the edges of chunks: no two blocks share one."""
+        size = self.block_rows
+        edges = [first, *range((first // size + 1) * size, last, size), last]
+        return [slice(*pair) for pair in zip(edges[:-1], edges[1:], strict=True)]
 
 
-class MemoryScreen:
+class MemoryScreen(ScreenResult):
     """A result in numpy arrays."""
 
-    def __init__(self, n_rows: int, n_genes: int, dtype: str) -> None:
-        self.layers = {name: np.empty((n_rows, n_genes), kind) for name, kind in layer_types(dtype).items()}
+    def __init__(self) -> None:
+        self.runs = []
+        self.layers: dict[str, np.ndarray] = {}
         self.of_block: dict[int, dict[str, np.ndarray]] = {}
+        self.beside: dict[str, dict[str, np.ndarray]] = {}
+
+    def open_layers(self, n_genes: int, dtype: str) -> None:
+        """New arrays."""
+        self.layers = {name: np.empty((self.n_rows, n_genes), kind) for name, kind in layer_types(dtype).items()}
 
     def write_block(self, rows: slice, layers: Mapping[str, np.ndarray], summary: Mapping[str, np.ndarray]) -> None:
         """Copy the block to its rows."""
@@ -52,6 +126,25 @@ class MemoryScreen:
         """Those of all blocks, in the order of their rows."""
         return [self.of_block[start] for start in sorted(self.of_block)]
 
+    def keep(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep arrays beside the results."""
+        self.beside[name] = dict(arrays)
+
+    def kept(self, name: str) -> dict[str, np.ndarray] | None:
+        """What was kept under this name."""
+        return self.beside.get(name)
+
     def finish(self, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]) -> AnnData:
         """An AnnData around the arrays."""
-        return AnnData(obs=obs, var=var, uns=dict(uns), layers=self.layers)
+        self.result = AnnData(obs=obs, var=var, uns=dict(uns), layers=self.layers)
+        return self.result
+
+    def read(self) -> AnnData:
+        """The AnnData that `finish` made."""
+        return self.result
+
+    def _note_runs(self) -> None:
+        """Nothing outlives the process."""
+
+    def _is_done(self, rows: slice) -> bool:
+        return rows.start in self.of_block

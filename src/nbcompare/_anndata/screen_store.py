@@ -21,21 +21,21 @@ from anndata import AnnData, settings
 from anndata.experimental import read_lazy
 from anndata.io import write_elem
 
-from .screen_layers import layer_types
+from .screen_layers import ScreenResult, layer_types
 
 VALUES_A_CHUNK = 2**20
 BOOKS = ".nb_screen"
 
 
-class ScreenStore:
+class ScreenStore(ScreenResult):
     """The store at a path; nothing is created before `begin`."""
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self.books = self.path / BOOKS
         file = self.books / "runs.json"
-        self.runs: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
-        self.layers: dict[str, Any] = {}
+        self.runs = json.loads(file.read_text()) if file.is_file() else []
+        self.layers = {}
 
     @property
     def taken(self) -> bool:
@@ -44,23 +44,14 @@ class ScreenStore:
             self.path.is_file() or (self.path.is_dir() and set(os.listdir(self.path)) - {BOOKS} != set())
         )
 
-    @property
-    def n_rows(self) -> int:
-        """Number of perturbations, those of an unfinished run included."""
-        return self.runs[-1]["stop"] if self.runs else 0
+    def keep(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep arrays beside the results."""
+        _save(self.books / f"{name}.npz", arrays)
 
-    @property
-    def block_rows(self) -> int:
-        """Perturbations in a chunk of the arrays, and so in a block."""
-        return self.runs[0]["block_rows"]
-
-    def begin(self, n_new: int, fingerprint: Mapping[str, Any], block_rows: int) -> None:
-        """Note a run that adds this many rows."""
-        start = self.n_rows
-        run = {"start": start, "stop": start + n_new, "finished": False, "block_rows": block_rows}
-        self.runs.append(run | {"fingerprint": dict(fingerprint)})
-        (self.books / "blocks").mkdir(parents=True, exist_ok=True)
-        self._note_runs()
+    def kept(self, name: str) -> dict[str, np.ndarray] | None:
+        """What was kept under this name."""
+        file = self.books / f"{name}.npz"
+        return _load(file) if file.is_file() else None
 
     def open_layers(self, n_genes: int, dtype: str) -> None:
         """Open the arrays for writing, as large as the last run makes them; what a killed process left half done goes."""
@@ -89,22 +80,15 @@ class ScreenStore:
                 group[name].resize((self.n_rows, n_genes))
         self.layers = {name: group[name] for name in layer_types(dtype)}
 
-    def blocks(self) -> list[slice]:
-        """Rows of the last run's blocks that are still to be computed."""
-        first, last, size = self.runs[-1]["start"], self.runs[-1]["stop"], self.block_rows
-        edges = [first, *range((first // size + 1) * size, last, size), last]
-        blocks = [slice(*pair) for pair in zip(edges[:-1], edges[1:], strict=True)]
-        return [rows for rows in blocks if not self._block_file(rows).is_file()]
-
     def write_block(self, rows: slice, layers: Mapping[str, np.ndarray], summary: Mapping[str, np.ndarray]) -> None:
         """Write the layers of these rows, then their summary, which says that the block is done."""
         for name, values in layers.items():
             self.layers[name][rows] = values
-        save_arrays(self._block_file(rows), summary)
+        _save(self._block_file(rows), summary)
 
     def summaries(self) -> list[dict[str, np.ndarray]]:
         """Those of all blocks, in the order of their rows."""
-        return [load_arrays(file) for file in sorted((self.books / "blocks").glob("*.npz"))]
+        return [_load(file) for file in sorted((self.books / "blocks").glob("*.npz"))]
 
     def finish(self, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]) -> AnnData:
         """Write what makes the store an AnnData, note that the run is finished, and open the result lazily."""
@@ -131,11 +115,15 @@ class ScreenStore:
     def _block_file(self, rows: slice) -> Path:
         return self.books / "blocks" / f"{rows.start:09d}.npz"
 
+    def _is_done(self, rows: slice) -> bool:
+        return self._block_file(rows).is_file()
+
     def _note_runs(self) -> None:
+        (self.books / "blocks").mkdir(parents=True, exist_ok=True)
         _at_once(self.books / "runs.json", lambda file: file.write_text(json.dumps(self.runs, indent=1)))
 
 
-def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays, numbers or text, to an npz file."""
     plain: dict[str, Any] = {
         name: values.astype(str) if values.dtype == object else values for name, values in arrays.items()
@@ -148,7 +136,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     _at_once(path, write)
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
+def _load(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file, text as objects, as anndata writes it."""
     with np.load(path) as arrays:
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from nbcompare._anndata import SampleTable, choices, column_names, read_obs, read_samples, sum_samples
+from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._counts.exposure import Method, given_factors, size_factors, unstable_samples
 from nbcompare._nb.blocks import connected_parts, residual_degrees
 from nbcompare._nb.data import Pseudobulk
@@ -42,18 +43,33 @@ def read_sample_counts(
     layer: str | None,
     min_cells: int,
     min_counts: float,
-    cells_as_replicates: bool,
+    cells_as_replicates: bool | None,
+    block_size: int = BLOCK_SIZE,
+    may_share: bool = False,
+    progress: Callable[[float], object] | None = None,
 ) -> tuple[SampleTable, np.ndarray]:
-    """The samples that are large enough, and their counts (n_samples, n_genes)."""
+    """The samples that are large enough, and their counts (n_samples, n_genes); with `may_share` perhaps those of `adata`.
+
+    `cells_as_replicates` is None where the caller has no such argument.
+    """
     samples = read_samples(adata, groupby, replicate_key=replicate_key, block_key=block_key)
     summed = "psbulk_cells" in adata.obs.columns
     if replicate_key is None or summed:
         min_cells, n_cells = (min_cells if summed else 1), _cells_in_rows(adata, summed)
         used = samples.codes >= 0
         samples.table["n_cells"] = np.bincount(samples.codes[used], n_cells[used], len(samples.table)).astype(int)
-    samples, counts = sum_samples(adata, samples, layer=layer, min_cells=min_cells, min_counts=min_counts)
+    samples, counts = sum_samples(
+        adata,
+        samples,
+        layer=layer,
+        min_cells=min_cells,
+        min_counts=min_counts,
+        block_size=block_size,
+        may_share=may_share,
+        progress=progress,
+    )
     if replicate_key is None and not (summed or cells_as_replicates):
-        _refuse_cells(samples, groupby)
+        _refuse_cells(samples, groupby, can_insist=cells_as_replicates is not None)
     return samples, counts
 
 
@@ -69,7 +85,7 @@ def make_design(
 ) -> Design:
     """Groups, blocks, depths and pairs; refuses a design that cannot answer anything, and says how."""
     levels = list(dict.fromkeys(samples.table["condition"]))
-    comparisons = _comparisons(samples, levels, str(reference), groups)
+    comparisons = comparisons_with(samples, levels, str(reference), groups)
     code = {level: k for k, level in enumerate(levels)}
     group = samples.table["condition"].map(code).to_numpy(np.intp)
     blocked = "block" in samples.table
@@ -80,9 +96,9 @@ def make_design(
         unstable_samples(counts) if isinstance(factors, str) and factors == "auto" else np.zeros(len(counts), bool)
     )
     pseudobulk = Pseudobulk(np.ascontiguousarray(counts.T), exposure, group, block)
-    _check_replicates(samples, pseudobulk, pairs)
+    check_replicates(samples, pseudobulk, pairs)
     if not blocked:
-        _offer_blocks(samples, replicate_key)
+        offer_blocks(samples, replicate_key)
     return Design(samples, pseudobulk, comparisons, pairs.astype(np.int64), unstable, used)
 
 
@@ -90,7 +106,7 @@ def _cells_in_rows(adata: AnnData, summed: bool) -> np.ndarray:
     return read_obs(adata, ["psbulk_cells"])["psbulk_cells"].to_numpy(float) if summed else np.ones(adata.n_obs)
 
 
-def _refuse_cells(samples: SampleTable, groupby: str | Sequence[str]) -> None:
+def _refuse_cells(samples: SampleTable, groupby: str | Sequence[str], *, can_insist: bool) -> None:
     a_group = samples.table["condition"].value_counts().median()
     counts = samples.table["counts"].median()
     if a_group > CELLS_A_GROUP and counts < COUNTS_OF_A_SAMPLE:
@@ -98,12 +114,13 @@ def _refuse_cells(samples: SampleTable, groupby: str | Sequence[str]) -> None:
             f"replicate_key is None, so each of the {len(samples.table)} rows is a replicate, but they look like cells: "
             f"{a_group:.0f} a group of {groupby!r}, with {counts:.0f} counts each. Cells of one donor or culture are not "
             "replicates, and taking them for such gives p-values that are far too small. Pass replicate_key, the column of "
-            ".obs with donor, animal, well or batch; or, if each row is an independent sample, cells_as_replicates=True."
+            ".obs with donor, animal, well or batch"
         )
+        msg += "; or, if each row is an independent sample, cells_as_replicates=True." if can_insist else "."
         raise ValueError(msg)
 
 
-def _comparisons(samples: SampleTable, levels: list[str], reference: str, groups: str | Sequence[str]) -> list[str]:
+def comparisons_with(samples: SampleTable, levels: list[str], reference: str, groups: str | Sequence[str]) -> list[str]:
     lost = [level for level in dict.fromkeys(samples.dropped["condition"]) if level not in levels]
     known = levels + lost
     if reference == "rest" and "rest" in known:
@@ -138,9 +155,20 @@ def _reasons(samples: SampleTable, condition: str) -> str:
 
 
 def _depths(adata, samples, counts, factors, replicate_key) -> tuple[np.ndarray, str]:
-    """Size factors by a method, from a column of obs, or as given for each row."""
+    """Size factors by a method, or as given."""
     if isinstance(factors, str) and factors in METHODS:
         return size_factors(counts, factors)
+    of_sample = factors_of_samples(adata, samples, factors, replicate_key)
+    return given_factors(of_sample, len(of_sample)), "given"
+
+
+def factors_of_samples(
+    adata: AnnData,
+    samples: SampleTable,
+    factors: str | Sequence[float],
+    replicate_key: str | Sequence[str] | None,
+) -> np.ndarray:
+    """Numbers of the samples, (n_samples,), from a column of obs or one for each row."""
     used = samples.codes >= 0
     if isinstance(factors, str):
         if factors not in adata.obs.columns:
@@ -156,7 +184,7 @@ def _depths(adata, samples, counts, factors, replicate_key) -> tuple[np.ndarray,
         if not np.array_equal(of_row[used], of_sample[samples.codes[used]], equal_nan=True):
             msg = f"adata.obs[{factors!r}] is not one number within each sample. Size factors belong to samples, not to cells."
             raise ValueError(msg)
-        return given_factors(of_sample, len(of_sample)), "given"
+        return of_sample
     values = np.asarray(factors, dtype=np.float64)
     if replicate_key is not None or values.shape != (adata.n_obs,):
         msg = (
@@ -167,10 +195,10 @@ def _depths(adata, samples, counts, factors, replicate_key) -> tuple[np.ndarray,
         raise ValueError(msg)
     of_sample = np.empty(len(samples.table))
     of_sample[samples.codes[used]] = values[used]
-    return given_factors(of_sample, len(of_sample)), "given"
+    return of_sample
 
 
-def _check_replicates(samples: SampleTable, pseudobulk: Pseudobulk, pairs: np.ndarray) -> None:
+def check_replicates(samples: SampleTable, pseudobulk: Pseudobulk, pairs: np.ndarray) -> None:
     sizes = np.bincount(pseudobulk.group)
     if sizes.max() == 1:
         msg = (
@@ -196,7 +224,7 @@ def _check_replicates(samples: SampleTable, pseudobulk: Pseudobulk, pairs: np.nd
         raise ValueError(msg)
 
 
-def _offer_blocks(samples: SampleTable, replicate_key: str | Sequence[str] | None) -> None:
+def offer_blocks(samples: SampleTable, replicate_key: str | Sequence[str] | None) -> None:
     shared = samples.table.groupby("replicate")["condition"].nunique()
     if replicate_key is not None and len(shared) > 1 and (shared > 1).all():
         msg = (

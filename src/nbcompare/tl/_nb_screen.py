@@ -1,0 +1,196 @@
+"""A whole screen: every perturbation against the control, gene by gene."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from os import PathLike
+from typing import Literal
+
+from anndata import AnnData
+
+from nbcompare._anndata import MemoryScreen, ScreenResult, ScreenStore, bytes_a_test, fingerprint
+from nbcompare._counts.blocks import BLOCK_SIZE
+
+from ._progress import bar
+from ._screen_blocks import adjust_over_all, prepare, run_blocks
+from ._screen_data import read_screen, replicates
+from ._screen_design import added_targets, perturbations, rows_of_a_block
+from ._screen_fit import ScreenFit, fit_model
+from ._screen_options import check_options, check_run, check_store, recorded, threads_of
+from ._screen_table import sample_tables, tables
+
+
+def nb_screen(
+    adata: AnnData | str | PathLike,
+    groupby: str | Sequence[str],
+    *,
+    reference: str,
+    replicate_key: str | Sequence[str] | None = None,
+    block_key: str | Sequence[str] | None = None,
+    guide_key: str | Sequence[str] | None = None,
+    layer: str | None = None,
+    path: str | PathLike | None = None,
+    append: bool = False,
+    size_factors: str | Sequence[float] = "auto",
+    min_cells: int = 10,
+    min_counts: float = 0,
+    min_total: float = 10,
+    n_lenders: int = 1000,
+    fdr: float = 0.05,
+    dtype: Literal["float32", "float64"] = "float32",
+    block_size: int = BLOCK_SIZE,
+    targets_a_block: int | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> AnnData:
+    r"""Compare every perturbation of a screen with the control, from cells that may not fit in memory to a result that may not.
+
+    The statistics are those of :func:`~nbcompare.tl.nb_compare`, the moderated :math:`r^*` on cells summed into replicates.
+    What tests share, the trend, the dispersions, the effects of blocks and everything of the control, is fitted once, on the
+    control and up to `n_lenders` perturbations. With that given, each perturbation is tested on its own: in blocks, in
+    threads, on disk, again after an interruption, or later. False discoveries are controlled within each perturbation, over
+    the whole screen, and first over perturbations and then within them, by Simes' test of "this perturbation does nothing"
+    :cite:p:`simes1986,benjamini1995,benjamini2014`.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with raw counts: in memory, backed, dask, lazily read, or the path of an h5ad file or zarr store, which is
+        read in pieces. Or samples x genes, as :func:`~nbcompare.pp.pseudobulk` gives them. Not changed.
+    groupby
+        Column of `.obs` with the perturbations; several columns give a perturbation for each combination that occurs.
+    reference
+        The control's name.
+    replicate_key
+        Column of `.obs` with the independent unit: batch, well, guide; several columns give a replicate for each
+        combination that occurs. None where each row is a sample.
+    block_key
+        Column of `.obs` with what perturbations and control share, such as the batch. Additive differences between blocks
+        are taken out.
+    guide_key
+        Column of `.obs` with the guide, if guides are replicates: the same as one more column in `replicate_key`.
+    layer
+        Layer with the raw counts, `.X` if None. `.raw` is never used.
+    path
+        Where to write the result, a zarr store, block by block. A call that is killed, at any moment, goes on where it was
+        when it is repeated, and ends with the same bytes; other input is refused. Without a path the result is in memory.
+    append
+        Add the perturbations that the finished screen at `path` does not have yet. They are tested with the screen's
+        dispersions and control as they were; nothing of the others is computed again but `pvals_adj_global`, `pval_adj`
+        and `selected`, which depend on all. `adata` needs no control cells.
+    size_factors
+        How deep each sample is: `"auto"`, the median of ratios to the samples of the fit over genes positive in all of
+        these, and `poscounts` where fewer than ten are; `"median_of_ratios"`, `"poscounts"`, `"total"`; a column of
+        `.obs`; or, where each row is a sample, an array (n_obs,).
+    min_cells
+        Samples of fewer cells are dropped, and listed with the reason.
+    min_counts
+        Samples of fewer counts are dropped.
+    min_total
+        Genes with fewer counts in the perturbation and the control together are not tested.
+    n_lenders
+        Perturbations, evenly spaced in their order, that trend and dispersions are estimated from; all if there are fewer.
+    fdr
+        False discovery rate at which hits are counted and perturbations selected.
+    dtype
+        Of effects, standard errors, scores and dispersions. P-values are float64, down to 1e-300.
+    block_size
+        Cells read at once from disk or dask.
+    targets_a_block
+        Perturbations tested at once, and rows of a chunk on disk; by default as many as make about 128 MB.
+    n_jobs
+        Threads, all cores if None. The result does not depend on it.
+    progress
+        Show how many cells have been read, then how many perturbations compared.
+
+    Returns
+    -------
+    Perturbations x genes; with `path` opened lazily, so that its layers are dask arrays.
+
+    `.layers["logfoldchanges"]`, `.layers["lfc_se"]`
+        Log2 fold change over the control and its standard error.
+    `.layers["scores"]`, `.layers["pvals"]`
+        Signed statistic, standard normal where nothing changes; two-sided p-value, NaN where not tested.
+    `.layers["pvals_adj"]`
+        Benjamini-Hochberg within the perturbation.
+    `.layers["pvals_adj_global"]`
+        Benjamini-Hochberg over the whole screen; exact for p-values below 0.001, else by up to 1.5e-5 of it too large.
+    `.layers["dispersions"]`, `.layers["status"]`
+        The dispersion that the test used; why there is no p-value, or what to know beside it.
+    `.obs`
+        `n_cells`, `n_replicates`, `n_tested`; `n_hits`, genes with `pvals_adj` up to `fdr`; `dispersion_ratio`, how much
+        more its replicates scatter than the screen's; `on_target_logfoldchange`, `on_target_lfc_se`, `on_target_pval`
+        of the gene that the perturbation is named after, if there is one; `pval`, that it does nothing (Simes over its
+        genes); `pval_adj`, over perturbations; `selected`, that `pval_adj` is up to `fdr`.
+    `.var`
+        That of `adata`, and `base_mean`, mean of counts over size factors in the samples of the fit; `dispersion_trend`;
+        `dispersion`, the control's; `n_perturbations` with `pvals_adj` up to `fdr`.
+    `.uns["nb_screen"]`
+        `params`, `reference`, `samples` with size factors, `dropped_samples`, `n_cells_left_out`, `trend`, `fdr`,
+        `status_codes`, `status_meaning`, `log_base`, `version`, `fingerprint`. Within selected perturbations, genes with
+        `pvals_adj` up to `fdr["level_within_selected"]` have a false discovery rate of `fdr` on average.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column or layer.
+    ValueError
+        If the matrix does not hold counts; if there is no such reference; if rows that look like cells are taken for
+        replicates; if no perturbation has two replicates; if blocks and perturbations are confounded; if `path` holds
+        the screen of another call, naming what differs. Nothing is written then.
+    FileExistsError
+        If something else is at `path`.
+    FileNotFoundError
+        If there is nothing at a path to read, or no screen to add to.
+    ImportError
+        If `path` is given and dask or xarray are not installed.
+
+    See Also
+    --------
+    nbcompare.get.nb_screen_df : Hits of a perturbation, movers of a gene, the top of the screen.
+
+    Examples
+    --------
+    >>> import nbcompare as nb
+    >>> adata = nb.datasets.simulate(n_conditions=5, n_genes=100, n_cells=40, rng=0)
+    >>> screen = nb.tl.nb_screen(adata, "condition", reference="ctrl", replicate_key="replicate", progress=False)
+    >>> screen.shape
+    (4, 100)
+    """
+    params = {name: value for name, value in locals().items() if name != "adata"}
+    check_options(params)
+    result: ScreenResult = MemoryScreen() if path is None else ScreenStore(path)
+    if isinstance(result, ScreenStore):
+        check_store(result, params)
+    data = read_screen(adata, params)
+    asked = fingerprint(data.described, data.counts, data.var.index, recorded(params))
+    if isinstance(result, ScreenStore):
+        check_run(result, asked, append=append)
+    if append:
+        targets = added_targets(data.samples, reference, result)
+        if not len(targets):
+            msg = f"Nothing is added: every perturbation with samples is in the screen at {str(path)!r} already."
+            warnings.warn(msg, UserWarning, stacklevel=2)
+            return result.read()
+    else:
+        targets = perturbations(data.samples, reference, replicates(params))
+        if result.runs and result.runs[0]["finished"]:
+            return result.read()
+
+    stored = result.kept("model")
+    fit = ScreenFit.from_arrays(stored) if stored else fit_model(data, targets, params)
+    screen = prepare(data, fit, targets, params)
+    if result.idle:
+        n_rows = rows_of_a_block(targets_a_block, len(targets), len(data.var), bytes_a_test(dtype))
+        result.begin(len(targets), asked, n_rows)
+    if not stored:
+        result.keep("model", fit.to_arrays())
+    result.keep(f"samples_{result.runs[-1]['start']:09d}", sample_tables(data, screen, None if append else reference))
+    result.open_layers(len(data.var), dtype)
+    blocks, n_threads = result.blocks(), threads_of(n_jobs)
+    n_done = len(targets) - sum(rows.stop - rows.start for rows in blocks)
+    with bar("comparisons", "perturbations", len(targets), done=n_done, shown=progress) as shown:
+        run_blocks(screen, blocks, result, n_threads=n_threads, progress=shown.update)
+    adjust_over_all(result, n_threads=n_threads)
+    return result.finish(*tables(result, fit, data.var))

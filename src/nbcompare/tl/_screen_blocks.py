@@ -1,0 +1,156 @@
+"""The tests of a screen, block by block of perturbations, in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbcompare._anndata import OVER_ALL, ScreenResult
+from nbcompare._nb.screen import ScreenBlock, compare_targets
+from nbcompare._nb.screen_adjust import PooledPValues, adjust_rows, simes_rows
+from nbcompare._nb.status import NOT_TESTED
+
+from ._screen_data import ScreenData
+from ._screen_design import Targets, block_codes
+from ._screen_fit import ScreenFit, sample_flags
+
+
+@dataclass(frozen=True)
+class Screen:
+    """The perturbations of a run and all that their tests need."""
+
+    fit: ScreenFit
+    targets: Targets
+    counts: np.ndarray  # (n_samples, n_genes) of all samples, used or not
+    exposure: np.ndarray  # (n_rows,) size factors of the targets' samples, one target after the other
+    flags: np.ndarray  # (n_rows,) uint16, status bits that a sample lends to its tests
+    block: np.ndarray | None  # (n_rows,) int64
+    genes: np.ndarray  # (n_genes,) object array of str
+    fdr: float  # false discovery rate at which hits are counted
+    dtype: str
+
+
+def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[str, Any]) -> Screen:
+    """Depths, flags and blocks of the samples of these perturbations."""
+    rows = targets.samples
+    exposure, unstable = fit.depths.at(data.counts, data.depths, rows)
+    flags = sample_flags(data.samples, rows, unstable)
+    block = block_codes(data.samples, fit.blocks, rows)
+    names = data.var.index.astype(str).to_numpy(object)
+    return Screen(fit, targets, data.counts, exposure, flags, block, names, params["fdr"], params["dtype"])
+
+
+def run_blocks(
+    screen: Screen,
+    blocks: Sequence[slice],
+    store: ScreenResult,
+    *,
+    n_threads: int,
+    progress: Callable[[int], object],
+) -> None:
+    """Test the perturbations of these rows of the result, and keep each block as it is done."""
+    first_row = store.runs[-1]["start"]
+
+    def run(rows: slice) -> int:
+        layers, summary = compare_block(screen, slice(rows.start - first_row, rows.stop - first_row))
+        store.write_block(rows, layers, summary)
+        return rows.stop - rows.start
+
+    in_threads(run, blocks, n_threads, progress)
+
+
+def compare_block(screen: Screen, run: slice) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Layers (n_targets, n_genes) and summary of a run of the perturbations."""
+    targets = screen.targets[run]
+    bounds = screen.targets.bounds
+    rows = slice(bounds[run.start], bounds[run.stop])
+    result = compare_targets(
+        screen.fit.model,
+        targets.of(screen.counts),
+        screen.exposure[rows],
+        None if screen.block is None else screen.block[rows],
+        targets.bounds,
+        screen.fit.places_of(targets.names),
+        dtype=np.dtype(screen.dtype).type,
+    )
+    flags = np.bitwise_or.reduceat(screen.flags[rows], targets.bounds[:-1]) | screen.fit.reference_flags
+    _flag(result, flags)
+    layers = {
+        "logfoldchanges": _log2(result.log_fc),
+        "lfc_se": _log2(result.se),
+        "scores": result.statistic,
+        "pvals": result.p_value,
+        "pvals_adj": adjust_rows(result.p_value),
+        "dispersions": result.dispersion,
+        "status": result.status,
+    }
+    return layers, _summary(screen, targets, layers, result.noise)
+
+
+def adjust_over_all(store: ScreenResult, *, n_threads: int) -> None:
+    """Write the layer of p-values adjusted over the whole screen, in two passes over the p-values."""
+    blocks = store.all_blocks()
+    pool = PooledPValues()
+    for rows in blocks:
+        pool.add(store.layers["pvals"][rows])
+    adjustment = pool.adjustment()
+
+    def write(rows: slice) -> int:
+        store.layers[OVER_ALL][rows] = adjustment.adjust(store.layers["pvals"][rows])
+        return 0
+
+    in_threads(write, blocks, n_threads, lambda _: None)
+
+
+def in_threads(
+    work: Callable[[slice], int], blocks: Sequence[slice], n_threads: int, progress: Callable[[int], object]
+) -> None:
+    """Do the work of every block; after an error, or an interrupt, those not begun are left."""
+    with ThreadPoolExecutor(n_threads) as pool:
+        running = [pool.submit(work, rows) for rows in blocks]
+        try:
+            for done in as_completed(running):
+                progress(done.result())
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _flag(result: ScreenBlock, flags: np.ndarray) -> None:
+    """Set status bits of targets (n_targets,) in all their tests; where these are not tested for them, they become NaN."""
+    untested = (result.status & NOT_TESTED) > 0
+    result.status[...] |= np.where(untested, flags[:, None] & NOT_TESTED, flags[:, None]).astype(np.uint16)
+    for k in np.flatnonzero(flags & NOT_TESTED):
+        result.status[k] &= NOT_TESTED
+        for values in (result.statistic, result.p_value, result.dispersion):
+            values[k] = np.nan
+
+
+def _log2(values: np.ndarray) -> np.ndarray:
+    values /= values.dtype.type(np.log(2))
+    return values
+
+
+def _summary(screen: Screen, targets: Targets, layers: dict[str, np.ndarray], noise: np.ndarray) -> dict[str, Any]:
+    """What is told of each perturbation, (n_targets,), and how many of them move each gene."""
+    hits = layers["pvals_adj"] <= screen.fdr
+    place = {name: j for j, name in reversed(list(enumerate(screen.genes)))}
+    own = np.array([place.get(name, -1) for name in targets.names])
+    own_of = (np.arange(len(targets)), own)
+    return {
+        "names": targets.names,
+        "n_cells": targets.n_cells,
+        "n_replicates": targets.stops - targets.starts,
+        "n_tested": (~np.isnan(layers["pvals"])).sum(axis=1),
+        "n_hits": hits.sum(axis=1),
+        "dispersion_ratio": noise,
+        "on_target_logfoldchange": np.where(own < 0, np.nan, layers["logfoldchanges"][own_of].astype(np.float64)),
+        "on_target_lfc_se": np.where(own < 0, np.nan, layers["lfc_se"][own_of].astype(np.float64)),
+        "on_target_pval": np.where(own < 0, np.nan, layers["pvals"][own_of]),
+        "pval": simes_rows(layers["pvals_adj"]),
+        "n_perturbations": hits.sum(axis=0),
+    }

@@ -1,0 +1,58 @@
+"""The cells of a screen, summed into samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from nbcompare._anndata import SampleTable, column_names, in_memory, opened
+
+from ._design import factors_of_samples, read_sample_counts
+from ._progress import bar
+from ._screen_options import METHODS
+
+
+@dataclass(frozen=True)
+class ScreenData:
+    """The samples of a call."""
+
+    samples: SampleTable
+    counts: np.ndarray  # (n_samples, n_genes) float64; may be those of the AnnData, so not to be changed
+    var: pd.DataFrame
+    depths: np.ndarray | None  # (n_samples,) size factors where they are given
+
+    @property
+    def described(self) -> pd.DataFrame:
+        """The table of samples with the given size factors."""
+        return self.samples.table if self.depths is None else self.samples.table.assign(given=self.depths)
+
+
+def read_screen(adata: AnnData | str | PathLike, params: Mapping[str, Any]) -> ScreenData:
+    """Sum the cells, in one pass, by condition and replicate; a guide is a replicate of its perturbation, too."""
+    replicate_key = replicates(params)
+    factors = params["size_factors"]
+    with opened(adata) as cells:
+        with bar("cells", "cells", cells.n_obs, shown=params["progress"]) as shown:
+            samples, counts = read_sample_counts(
+                cells,
+                params["groupby"],
+                replicate_key=replicate_key,
+                **{name: params[name] for name in ("block_key", "layer", "min_cells", "min_counts", "block_size")},
+                cells_as_replicates=None,
+                may_share=True,
+                progress=shown.update,
+            )
+        given = not (isinstance(factors, str) and factors in METHODS)
+        depths = factors_of_samples(cells, samples, factors, replicate_key) if given else None
+        return ScreenData(samples, counts, in_memory(cells.var), depths)
+
+
+def replicates(params: Mapping[str, Any]) -> list[str] | None:
+    """Columns whose combinations are the replicates."""
+    return [*column_names(params["replicate_key"]), *column_names(params["guide_key"])] or None

@@ -1,0 +1,134 @@
+"""What all tests of a screen share: fitted once, kept beside the results, and taken up again for new perturbations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbcompare._anndata import SampleTable, as_text
+from nbcompare._counts.depth import DepthReference, depth_factors, fit_depths
+from nbcompare._counts.exposure import APART
+from nbcompare._nb.data import Pseudobulk
+from nbcompare._nb.screen import ScreenModel, fit_screen
+from nbcompare._nb.status import Status
+
+from ._screen_data import ScreenData
+from ._screen_design import Targets, block_codes, check_fit, lending, samples_of_fit
+
+SAMPLES_AT_ONCE = 1024
+TINY = 10  # cells
+
+
+@dataclass(frozen=True)
+class Depths:
+    """How deep samples are, on the scale of those of the fit."""
+
+    reference: DepthReference | None  # None where depths are given
+    log_unit: float  # of given depths: mean log over the samples of the fit
+    log_total: float  # mean log total of these, NaN where the totals need not be asked
+
+    def at(self, counts: np.ndarray, given: np.ndarray | None, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Size factors of these rows of (n_samples, n_genes), and whether the counts do not tell them."""
+        if self.reference is None:
+            assert given is not None
+            return np.exp(np.log(given[rows]) - self.log_unit), np.zeros(len(rows), bool)
+        factors, totals = np.empty(len(rows)), np.empty(len(rows))
+        for start in range(0, len(rows), SAMPLES_AT_ONCE):
+            piece = counts[rows[start : start + SAMPLES_AT_ONCE]]
+            factors[start : start + SAMPLES_AT_ONCE] = depth_factors(self.reference, piece)
+            totals[start : start + SAMPLES_AT_ONCE] = piece.sum(axis=1)
+        return factors, np.abs(np.log(factors) - np.log(totals) + self.log_total) > np.log(APART)
+
+
+def depths_by(method: str, counts: np.ndarray) -> Depths:
+    """Size factors by a method, relative to samples (n_samples, n_genes).
+
+    Where `auto` finds few genes in all samples, depths that the totals contradict are not trusted.
+    """
+    reference = fit_depths(counts, method)[1]
+    asked = method == "auto" and reference.method == "poscounts"
+    return Depths(reference, 0.0, float(np.log(counts.sum(axis=1)).mean()) if asked else np.nan)
+
+
+@dataclass(frozen=True)
+class ScreenFit:
+    """The model of a screen, and what turns samples into its units."""
+
+    model: ScreenModel
+    depths: Depths
+    base_mean: np.ndarray  # (n_genes,) mean of counts / size factor over the samples of the fit
+    reference_flags: np.uint16  # status bits that the reference's samples lend to all tests
+    blocks: np.ndarray  # labels of the blocks, empty without
+    lenders: np.ndarray  # names of the perturbations of the fit, whose groups count from 1
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """For a file."""
+        depth = {} if self.depths.reference is None else self.depths.reference.to_arrays()
+        return {
+            **{f"model_{name}": values for name, values in self.model.to_arrays().items()},
+            **{f"depth_{name}": values for name, values in depth.items()},
+            "log_unit_and_total": np.array([self.depths.log_unit, self.depths.log_total]),
+            "base_mean": self.base_mean,
+            "reference_flags": np.array(self.reference_flags),
+            "blocks": self.blocks,
+            "lenders": self.lenders,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> ScreenFit:
+        """From a file."""
+        model, depth = (
+            {name.removeprefix(part): values for name, values in arrays.items() if name.startswith(part)}
+            for part in ("model_", "depth_")
+        )
+        return cls(
+            ScreenModel.from_arrays(model),
+            Depths(DepthReference.from_arrays(depth) if depth else None, *arrays["log_unit_and_total"].tolist()),
+            arrays["base_mean"],
+            np.uint16(arrays["reference_flags"]),
+            arrays["blocks"],
+            arrays["lenders"],
+        )
+
+    def places_of(self, names: np.ndarray) -> np.ndarray:
+        """Groups of perturbations in the fit, -1 for one that was not part of it."""
+        places = {name: place for place, name in enumerate(self.lenders, start=1)}
+        return np.array([places.get(name, -1) for name in names], dtype=np.int64)
+
+
+def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any]) -> ScreenFit:
+    """Fit on the reference and evenly spaced perturbations."""
+    samples = data.samples
+    lenders = targets[lending(targets, params["n_lenders"])]
+    rows, group = samples_of_fit(samples, params["reference"], lenders)
+    chosen = data.counts[rows]
+    if data.depths is None:
+        depths = depths_by(params["size_factors"], chosen)
+    else:
+        depths = Depths(None, float(np.log(data.depths[rows]).mean()), np.nan)
+    exposure, unstable = depths.at(data.counts, data.depths, rows)
+    blocked = "block" in samples.table
+    labels = as_text(list(dict.fromkeys(samples.table["block"].iloc[rows])) if blocked else [])
+    block = block_codes(samples, labels, rows)
+    pseudobulk = Pseudobulk(np.ascontiguousarray(chosen.T), exposure, group, block)
+    check_fit(samples, pseudobulk)
+    of_reference = sample_flags(samples, rows, unstable)[group == 0]
+    return ScreenFit(
+        fit_screen(pseudobulk, 0, min_total=params["min_total"]),
+        depths,
+        (pseudobulk.counts / exposure).mean(axis=1),
+        np.bitwise_or.reduce(of_reference),
+        labels,
+        lenders.names,
+    )
+
+
+def sample_flags(samples: SampleTable, rows: np.ndarray, unstable: np.ndarray) -> np.ndarray:
+    """Status bits that samples lend to their tests, (n_rows,) uint16."""
+    n_cells = samples.table["n_cells"].to_numpy()
+    tiny = (n_cells[rows] < TINY) & (n_cells > 1).any()
+    bits = np.where(tiny, Status.TINY_PSEUDOBULK, 0) | np.where(unstable, Status.SIZE_FACTOR_UNSTABLE, 0)
+    return bits.astype(np.uint16)

@@ -1,0 +1,105 @@
+"""The arguments of a screen, and whether a store at its path may be gone on with; refused before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from nbcompare._anndata import ScreenStore, differences
+from nbcompare._counts.exposure import Method
+from nbcompare._optional import require
+
+METHODS = tuple(method for method in get_args(Method) if method != "tmm")  # which knows no further samples
+TYPES = ("float32", "float64")
+AT_LEAST_ONE = ("n_lenders", "block_size", "targets_a_block", "n_jobs")
+NOT_OF_THE_RESULT = ("path", "append", "block_size", "n_jobs", "progress")
+SHARED_BY_RUNS = ("genes", "version", "reference", "min_total", "fdr", "dtype", "size_factors")
+
+
+def check_options(params: Mapping[str, Any]) -> None:
+    """Refuse what cannot be, and a path where the packages that read it are missing."""
+    for name in AT_LEAST_ONE:
+        if params[name] is not None and params[name] < 1:
+            msg = f"{name} is {params[name]!r}, but must be 1 or more."
+            raise ValueError(msg)
+    if params["dtype"] not in TYPES:
+        msg = f"dtype is {params['dtype']!r}, but must be one of {', '.join(map(repr, TYPES))}. P-values are always float64."
+        raise ValueError(msg)
+    if not 0 < params["fdr"] < 1:
+        msg = f"fdr is {params['fdr']!r}, but must lie between 0 and 1."
+        raise ValueError(msg)
+    if params["reference"] == "rest":
+        msg = "A screen compares with one group, not with the rest: give the name of the control as reference."
+        raise ValueError(msg)
+    if params["size_factors"] == "tmm" if isinstance(params["size_factors"], str) else False:
+        msg = f"size_factors='tmm' compares with one sample of the set. A screen takes {', '.join(map(repr, METHODS))}."
+        raise ValueError(msg)
+    if params["path"] is not None:
+        for module in ("dask", "xarray"):
+            require(module, "dask")
+    elif params["append"]:
+        msg = "append=True adds perturbations to a screen on disk: give its path."
+        raise ValueError(msg)
+
+
+def recorded(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that the results depend on, as files can hold them."""
+    plain = {
+        name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        for name, value in params.items()
+        if name not in NOT_OF_THE_RESULT
+    }
+    return plain | {"size_factors": params["size_factors"] if isinstance(params["size_factors"], str) else "given"}
+
+
+def check_store(store: ScreenStore, params: Mapping[str, Any]) -> None:
+    """Refuse a path that holds something else, and arguments that differ from those of what it holds."""
+    path = str(store.path)
+    if not store.path.parent.is_dir():
+        msg = f"path is {path!r}, but there is no folder {str(store.path.parent)!r}."
+        raise FileNotFoundError(msg)
+    if store.taken:
+        msg = f"path is {path!r}, where something else lies already. Choose another path, or remove what is there."
+        raise FileExistsError(msg)
+    if params["append"] and not store.runs:
+        msg = f"append=True, but there is no screen at {path!r} to add to. Run it with append=False first."
+        raise FileNotFoundError(msg)
+    if params["append"] and not store.runs[0]["finished"]:
+        msg = f"The screen at {path!r} is not finished. Repeat the call that began it, then append."
+        raise ValueError(msg)
+    if params["append"] and (store.runs[0]["fingerprint"]["params"]["block_key"] is None) != (
+        params["block_key"] is None
+    ):
+        given = "without block_key" if params["block_key"] is None else "with block_key"
+        msg = f"This call is {given}, the screen at {path!r} is not. Perturbations that are added need the same design."
+        raise ValueError(msg)
+    if store.runs:
+        _refuse_other(store, {"params": recorded(params)}, only=SHARED_BY_RUNS if params["append"] else None)
+
+
+def check_run(store: ScreenStore, asked: Mapping[str, Any], *, append: bool) -> None:
+    """Refuse to go on with what another call began, and to add what was counted or compared otherwise."""
+    if append:
+        _refuse_other(store, asked, only=SHARED_BY_RUNS)
+    if store.runs and not (append and store.idle):
+        _refuse_other(store, asked, run=-1 if append else 0)
+
+
+def _refuse_other(
+    store: ScreenStore, asked: Mapping[str, Any], *, run: int = 0, only: Sequence[str] | None = None
+) -> None:
+    """Refuse a call whose fingerprint differs from a run's; of `only` some entries and parameters if they are given."""
+    differing = differences(store.runs[run]["fingerprint"], asked, only)
+    if differing:
+        msg = (
+            f"The screen at {str(store.path)!r} was made from other input: {'; '.join(differing)}. "
+            "Repeat the call as it was, choose another path, or remove what is there."
+        )
+        raise ValueError(msg)
+
+
+def threads_of(n_jobs: int | None) -> int:
+    """Threads to use."""
+    import numba
+
+    return n_jobs or int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]

@@ -1,0 +1,107 @@
+"""The tables of a screen's result: perturbations, genes, and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nbcompare._anndata import ScreenResult
+from nbcompare._nb.screen_adjust import Selection, select_rows
+from nbcompare._nb.status import MEANING, status_codes
+
+from ._screen_blocks import Screen
+from ._screen_data import ScreenData
+from ._screen_design import targets_of
+from ._screen_fit import ScreenFit
+
+REFERENCE_DISPERSION = 5  # row of `ScreenModel.reference_arms`
+
+
+def tables(
+    result: ScreenResult, fit: ScreenFit, var: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """obs, var and uns of all runs."""
+    first = result.runs[0]["fingerprint"]
+    summaries = result.summaries()
+    obs, selection = _perturbations(summaries, first["params"]["fdr"])
+    kept = [result.kept(f"samples_{run['start']:09d}") or {} for run in result.runs]
+    return obs, _genes(var, fit, summaries), {"nb_screen": _description(first, fit, selection, _joined(kept))}
+
+
+def sample_tables(data: ScreenData, screen: Screen, reference: str | None) -> dict[str, np.ndarray]:
+    """The samples of a run, and of the reference, those that were dropped, and how many cells were left out, for a file."""
+    samples = data.samples
+    control = targets_of(samples, [] if reference is None else [reference]).samples
+    rows = np.append(control, screen.targets.samples)
+    exposure = np.append(screen.fit.depths.at(data.counts, data.depths, control)[0], screen.exposure)
+    used = samples.table.iloc[rows].assign(size_factor=exposure)
+    return {
+        **{f"samples {name}": column.to_numpy() for name, column in used.items()},
+        **{f"dropped {name}": column.to_numpy() for name, column in samples.dropped.items()},
+        **{f"left {reason}": np.array(number) for reason, number in samples.n_cells_left_out.items()},
+    }
+
+
+def _perturbations(summaries: Sequence[Mapping[str, np.ndarray]], fdr: float) -> tuple[pd.DataFrame, Selection]:
+    """A row for each perturbation, those that act selected at this false discovery rate."""
+    words = [word for word in summaries[0] if word not in ("names", "n_perturbations")]
+    table = pd.DataFrame({word: np.concatenate([summary[word] for summary in summaries]) for word in words})
+    table.index = pd.Index(np.concatenate([summary["names"] for summary in summaries]), dtype=object)
+    selection = select_rows(table["pval"].to_numpy(), fdr)
+    return table.assign(pval_adj=selection.adjusted, selected=selection.selected), selection
+
+
+def _genes(var: pd.DataFrame, fit: ScreenFit, summaries: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """As in the cells, and what the model and the hits say of each gene."""
+    return var.assign(
+        base_mean=fit.base_mean,
+        dispersion_trend=fit.model.trend,
+        dispersion=fit.model.reference_arms[REFERENCE_DISPERSION, 0],
+        n_perturbations=np.sum([summary["n_perturbations"] for summary in summaries], axis=0),
+    )
+
+
+def _joined(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """The samples of all runs."""
+
+    def part(run: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): values for name, values in run.items() if name.startswith(prefix)}
+
+    tables = {
+        name: pd.concat([pd.DataFrame(part(run, prefix)) for run in runs], ignore_index=True)
+        for name, prefix in {"samples": "samples ", "dropped_samples": "dropped "}.items()
+    }
+    left = {reason: int(sum(run[f"left {reason}"] for run in runs)) for reason in part(runs[0], "left ")}
+    return {**tables, "n_cells_left_out": left}
+
+
+def _description(
+    fingerprint: Mapping[str, Any], fit: ScreenFit, selection: Selection, samples: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Parameters, samples, the model's trend, and what the layers' numbers mean."""
+    params = fingerprint["params"]
+    return {
+        "params": params,
+        "reference": params["reference"],
+        **samples,
+        "trend": {
+            "mean": fit.model.knots,
+            "dispersion": fit.model.knot_dispersion,
+            "scatter": fit.model.scatter,
+            "n_genes": fit.model.n_trend_genes,
+        },
+        "fdr": {
+            "level": params["fdr"],
+            "n_selected": int(selection.selected.sum()),
+            "level_within_selected": selection.level_within,
+        },
+        "status_codes": status_codes(),
+        "status_meaning": dict(MEANING),
+        "log_base": 2,
+        "version": version("nbcompare"),
+        "fingerprint": {name: value for name, value in fingerprint.items() if name != "params"},
+    }

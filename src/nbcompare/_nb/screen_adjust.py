@@ -93,6 +93,12 @@ class PooledPValues:
         _pool(p.ravel(), p.view(np.int64).ravel(), self.bins)
         self.tails.append(p[p < TAIL])
 
+    def join(self, other: PooledPValues) -> None:
+        """Take in what another has taken in."""
+        self.bins[:, 0] += other.bins[:, 0]
+        self.bins[:, 1] = np.maximum(self.bins[:, 1], other.bins[:, 1])
+        self.tails += other.tails
+
     def adjustment(self) -> PooledAdjustment:
         """What has been taken in, ranked: p n / rank, and the least of it from each value upwards."""
         tail = np.sort(np.concatenate([*self.tails, np.empty(0)]))

@@ -11,6 +11,24 @@ from nbcompare._nb.blocks import eliminate_groups, kept_among_many, weigh_cells
 from nbcompare._nb.contrast import compare_arms, group_statistic, moderate, totals
 from nbcompare._nb.dispersion import arm, sorted_members
 from nbcompare._nb.leave_one_out import CUT, scatters
+from nbcompare._nb.screen_lanes import (
+    LANES,
+    LOG_FC,
+    MARK,
+    P_VALUE,
+    SCRATCH,
+    SE,
+    SHARE,
+    STATISTIC,
+    TOTAL,
+    WL,
+    WLWL,
+    WWL,
+    WY,
+    compare_lanes,
+    load_genes,
+    sum_target,
+)
 from nbcompare._nb.status import Status
 
 if TYPE_CHECKING:
@@ -21,6 +39,7 @@ if TYPE_CHECKING:
 ALL_ZERO, LOW_TOTAL, CONFOUNDED = int(Status.ALL_ZERO), int(Status.LOW_TOTAL), int(Status.CONFOUNDED)
 ZERO_ARM, SINGLE_REPLICATE = int(Status.ZERO_ARM), int(Status.SINGLE_REPLICATE)
 MIN_KEPT_INFORMATION = 0.05
+MIN_SHARE = 0.02  # of the information, in the arithmetic of confounded comparisons
 
 
 def compare_rows(
@@ -206,92 +225,116 @@ def _compare_rows(
     n_blocks = effects.shape[0]
     own = np.empty(n_blocks)
     scratch = np.empty(n_blocks)
+    lanes = np.zeros(SCRATCH)
     largest = 0
     for k in targets:
         largest = max(largest, starts[k + 1] - starts[k])
     y = np.empty(largest)
     l = np.empty(largest)
     members = np.arange(largest)
-    for k in targets:
-        start = starts[k]
-        stop = starts[k + 1]
-        n = stop - start
-        for g in range(samples.shape[1]):
-            for i in range(n):
-                y[i] = samples[start + i, g]
-                l[i] = exposure[start + i] * effects[block[start + i], g]
-            T1 = reference[0, 0, g]
-            T2, rate2, E2, D2 = arm(y, l, members, 0, n, -1, reference[4, 0, g])
-            if T1 + T2 <= 0.0:
-                log_fc[k, g] = np.nan
-                se[k, g] = np.nan
-                statistic[k, g] = np.nan
-                p_value[k, g] = np.nan
-                dispersion[k, g] = np.nan
-                status[k, g] = ALL_ZERO | LOW_TOTAL if min_total > 0.0 else ALL_ZERO
-                continue
-            kept = _kept(
-                exposure, block, start, stop, effects, g, block_slope[g], block_cells[g], block_factor[g], own, scratch
-            )
-            share = max(kept, 0.02)
-            phi = reference[5, 0, g]
-            effect, error, z, p = compare_arms(
-                T1,
-                reference[1, 0, g],
-                reference[2, 0, g],
-                phi * reference[3, 0, g],
-                T2,
-                rate2,
-                E2,
-                phi * D2,
-                reference[6, 0, g],
-                share,
-            )
-            log_fc[k, g] = effect
-            se[k, g] = error if kept >= MIN_KEPT_INFORMATION else np.nan
-            reason = 0
-            if T1 + T2 < min_total:
-                reason = LOW_TOTAL
-            if kept < MIN_KEPT_INFORMATION:
-                reason |= CONFOUNDED
-            if reason:
-                statistic[k, g] = np.nan
-                p_value[k, g] = np.nan
-                dispersion[k, g] = np.nan
-                status[k, g] = reason
-                continue
-            flags = np.int64(gene_status[g]) | np.int64(target_status[k])
-            if T1 <= 0.0 or T2 <= 0.0:
-                flags |= ZERO_ARM
-            if p < CUT and checked[k]:
-                worst, worst_z = _without_each(
-                    y,
-                    l,
-                    members,
-                    n if floor[k] > 0.0 or scatters(y, l, members, 0, n, phi) else 0,
-                    n,
-                    reference.shape[1] - 1 if floor[k] > 0.0 or reference[7, 0, g] > 0.0 else 0,
-                    g,
-                    lends[k],
-                    mean[g],
-                    prior_phi[g],
-                    prior_df[g],
-                    numerator[g],
-                    weight[g],
-                    lost,
-                    reference,
-                    share,
-                    p,
-                    z,
-                )
-                if worst > max(np.sqrt(p), floor[k]):
-                    p = worst
-                    z = worst_z
-                    flags |= SINGLE_REPLICATE
-            statistic[k, g] = z
-            p_value[k, g] = p
-            dispersion[k, g] = phi
-            status[k, g] = flags
+    for first in range(0, samples.shape[1], LANES):
+        n_lanes = min(LANES, samples.shape[1] - first)
+        load_genes(reference, first, n_lanes, lanes)
+        for k in targets:
+            start = starts[k]
+            stop = starts[k + 1]
+            n = stop - start
+            sum_target(samples, exposure, block, start, stop, effects, first, n_lanes, lanes)
+            if n_blocks > 1:
+                for j in range(n_lanes):
+                    g = first + j
+                    kept = _kept(
+                        exposure,
+                        block,
+                        start,
+                        stop,
+                        effects,
+                        g,
+                        block_slope[g],
+                        block_cells[g],
+                        block_factor[g],
+                        own,
+                        scratch,
+                    )
+                    lanes[SHARE + j] = max(kept, MIN_SHARE)
+            compare_lanes(n_lanes, lanes)
+            for j in range(n_lanes):
+                g = first + j
+                T1 = reference[0, 0, g]
+                T2 = lanes[TOTAL + j]
+                if T1 + T2 <= 0.0:
+                    log_fc[k, g] = np.nan
+                    se[k, g] = np.nan
+                    statistic[k, g] = np.nan
+                    p_value[k, g] = np.nan
+                    dispersion[k, g] = np.nan
+                    status[k, g] = ALL_ZERO | LOW_TOTAL if min_total > 0.0 else ALL_ZERO
+                    continue
+                share = lanes[SHARE + j]
+                phi = reference[5, 0, g]
+                effect = lanes[LOG_FC + j]
+                error = lanes[SE + j]
+                z = lanes[STATISTIC + j]
+                p = lanes[P_VALUE + j]
+                if lanes[MARK + j] != 0.0:
+                    wl = lanes[WL + j]
+                    effect, error, z, p = compare_arms(
+                        T1,
+                        reference[1, 0, g],
+                        reference[2, 0, g],
+                        phi * reference[3, 0, g],
+                        T2,
+                        lanes[WY + j] / wl,
+                        wl * wl / lanes[WWL + j],
+                        phi * lanes[WLWL + j] / (wl * wl),
+                        reference[6, 0, g],
+                        share,
+                    )
+                confounded = share < MIN_KEPT_INFORMATION
+                log_fc[k, g] = effect
+                se[k, g] = np.nan if confounded else error
+                if confounded or T1 + T2 < min_total:
+                    statistic[k, g] = np.nan
+                    p_value[k, g] = np.nan
+                    dispersion[k, g] = np.nan
+                    reason = CONFOUNDED if confounded else 0
+                    status[k, g] = reason | LOW_TOTAL if T1 + T2 < min_total else reason
+                    continue
+                flags = np.int64(gene_status[g]) | np.int64(target_status[k])
+                if T1 <= 0.0 or T2 <= 0.0:
+                    flags |= ZERO_ARM
+                if p < CUT and checked[k]:
+                    for i in range(n):
+                        y[i] = samples[start + i, g]
+                        l[i] = exposure[start + i] * effects[block[start + i], g]
+                    worst, worst_z = _without_each(
+                        y,
+                        l,
+                        members,
+                        n if floor[k] > 0.0 or scatters(y, l, members, 0, n, phi) else 0,
+                        n,
+                        reference.shape[1] - 1 if floor[k] > 0.0 or reference[7, 0, g] > 0.0 else 0,
+                        g,
+                        lends[k],
+                        mean[g],
+                        prior_phi[g],
+                        prior_df[g],
+                        numerator[g],
+                        weight[g],
+                        lost,
+                        reference,
+                        share,
+                        p,
+                        z,
+                    )
+                    if worst > max(np.sqrt(p), floor[k]):
+                        p = worst
+                        z = worst_z
+                        flags |= SINGLE_REPLICATE
+                statistic[k, g] = z
+                p_value[k, g] = p
+                dispersion[k, g] = phi
+                status[k, g] = flags
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -1,0 +1,152 @@
+"""The screen: speed and memory of `tl.nb_screen`, its nulls, and illico and edgePython in the same run.
+
+python benchmarks/screen.py memory|full|nulls|peers [--targets N] [--genes N] [--peers-python PATH]
+
+`memory`  ready samples, results in memory, one and two threads (2,000 x 20,000)
+`full`    ready samples, results to zarr (20,000 x 20,000), with the peak of memory above the samples
+`nulls`   realised over nominal on nulls, targets as noisy as the control and three times noisier
+`peers`   per comparison: ours from cells, illico's Wilcoxon from the same cells, edgePython on one pair of pseudobulks
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+from screen_counts import simulate
+
+import nbcompare as nb
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["memory", "full", "nulls", "peers"])
+    parser.add_argument("--targets", type=int)
+    parser.add_argument("--genes", type=int)
+    parser.add_argument("--peers-python", default=sys.executable, help="a Python that has illico and edgepython")
+    options = parser.parse_args()
+    {"memory": memory, "full": full, "nulls": nulls, "peers": peers}[options.what](options)
+
+
+def memory(options: argparse.Namespace) -> None:
+    n_targets, n_genes = options.targets or 2000, options.genes or 20_000
+    pdata = simulate(n_targets, n_genes, changed=0.05)
+    screen(pdata[: 100 + 3 * 40].copy(), n_jobs=1)  # compiles
+    print(f"{n_targets} x {n_genes}, 100 control samples, results in memory")
+    for n_jobs in (1, 2):
+        walls = []
+        for _ in range(3):
+            start = time.perf_counter()
+            screen(pdata, n_jobs=n_jobs)
+            walls.append((time.perf_counter() - start) / (n_targets * n_genes) * 1e6)
+        print(f"{n_jobs} threads: {np.median(walls):.3f} us a test, whole call (median of 3: {np.round(walls, 3)})")
+
+
+def full(options: argparse.Namespace) -> None:
+    n_targets, n_genes = options.targets or 20_000, options.genes or 20_000
+    start = time.perf_counter()
+    pdata = simulate(n_targets, n_genes, changed=0.02)
+    print(f"simulated in {time.perf_counter() - start:.0f} s: {pdata.X.nbytes / 2**30:.1f} GiB of samples", flush=True)
+    screen(pdata[: 100 + 3 * 40].copy(), n_jobs=2)
+    folder = Path(tempfile.mkdtemp()) / "screen.zarr"
+    with Peak() as peak:
+        start = time.perf_counter()
+        result = screen(pdata, path=folder, n_jobs=2)
+        wall = time.perf_counter() - start
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**30
+    print(
+        f"{n_targets} x {n_genes} to zarr: {wall:.0f} s, {wall / (n_targets * n_genes) * 1e6:.3f} us a test, "
+        f"peak {peak.above / 2**30:.2f} GiB above the samples, {size:.1f} GiB written, {result.n_obs} rows"
+    )
+    shutil.rmtree(folder.parent)
+
+
+def nulls(options: argparse.Namespace) -> None:
+    n_targets, n_genes = options.targets or 1000, options.genes or 10_000
+    for noise in (1.0, 3.0):
+        result = screen(simulate(n_targets, n_genes, noise=noise, seed=1), n_jobs=2)
+        p = np.asarray(result.layers["pvals"])
+        p = p[~np.isnan(p)]
+        ratios = [f"{level:g}: {(p < level).mean() / level:.3f}" for level in (0.05, 0.01, 1e-3, 1e-4, 1e-5)]
+        print(
+            f"targets {noise:g} times as noisy as the control, {p.size} nulls, realised/nominal  " + "  ".join(ratios)
+        )
+
+
+def peers(options: argparse.Namespace) -> None:
+    """50 perturbations x 8,000 genes, 120 cells each, 3 replicates, 2,000 control cells."""
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    n_targets, n_genes, n_cells = options.targets or 50, options.genes or 8000, 120
+    mean = np.exp(rng.normal(-2.5, 1.5, n_genes))
+    target = np.repeat(np.arange(n_targets + 1), [2000] + [n_cells] * n_targets)
+    counts = sparse.csr_matrix(rng.poisson(rng.gamma(5, 0.2, (len(target), 1)) * mean).astype(np.float32))
+    names = np.array(["control"] + [f"p{k}" for k in range(n_targets)])
+    cells = nb.datasets.simulate(n_genes=10, n_cells=20, rng=0)  # an AnnData to copy the class of
+    cells = type(cells)(counts)
+    cells.obs["perturbation"], cells.obs["replicate"] = names[target], (np.arange(len(target)) % 3).astype(str)
+    small = cells[np.isin(cells.obs["perturbation"], names[:5])].copy()
+    n_tests = n_targets * n_genes
+
+    def ours(adata):
+        nb.tl.nb_screen(
+            adata, "perturbation", reference="control", replicate_key="replicate", block_key="replicate", progress=False
+        )
+
+    ours(small)
+    walls = []
+    for _ in range(3):
+        start = time.perf_counter()
+        ours(cells)
+        walls.append(time.perf_counter() - start)
+    us = np.median(walls) / n_tests * 1e6
+    print(f"nbcompare, cells to results: {us:.3f} us a comparison ({np.round(walls, 2)} s)")
+    with tempfile.TemporaryDirectory() as folder:
+        cells.write_h5ad(Path(folder) / "cells.h5ad")
+        script = Path(__file__).with_name("screen_peers.py")
+        done = subprocess.run([options.peers_python, script, folder], capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr[-2000:] if done.returncode else "")
+    for line in done.stdout.splitlines():
+        if line.startswith("us "):
+            _, tool, value = line.split()
+            print(f"{tool}: {float(value):.2f} us a comparison, {float(value) / us:.0f} times ours")
+
+
+def screen(pdata, **options):
+    return nb.tl.nb_screen(pdata, "perturbation", reference="control", progress=False, **options)
+
+
+class Peak:
+    """The most memory that this process held above what it held at the start, sampled every 50 ms."""
+
+    def __enter__(self) -> Peak:
+        self.process, self.above, self.stop = psutil.Process(), 0, threading.Event()
+        self.before = self.process.memory_info().rss
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        print(
+            f"largest resident set of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+        )
+
+    def _watch(self) -> None:
+        while not self.stop.wait(0.05):
+            self.above = max(self.above, self.process.memory_info().rss - self.before)
+
+
+if __name__ == "__main__":
+    main()

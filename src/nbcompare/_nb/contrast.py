@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from scipy.special import ndtri
 
 from nbcompare._nb.dispersion import arm, arm_statistic
 from nbcompare._nb.rstar import modified_root
@@ -57,6 +58,12 @@ def compare_genes(setting: Setting) -> tuple[np.ndarray, ...]:
         *out,
     )
     return out
+
+
+def halve_statistics(statistic: np.ndarray, p_value: np.ndarray, zero_arm: np.ndarray) -> None:
+    """Where an arm has no counts and the p-value was halved, the statistic that belongs to it, in place."""
+    halved = zero_arm & (p_value > 0) & (p_value < 1)
+    statistic[halved] = np.copysign(ndtri(p_value[halved] / 2), statistic[halved])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nbcompare._nb.contrast import Setting, compare_genes
+from nbcompare._nb.contrast import Setting, compare_genes, halve_statistics
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members, sum_statistics
 from nbcompare._nb.leave_one_out import FLOOR, can_leave_out, is_unbalanced, leave_one_out
@@ -198,6 +198,7 @@ def compare_targets(
             for k in part:
                 rows = slice(starts[k], starts[k + 1])
                 _correct_noise(model, samples[rows], exposure[rows], rows_block[rows], int(lender[k]), int(k), result)
+                halve_statistics(result.statistic[k], result.p_value[k], (result.status[k] & Status.ZERO_ARM) > 0)
 
     parts = np.array_split(np.arange(n_targets), max(1, min(4 * n_threads, n_targets)))
     if n_threads > 1:

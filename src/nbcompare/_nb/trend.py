@@ -13,6 +13,8 @@ PRIOR_WIDTH = 0.7  # standard deviation of its logarithm
 SCATTER_GRID = np.geomspace(0.02, 2.0, 24) ** 2
 MIN_GENES_A_BIN = 60
 MAX_GENES_FOR_SCATTER = 20_000
+MAX_STATISTICS = 2_000_000  # genes x groups; of more, genes evenly spaced by mean make the trend
+MIN_GENES_FOR_TREND = 4000
 
 
 def fit_trend(
@@ -37,8 +39,12 @@ def fit_trend(
     """
     members, starts = sorted_members(pseudobulk.group)
     shared = pseudobulk.exposure[None, :] if exposure is None else exposure
-    usable = np.ones(len(pseudobulk.counts), bool) if usable is None else usable
-    genes = np.flatnonzero(usable & (pseudobulk.counts.sum(axis=1) > 0))
+    total = pseudobulk.counts.sum(axis=1)
+    genes = np.flatnonzero(total > 0 if usable is None else usable & (total > 0))
+    enough = max(MIN_GENES_FOR_TREND, MAX_STATISTICS // pseudobulk.n_groups)
+    if len(genes) > enough:
+        by_total = genes[np.argsort(total[genes], kind="stable")]
+        genes = np.sort(by_total[np.linspace(0, len(genes) - 1, enough).astype(np.intp)])
     if len(genes) == 0:
         return Trend(np.ones(1), np.full(1, 0.1), PRIOR_SCATTER, 0)
     counts = np.ascontiguousarray(pseudobulk.counts[genes])

@@ -14,6 +14,7 @@ from nbcompare._counts.blocks import BLOCK_SIZE
 
 from ._progress import bar
 from ._screen_blocks import adjust_over_all, prepare, run_blocks
+from ._screen_cluster import adjust_over_all_on, cluster_for, run_blocks_on
 from ._screen_data import read_screen, replicates
 from ._screen_design import added_targets, perturbations, rows_of_a_block
 from ._screen_fit import ScreenFit, fit_model
@@ -36,7 +37,7 @@ def nb_screen(
     min_cells: int = 10,
     min_counts: float = 0,
     min_total: float = 10,
-    n_lenders: int = 1000,
+    n_lenders: int = 200,
     fdr: float = 0.05,
     dtype: Literal["float32", "float64"] = "float32",
     block_size: int = BLOCK_SIZE,
@@ -188,9 +189,15 @@ def nb_screen(
         result.keep("model", fit.to_arrays())
     result.keep(f"samples_{result.runs[-1]['start']:09d}", sample_tables(data, screen, None if append else reference))
     result.open_layers(len(data.var), dtype)
-    blocks, n_threads = result.blocks(), threads_of(n_jobs)
+    blocks, n_threads, client = result.blocks(), threads_of(n_jobs), cluster_for(result)
     n_done = len(targets) - sum(rows.stop - rows.start for rows in blocks)
     with bar("comparisons", "perturbations", len(targets), done=n_done, shown=progress) as shown:
-        run_blocks(screen, blocks, result, n_threads=n_threads, progress=shown.update)
-    adjust_over_all(result, n_threads=n_threads)
+        if client is None:
+            run_blocks(screen, blocks, result, n_threads=n_threads, progress=shown.update)
+        else:
+            run_blocks_on(client, screen, blocks, result, progress=shown.update)
+    if client is None:
+        adjust_over_all(result, n_threads=n_threads)
+    else:
+        adjust_over_all_on(client, result)
     return result.finish(*tables(result, fit, data.var))

@@ -13,7 +13,7 @@ PRIOR_WIDTH = 0.7  # standard deviation of its logarithm
 SCATTER_GRID = np.geomspace(0.02, 2.0, 24) ** 2
 MIN_GENES_A_BIN = 60
 MAX_GENES_FOR_SCATTER = 20_000
-MAX_STATISTICS = 2_000_000  # genes x groups; of more, genes evenly spaced by mean make the trend
+MAX_STATISTICS = 1_000_000  # genes x groups; of more, genes evenly spaced by mean make the trend
 MIN_GENES_FOR_TREND = 4000
 
 

@@ -1,0 +1,213 @@
+"""Every status code, made to happen."""
+
+import numpy as np
+import pytest
+
+from nbcompare import datasets, tl
+from nbcompare._nb.status import NOT_TESTED, Status
+
+CONDITIONS = np.repeat(["ctrl", "t1", "t2"], 3)
+
+
+@pytest.fixture
+def counts():
+    """Nine samples of 100 genes of about 200 counts, no effects."""
+    rng = np.random.default_rng(0)
+    return rng.negative_binomial(10, 10 / 210, (9, 100)).astype(float)
+
+
+def status_of(adata, key="nb_compare"):
+    return adata.varm[f"{key}_status"]
+
+
+def has(adata, bit, key="nb_compare"):
+    return (status_of(adata, key) & bit) > 0
+
+
+def assert_consistent(adata, key="nb_compare"):
+    """P-values exactly where no reason says that there is none; no flag beside such a reason."""
+    status = status_of(adata, key)
+    untested = (status & NOT_TESTED) > 0
+    for word in ("pvals", "pvals_adj", "scores", "dispersions"):
+        np.testing.assert_array_equal(np.isnan(adata.varm[f"{key}_{word}"]), untested)
+    assert (status[untested] <= NOT_TESTED).all()
+    return untested
+
+
+@pytest.mark.parametrize("test", ["moderated", "wald", "lrt"])
+@pytest.mark.parametrize("method", ["mom", "mle"])
+def test_zero_and_low_counts(samples, counts, test, method):
+    """No counts at all, none in one comparison, few in one, none in one arm."""
+    counts[:, 0] = 0
+    counts[:6, 1] = 0
+    counts[:, 2] = 0
+    counts[[0, 4], 2] = 3, 2
+    counts[6:, 2] = 40
+    counts[:3, 3] = 0
+    counts[3:6, 4] = 0
+    adata = samples(counts, CONDITIONS)
+    tl.nb_compare(adata, "condition", reference="ctrl", test=test, method=method)
+    untested = assert_consistent(adata)
+    zero, low = has(adata, Status.ALL_ZERO), has(adata, Status.LOW_TOTAL)
+    assert zero[0].all()
+    assert zero[1].tolist() == [True, False]
+    assert low[2].tolist() == [True, False]
+    assert not (zero | low)[3:].any()
+    assert untested.sum() == 4
+    lfc, se = adata.varm["nb_compare_logfoldchanges"], adata.varm["nb_compare_lfc_se"]
+    assert np.isnan(lfc[0]).all()
+    arm = has(adata, Status.ZERO_ARM)
+    assert arm[1].tolist() == [False, True]
+    assert arm[3].tolist() == [True, True]
+    assert arm[4].tolist() == [True, False]
+    assert arm.sum() == 4
+    for values in (lfc, se, adata.varm["nb_compare_pvals"]):
+        assert np.isfinite(values[arm]).all()
+    # half a count against 600: 2^10, give or take
+    assert 8 < lfc[3, 0] < 12.5
+    assert -12.5 < lfc[4, 0] < -8
+    assert (np.abs(lfc[3:5, 0]) < 6 * se[3:5, 0]).all()
+    if test == "moderated":
+        assert (adata.varm["nb_compare_pvals"][3] < 1e-3).all()
+
+
+def test_a_min_total_of_zero_tests_single_counts(samples, counts):
+    counts[:, 0] = 0
+    counts[0, 0] = 1
+    counts[:, 1] = 0
+    adata = samples(counts, CONDITIONS)
+    tl.nb_compare(adata, "condition", reference="ctrl", min_total=0)
+    assert_consistent(adata)
+    assert (status_of(adata)[0] == Status.ZERO_ARM).all()
+    assert (adata.varm["nb_compare_pvals"][0] > 0.3).all()
+    assert (status_of(adata)[1] == Status.ALL_ZERO).all()
+
+
+def test_one_replicate_arm_borrows(samples, counts):
+    """t1 has one sample: tested with the dispersion of the others, and it says so; alone it is not tested by a pair without replicates."""
+    condition = np.array(["ctrl", "ctrl", "ctrl", "t1", "t2", "t2", "t2", "t3", "t3"])
+    adata = samples(counts, condition)
+    tl.nb_compare(adata, "condition", reference="ctrl")
+    assert_consistent(adata)
+    assert has(adata, Status.ONE_REPLICATE_ARM).all(axis=0).tolist() == [True, False, False]
+    assert not has(adata, Status.ONE_REPLICATE_ARM)[:, 1:].any()
+    assert (adata.varm["nb_compare_pvals_adj"] < 0.05).mean() < 0.02
+    tl.nb_compare(adata, "condition", reference="t1")  # the reference has one
+    assert has(adata, Status.ONE_REPLICATE_ARM).all()
+    tl.nb_compare(adata, "condition", reference="ctrl", dispersion="pair")
+    assert has(adata, Status.ONE_REPLICATE_ARM)[:, 0].all()
+
+
+@pytest.mark.parametrize("options", [{"dispersion": "pair"}, {"test": "wald"}, {"test": "lrt", "method": "mle"}])
+def test_no_replicates_alone(samples, counts, options):
+    condition = np.array(["ctrl", *["t1"], *["t2"] * 7])
+    adata = samples(counts, condition)
+    tl.nb_compare(adata, "condition", reference="ctrl", **options)
+    assert_consistent(adata)
+    assert has(adata, Status.NO_REPLICATES).all(axis=0).tolist() == [True, False]
+    assert np.isfinite(adata.varm["nb_compare_logfoldchanges"][:, 0]).all()
+    tl.nb_compare(adata, "condition", reference="ctrl")
+    assert not has(adata, Status.NO_REPLICATES).any()
+    assert has(adata, Status.ONE_REPLICATE_ARM).all()
+
+
+def test_confounded(samples, counts):
+    """t2 lies in a batch of its own: no p-value for it; t1 is compared within batches."""
+    batch = ["b1", "b2", "b1", "b1", "b2", "b2", "b3", "b3", "b3"]
+    adata = samples(counts, CONDITIONS, batch=batch)
+    tl.nb_compare(adata, "condition", reference="ctrl", block_key="batch")
+    untested = assert_consistent(adata)
+    assert has(adata, Status.CONFOUNDED).all(axis=0).tolist() == [False, True]
+    assert not untested[:, 0].any()
+
+
+def test_unstable_size_factors():
+    """A sample of few counts among deep ones: nine genes shared by all, depths by totals and by ratios apart."""
+    rng = np.random.default_rng(1)
+    adata = datasets.simulate(n_genes=60, n_cells=20, depth=30, abundance_sd=2.5, rng=4)
+    adata = adata[:, np.asarray(adata.X.sum(axis=0)).ravel() > 0].copy()
+    odd = (adata.obs["replicate"] == "treated_1_1").to_numpy()
+    x = np.asarray(adata.X.todense())
+    x[odd] = 0
+    x[odd, 0] = rng.poisson(500, odd.sum())
+    adata.X = x
+    tl.nb_compare(adata, "condition", reference="ctrl", replicate_key="replicate", min_total=1)
+    assert has(adata, Status.SIZE_FACTOR_UNSTABLE).all()
+    assert_consistent(adata)
+    tl.nb_compare(adata, "condition", reference="ctrl", replicate_key="replicate", size_factors="total")
+    assert not has(adata, Status.SIZE_FACTOR_UNSTABLE).any()
+
+
+def test_tiny_pseudobulk(cells):
+    """Seven cells in one sample of c; rows that are samples from the start are not tiny."""
+    mine = np.flatnonzero(cells.obs["replicate"] == cells.obs["replicate"].cat.categories[-1])
+    few = cells[np.setdiff1d(np.arange(cells.n_obs), mine[7:])].copy()
+    tl.nb_compare(few, "condition", reference="ctrl", replicate_key="replicate", min_cells=5)
+    tested = ~assert_consistent(few)
+    assert has(few, Status.TINY_PSEUDOBULK)[tested[:, 1], 1].all()
+    assert not has(few, Status.TINY_PSEUDOBULK)[:, 0].any()
+
+
+def test_rows_are_not_tiny(samples, counts):
+    adata = samples(counts, CONDITIONS)
+    tl.nb_compare(adata, "condition", reference="ctrl")
+    assert not has(adata, Status.TINY_PSEUDOBULK).any()
+
+
+@pytest.mark.parametrize(("n_genes", "few"), [(12, True), (100, False)])
+def test_few_genes(samples, counts, n_genes, few):
+    adata = samples(counts[:, :n_genes], CONDITIONS)
+    tl.nb_compare(adata, "condition", reference="ctrl")
+    assert (has(adata, Status.FEW_GENES) == few).all()
+    assert_consistent(adata)
+
+
+def test_one_gene(samples, counts):
+    adata = samples(counts[:, :1], CONDITIONS)
+    tl.nb_compare(adata, "condition", reference="ctrl", size_factors=np.ones(9))
+    assert np.isfinite(adata.varm["nb_compare_pvals"]).all()
+    assert has(adata, Status.FEW_GENES).all()
+
+
+def test_noisy_group(samples):
+    rng = np.random.default_rng(2)
+    condition = np.repeat(["ctrl", "t1", "t2", "t3", "t4", "t5"], 3)
+    phi = np.where(condition == "t3", 0.5, 0.05)[:, None]
+    counts = rng.negative_binomial(1 / phi, 1 / (1 + phi * 300), (18, 800))
+    adata = samples(counts, condition)
+    tl.nb_compare(adata, "condition", reference="ctrl")
+    flagged = has(adata, Status.NOISY_GROUP)
+    assert flagged.all(axis=0).tolist() == [False, False, True, False, False]
+    assert not flagged[:, [0, 1, 3, 4]].any()
+    noise = adata.uns["nb_compare"]["trend"]["noise"]
+    assert noise[2, 1] == pytest.approx(10, rel=0.35)
+    assert (np.delete(noise, 2, axis=0) == 1).all()
+    assert (adata.varm["nb_compare_pvals"][:, 2] < 0.01).mean() < 0.02
+
+
+def test_single_replicate(samples):
+    rng = np.random.default_rng(3)
+    condition = np.repeat(["ctrl", "t1"], [20, 4])
+    counts = rng.negative_binomial(20, 20 / 220, (24, 300)).astype(float)
+    counts[23, :5] *= 8
+    adata = samples(counts, condition)
+    tl.nb_compare(adata, "condition", reference="ctrl")
+    flagged = has(adata, Status.SINGLE_REPLICATE)[:, 0]
+    assert flagged[:5].sum() >= 4
+    assert flagged[5:].mean() < 0.02
+    p, p_all = (adata.varm[f"nb_compare_{word}"][:, 0] for word in ("pvals", "pvals_all_replicates"))
+    assert (p_all[flagged] < 0.02).all()
+    assert (p[flagged] > p_all[flagged]).all()
+    np.testing.assert_array_equal(p[~flagged], p_all[~flagged])
+
+
+def test_high_mean(samples, counts):
+    """One gene with ten thousand times the counts of the others lies beyond the trend."""
+    counts = np.repeat(counts, 5, axis=1)
+    counts[:, 0] = counts[:, 0] * 1e5
+    adata = samples(counts, CONDITIONS)
+    tl.nb_compare(adata, "condition", reference="ctrl")
+    flagged = has(adata, Status.HIGH_MEAN_EXTRAPOLATED)
+    assert flagged[0].all()
+    assert not flagged[1:].any()
+    assert np.isfinite(adata.varm["nb_compare_pvals"][0]).all()

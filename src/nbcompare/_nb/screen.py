@@ -13,7 +13,8 @@ from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members, sum_statistics
 from nbcompare._nb.leave_one_out import FLOOR, can_leave_out, is_unbalanced, leave_one_out
 from nbcompare._nb.noise import NOISE_THAT_MATTERS, is_noisy, noise_of_group
-from nbcompare._nb.screen_kernels import compare_rows, keep_information, reference_arms, shared_information
+from nbcompare._nb.screen_kernels import compare_rows, keep_information
+from nbcompare._nb.screen_reference import reference_arms, shared_information
 from nbcompare._nb.shared import fit_shared
 from nbcompare._nb.status import NOT_TESTED, Status
 from nbcompare._nb.trend import prior_dispersion

@@ -41,7 +41,7 @@ EDGE = {"anndata", "nbcompare._anndata", "nbcompare._counts", "nbcompare._nb", "
 PUBLIC = {f"nbcompare.{part}" for part in ("datasets", "get", "pl", "pp", "tl")}
 RULES = {  # beside the part itself
     "_nb": Rule(ARRAYS),
-    "_counts": Rule(ARRAYS | {"fast_array_utils"}, {"dask"}),
+    "_counts": Rule(ARRAYS | {"fast_array_utils"}, {"dask", "distributed"}),
     "_anndata": Rule(
         {"anndata", "fast_array_utils", "pandas", "scipy"}
         | {"nbcompare._counts", "nbcompare._nb.data", "nbcompare._nb.status"},

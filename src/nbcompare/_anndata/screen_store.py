@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -79,6 +80,13 @@ class ScreenStore(ScreenResult):
             if group[name].shape[0] != self.n_rows:
                 group[name].resize((self.n_rows, n_genes))
         self.layers = {name: group[name] for name in layer_types(dtype)}
+
+    def attach(self) -> None:
+        """Open the arrays that another process has made, for writing too."""
+        import zarr
+
+        group: Any = zarr.open_group(self.path / "layers", mode="r+", use_consolidated=False)
+        self.layers = dict(group.arrays())
 
     def write_block(self, rows: slice, layers: Mapping[str, np.ndarray], summary: Mapping[str, np.ndarray]) -> None:
         """Write the layers of these rows, then their summary, which says that the block is done."""
@@ -146,7 +154,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 def _at_once(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file that appears under its name complete or not at all."""
-    unfinished = path.with_name(path.name + ".tmp")
+    unfinished = path.with_name(f"{path.name}.{uuid4().hex}.tmp")  # two workers may write it at once
     write(unfinished)
     os.replace(unfinished, path)
 

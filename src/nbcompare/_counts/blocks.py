@@ -57,10 +57,7 @@ def _dask(matrix: types.DaskArray, block_size: int) -> Iterator[Block]:
     """Whole chunks, as many at once as make up `block_size` rows: dask reads those in parallel."""
     import dask
 
-    if any(np.isnan(size) for sizes in matrix.chunks for size in sizes):
-        msg = "The chunks of this dask array have unknown sizes. Call its `compute_chunk_sizes()` first."
-        raise ValueError(msg)
-    corners = [np.cumsum([0, *sizes]) for sizes in matrix.chunks]
+    corners = chunk_edges(matrix)
     chunks = matrix.to_delayed()
     together: list[tuple[int, int]] = []
     n_values = 0
@@ -71,6 +68,14 @@ def _dask(matrix: types.DaskArray, block_size: int) -> Iterator[Block]:
             for (i, j), values in zip(together, dask.compute(*[chunks[at] for at in together]), strict=True):
                 yield Block(values, row=int(corners[0][i]), column=int(corners[1][j]))
             together, n_values = [], 0
+
+
+def chunk_edges(matrix: types.DaskArray) -> list[np.ndarray]:
+    """First row of every chunk, and the end; and first columns."""
+    if any(np.isnan(size) for sizes in matrix.chunks for size in sizes):
+        msg = "The chunks of this dask array have unknown sizes. Call its `compute_chunk_sizes()` first."
+        raise ValueError(msg)
+    return [np.cumsum([0, *sizes]) for sizes in matrix.chunks]
 
 
 def unreadable(matrix) -> TypeError:

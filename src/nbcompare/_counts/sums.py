@@ -12,6 +12,8 @@ from fast_array_utils import types
 
 from .blocks import BLOCK_SIZE, blocks, column, unreadable
 from .check import PIECE, NotCountsError, check_counts, plain_numbers
+from .cluster import active_client
+from .cluster_sums import sum_on_cluster
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,11 @@ def sum_groups(
 
     Whole numbers below 2^53 add up exactly in float64, in any order: every kind of matrix gives the same bits.
     Values that are not counts, in cells used or not, raise `NotCountsError`. `progress` is told after each block how
-    many rows it was worth.
+    many rows it was worth. Dask arrays are summed on the cluster if a `dask.distributed` client is active.
     """
+    client = active_client() if isinstance(matrix, types.DaskArray) else None
+    if client is not None:
+        return Sums(*sum_on_cluster(client, matrix, codes, n_groups, progress))
     sums = Sums(np.zeros((n_groups, matrix.shape[1])), np.zeros(len(codes)))
     for block in blocks(matrix, block_size):
         rows = slice(block.row, block.row + block.values.shape[0])

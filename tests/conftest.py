@@ -76,7 +76,7 @@ def make_screen(*, n_perturbations: int, n_genes: int, rng: int = 0) -> AnnData:
     base_mean = draw.lognormal(3, 1.5, n_genes)
     n_cells = draw.lognormal(5, 0.7, n_perturbations).astype(int) + 5
     programs = draw.normal(0, 1, (4, n_genes)) * (draw.random((4, n_genes)) < 0.15)
-    strength = draw.gamma(0.4, 1.0, (n_perturbations, 1))
+    strength = draw.gamma(0.3, 0.8, (n_perturbations, 1))
     effect = 2 * strength * programs[draw.integers(0, 4, n_perturbations)] * draw.choice([-1, 1], (n_perturbations, 1))
     effect[np.arange(n_named), np.arange(n_named)] = -draw.gamma(3.0, 0.6, n_named)
     dispersion = (0.05 + 1 / base_mean) * draw.lognormal(0, 0.3, (n_perturbations, n_genes))
@@ -117,6 +117,7 @@ def make_screen(*, n_perturbations: int, n_genes: int, rng: int = 0) -> AnnData:
     screen.uns["nb_screen"] = {
         "params": {"groupby": "perturbation", "replicate_key": "replicate", "block_key": None, "layer": None},
         "reference": "control",
+        "fdr": {"level": 0.05, "n_selected": int(obs["selected"].sum())},
         "status_codes": status_codes(),
         "status_meaning": MEANING,
         "log_base": 2,

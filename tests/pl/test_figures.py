@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
@@ -15,17 +14,6 @@ from matplotlib.colors import to_hex, to_rgba
 from nbcompare import datasets, get, pl, tl
 
 UP, DOWN, GREY = "#d55e00", "#0072b2", "#b8b8b8"
-
-
-@pytest.fixture(autouse=True)
-def unseen(monkeypatch):
-    """No figure is shown, and no setting of matplotlib is touched."""
-    mpl.use("Agg")
-    monkeypatch.setattr(plt, "show", lambda *_, **__: pytest.fail("a figure was shown"))
-    before = mpl.rcParams.copy()
-    yield
-    assert dict(mpl.rcParams) == dict(before)
-    plt.close("all")
 
 
 def points(ax, gid):

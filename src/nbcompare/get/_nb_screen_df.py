@@ -93,10 +93,9 @@ def nb_screen_df(
     --------
     >>> import nbcompare as nb
     >>> adata = nb.datasets.papalexi2021()
-    >>> screen = nb.tl.nb_screen(  # doctest: +SKIP
-    ...     adata, "perturbation", reference="control", replicate_key="replicate"
-    ... )
-    >>> nb.get.nb_screen_df(screen, "STAT2", n_top=1)["names"].item()  # doctest: +SKIP
+    >>> design = {"reference": "control", "replicate_key": "replicate", "block_key": "replicate"}
+    >>> screen = nb.tl.nb_screen(adata, "perturbation", **design, progress=False)
+    >>> nb.get.nb_screen_df(screen, "STAT2", n_top=1)["names"].item()
     'STAT2'
     """
     check_screen(screen)

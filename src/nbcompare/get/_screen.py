@@ -92,6 +92,20 @@ def pick_tests(screen: AnnData, word: str, rows: np.ndarray, columns: np.ndarray
     return picked
 
 
+def stored_perturbation(screen: AnnData, name: str | None) -> pd.DataFrame:
+    """Everything stored of one perturbation under the stored words, genes in their own order."""
+    if name is None and screen.n_obs > 1:
+        msg = f"The screen holds {screen.n_obs} perturbations, name one of them as group: {listed(screen.obs_names)}."
+        raise ValueError(msg)
+    rows, columns = perturbation_rows(screen, name), gene_columns(screen, None)
+    table = {"names": screen.var_names.to_numpy(object)}
+    for word in ("scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", "dispersions"):
+        table[word] = read_tests(screen, word, rows, columns)[0]
+    table["base_mean"] = read_var(screen, "base_mean")
+    table["status"] = status_words(read_tests(screen, "status", rows, columns)[0])
+    return pd.DataFrame(table)
+
+
 def read_obs(screen: AnnData, columns: Sequence[str]) -> pd.DataFrame:
     """Columns of the table of perturbations, in memory."""
     return in_memory(screen.obs[list(columns)])

@@ -2,8 +2,11 @@
 
 from ._dispersion import dispersion
 from ._gene import gene
+from ._knockdown import knockdown
 from ._ma import ma
+from ._perturbation_strength import perturbation_strength
 from ._pvalues import pvalues
+from ._screen_map import screen_map
 from ._volcano import volcano
 
-__all__ = ["dispersion", "gene", "ma", "pvalues", "volcano"]
+__all__ = ["dispersion", "gene", "knockdown", "ma", "perturbation_strength", "pvalues", "screen_map", "volcano"]

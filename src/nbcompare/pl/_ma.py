@@ -42,11 +42,11 @@ def ma(
     Parameters
     ----------
     adata
-        Data with stored results.
+        Data with stored results, or a screen.
     group
-        The comparison (the treated level); may be left out if there is one only.
+        The comparison (the treated level) or the screen's perturbation; may be left out if there is one only.
     key
-        Where the results are stored.
+        Where the results are stored; of no account for a screen.
     pval_cutoff
         Genes are called below this adjusted p-value.
     log2fc_cutoff

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._optional import require
-from nbcompare.get._stored import close, one_group, stored_comparison, stored_results
+from nbcompare.get._screen import gene_columns, is_screen, read_var, stored_perturbation
+from nbcompare.get._stored import one_group, stored_comparison, stored_results
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
 # Okabe & Ito: told apart by readers of every colour vision, and in grey
 UP, DOWN = "#D55E00", "#0072B2"
+PICKED = "#009E73"
 GREY, DARK = "#B8B8B8", "#4D4D4D"
 SMALL, MEDIUM = 7, 8  # points, the sizes that journals ask for
+MOST_AVOIDED = 200  # points that names keep clear of
 COLOUR = {"down": DOWN, "up": UP, "not called": GREY}
 
 
@@ -35,24 +38,23 @@ def new_panel(ax: Axes | None, *, width: float = 3.4, height: float = 2.9) -> Ax
 
 
 def comparison_table(adata: AnnData, group: str | None, key: str, gene_symbols: str | None) -> tuple[pd.DataFrame, str]:
-    """Everything stored of one comparison with the genes' `label`, and the figure's title."""
-    group = one_group(adata, group, key)
-    results = stored_results(adata, key)
-    table = stored_comparison(adata, results, group, key)
-    if gene_symbols is not None and gene_symbols not in adata.var:
-        msg = f"gene_symbols is {gene_symbols!r}, which is no column of .var."
-        raise KeyError(msg)
-    table["label"] = table["names"] if gene_symbols is None else adata.var[gene_symbols].astype(str).to_numpy()
+    """Everything stored of one comparison, or of a screen's row, with the genes' `label`, and the figure's title."""
+    if is_screen(adata):
+        results, table = adata.uns["nb_screen"], stored_perturbation(adata, group)
+        group = adata.obs_names[0] if group is None else group
+    else:
+        group = one_group(adata, group, key)
+        results = stored_results(adata, key)
+        table = stored_comparison(adata, results, group, key)
+    table["label"] = table["names"] if gene_symbols is None else read_var(adata, gene_symbols).astype(str)
     return table, f"{group} vs {results['reference']}"
 
 
 def check_genes(adata: AnnData, genes: Sequence[str]) -> list[str]:
     """Genes to name, which must be there; one name may stand alone."""
     genes = [genes] if isinstance(genes, str) else list(genes)
-    for name in genes:
-        if name not in adata.var_names:
-            msg = f"There is no gene {name!r} in var_names.{close(name, adata.var_names)}"
-            raise KeyError(msg)
+    if genes:
+        gene_columns(adata, genes)
     return genes
 
 
@@ -125,17 +127,32 @@ def label_called(
     rank = np.lexsort((-np.abs(table["scores"].to_numpy()[positions]), table["pvals"].to_numpy()[positions]))
     asked = table["names"].isin(genes).to_numpy() & np.isfinite(x) & np.isfinite(y)
     top = np.union1d(positions[rank[:n_top]], np.flatnonzero(asked))
+    label_points(ax, x, y, table["label"].to_numpy(), top, positions, fontstyle="italic")
+
+
+def label_points(
+    ax: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    labels: np.ndarray,
+    top: np.ndarray,
+    others: np.ndarray,
+    *,
+    fontstyle: str = "normal",
+) -> None:
+    """Names the points `top`, off each other and off the points `others`, with a thin line back to their own."""
     if not top.size:
         return
     adjust_text = require("adjustText", "plot").adjust_text
     halo = [require("matplotlib.patheffects", "plot").withStroke(linewidth=1.2, foreground="white")]
     ax.figure.canvas.figure.draw_without_rendering()  # fixes limits and layout, on which the names are placed
-    style: dict[str, Any] = {"fontsize": SMALL - 1, "fontstyle": "italic", "path_effects": halo, "zorder": 5}
-    texts = [ax.text(x[i], y[i], table["label"].iloc[i], **style) for i in top]
+    others = _nearest(ax, x, y, top, others)
+    style: dict[str, Any] = {"fontsize": SMALL - 1, "fontstyle": fontstyle, "path_effects": halo, "zorder": 5}
+    texts = [ax.text(x[i], y[i], labels[i], **style) for i in top]
     adjust_text(
         texts,
-        x=x[positions],
-        y=y[positions],
+        x=x[others],
+        y=y[others],
         target_x=x[top],
         target_y=y[top],
         ax=ax,
@@ -147,3 +164,12 @@ def label_called(
         min_arrow_len=3,
         arrowprops={"arrowstyle": "-", "color": DARK, "lw": 0.4, "shrinkA": 0, "shrinkB": 1},
     )
+
+
+def _nearest(ax: Axes, x: np.ndarray, y: np.ndarray, top: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Of the points that names keep clear of, those near a named one: each costs time, and far ones change nothing."""
+    if others.size <= MOST_AVOIDED:
+        return others
+    place = ax.transData.transform(np.stack([x, y], axis=1))
+    distance = np.min([np.hypot(*(place[others] - place[i]).T) for i in top], axis=0)
+    return others[np.argsort(distance, kind="stable")[:MOST_AVOIDED]]

@@ -45,11 +45,11 @@ def volcano(
     Parameters
     ----------
     adata
-        Data with stored results.
+        Data with stored results, or a screen.
     group
-        The comparison (the treated level); may be left out if there is one only.
+        The comparison (the treated level) or the screen's perturbation; may be left out if there is one only.
     key
-        Where the results are stored.
+        Where the results are stored; of no account for a screen.
     pval_cutoff
         Genes are called below this adjusted p-value.
     log2fc_cutoff
@@ -118,11 +118,9 @@ def _heights(p_value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw_thresholds(ax: Axes, table: pd.DataFrame, pval_cutoff: float, log2fc_cutoff: float) -> None:
-    """The largest p-value that the false discovery rate admits (its first step if none), and the fold changes."""
-    p, adjusted = table["pvals"].to_numpy(), table["pvals_adj"].to_numpy()
-    admitted = p[adjusted < pval_cutoff]
-    admitted = admitted[admitted > 0]
-    limit = admitted.max() if admitted.size else pval_cutoff / max(np.isfinite(p).sum(), 1)
+    """The p-value up to which the false discovery rate admits (its first step if none is admitted), and the fold changes."""
+    n_admitted = max((table["pvals_adj"] < pval_cutoff).sum(), 1)
+    limit = pval_cutoff * n_admitted / max(table["pvals"].notna().sum(), 1)
     style: dict[str, Any] = {"color": DARK, "linewidth": 0.6, "linestyle": (0, (4, 3)), "zorder": 1}
     ax.axhline(-np.log10(limit), gid="pval_cutoff", **style)
     ax.axvline(0, color=DARK, linewidth=0.4, zorder=1)

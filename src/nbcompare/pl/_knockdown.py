@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nbcompare.get._screen import check_screen, perturbation_rows, read_obs
+
+from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, label_points, new_panel, title_and_legend
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+MOST_NAMED = 60  # perturbations, one line each
+
+
+def knockdown(
+    screen: AnnData,
+    *,
+    perturbations: str | Sequence[str] | None = None,
+    pval_cutoff: float = 0.05,
+    n_top: int = 5,
+    ax: Axes | None = None,
+) -> Axes:
+    """How far each perturbation lowers its own target, with the 95 % interval, in order.
+
+    Shown are the perturbations that name a gene of `var_names` which could be tested. The interval is the log2 fold
+    change and 1.96 standard errors to both sides. Coloured are the targets that went down, or up, at the false
+    discovery rate `pval_cutoff` over all on-target tests of the screen (Benjamini and Hochberg). The dashed line is
+    half of the expression. Up to 60 perturbations have a line and a name each; more stand side by side, and only
+    those that were lowered most and those that went up are named.
+
+    Parameters
+    ----------
+    screen
+        What :func:`nbcompare.tl.nb_screen` returned, in memory or lazily read; only its `.obs` is read.
+    perturbations
+        The perturbations to show, all for `None`.
+    pval_cutoff
+        Targets are coloured below this adjusted p-value.
+    n_top
+        Where there are more than 60, the number of perturbations to name at both ends.
+    ax
+        Where to draw; a new figure otherwise.
+
+    Returns
+    -------
+    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+
+    Raises
+    ------
+    KeyError
+        If there is no such perturbation.
+    ValueError
+        If this is no screen, or none of the perturbations names a gene that was tested.
+    ImportError
+        If matplotlib or adjustText is not installed.
+
+    Examples
+    --------
+    >>> import nbcompare as nb
+    >>> adata = nb.datasets.papalexi2021()
+    >>> design = {"reference": "control", "replicate_key": "replicate", "block_key": "replicate"}
+    >>> screen = nb.tl.nb_screen(adata, "perturbation", **design, progress=False)
+    >>> nb.pl.knockdown(screen).get_xlabel()
+    'log$_2$ fold change of the target'
+    """
+    check_screen(screen)
+    table = _on_target(screen, perturbations)
+    changed = (table["pval_adj"] < pval_cutoff).to_numpy()
+    change = table["change"].to_numpy()
+    calls = {"down": changed & (change < 0), "up": changed & (change > 0), "not called": ~changed}
+
+    named = len(table) <= MOST_NAMED
+    ax = new_panel(ax, height=0.9 + 0.115 * len(table) if named else 2.9)
+    _draw_intervals(ax, table, calls, upright=not named)
+    left = 100 * 2 ** float(np.median(change))
+    title = f"target vs {screen.uns['nb_screen']['reference']}, median {left:.0f} % left"
+    title_and_legend(ax, title)
+    if named:
+        ax.set_yticks(np.arange(len(table)), table.index, fontsize=SMALL - 1)
+        ax.tick_params(axis="y", length=0)
+        ax.set_ylim(len(table) + 0.1, -0.8)
+        ax.set_xlabel("log$_2$ fold change of the target", fontsize=MEDIUM)
+    else:
+        ax.set_xlabel("perturbations, in order", fontsize=MEDIUM)
+        ax.set_ylabel("log$_2$ fold change of the target", fontsize=MEDIUM)
+        place = np.arange(len(table), dtype=float)
+        top = np.flatnonzero((place < n_top) | (calls["up"] & (place >= len(table) - n_top)))
+        label_points(ax, place, change, table.index.to_numpy(), top, np.arange(0, len(table), 1 + len(table) // 500))
+    return ax
+
+
+def _on_target(screen: AnnData, perturbations: str | Sequence[str] | None) -> pd.DataFrame:
+    """Effect on the own target, lowest first, p-values adjusted over all of them."""
+    from scipy.stats import false_discovery_control
+
+    rows = perturbation_rows(screen, perturbations)
+    columns = {"on_target_logfoldchange": "change", "on_target_lfc_se": "se", "on_target_pval": "pval"}
+    table = read_obs(screen, list(columns)).rename(columns=columns).astype(float)
+    tested = table["pval"].notna()
+    table.loc[tested, "pval_adj"] = false_discovery_control(table.loc[tested, "pval"]) if tested.any() else np.nan
+    table = table.iloc[rows]
+    table = table[table["pval"].notna()].sort_values("change", kind="stable")
+    if table.empty:
+        msg = (
+            f"None of the {len(rows)} perturbations names a gene of var_names that was tested, so there is no target to "
+            f"look at. Perturbations are named like {str(screen.obs_names[0])!r}, genes like {str(screen.var_names[0])!r}."
+        )
+        raise ValueError(msg)
+    return table
+
+
+def _draw_intervals(ax: Axes, table: pd.DataFrame, calls: dict[str, np.ndarray], *, upright: bool) -> None:
+    """Point and interval of each perturbation; the lines of no change and of half the expression."""
+    place, change, half = np.arange(len(table)), table["change"].to_numpy(), 1.96 * table["se"].to_numpy()
+    many: dict[str, Any] = {"linewidth": 0.4 if upright else 0.9, "rasterized": upright, "zorder": 2}
+    for name, colour in (("down", DOWN), ("up", UP), ("not called", GREY)):
+        mask = calls[name]
+        span = (place[mask], (change - half)[mask], (change + half)[mask])
+        (ax.vlines if upright else ax.hlines)(
+            *span, color=colour, alpha=0.5 if upright else 1, gid=f"{name} 95 %", **many
+        )
+        points = (place[mask], change[mask]) if upright else (change[mask], place[mask])
+        size = float(np.clip(2000 / len(table), 3, 14)) if upright else 14
+        label = f"{mask.sum():,} {name}"
+        ax.scatter(*points, s=size, c=colour, linewidths=0, rasterized=upright, gid=name, label=label, zorder=3)
+    line = ax.axhline if upright else ax.axvline
+    line(0, color=DARK, linewidth=0.6, zorder=1)
+    line(-1, color=DARK, linewidth=0.6, linestyle=(0, (4, 3)), zorder=1, gid="half")
+    style: dict[str, Any] = {"fontsize": SMALL - 1, "color": DARK}
+    if upright:
+        ax.annotate("half", (1.01, -1), xycoords=("axes fraction", "data"), va="center", **style)
+    else:
+        ax.annotate("half ", (-1, len(table)), va="bottom", ha="right", **style)

@@ -61,10 +61,10 @@ def sum_on_cluster(
             progress((chunk.rows.stop - chunk.rows.start) * chunk.n_genes / max(n_genes, 1))
     sums = np.zeros((n_groups, n_genes))
     roots = [tree.root() for tree in trees]
-    for part in range(len(trees)):
-        if roots[part] is not None:
-            roots[part].result().toarray(out=sums[edges[part] : edges[part + 1]])
-            roots[part] = None  # the worker need not keep it
+    for part, start in enumerate(edges[:-1]):
+        root, roots[part] = roots[part], None  # once it is read the worker need not keep it
+        if root is not None:
+            root.result().toarray(out=sums[start : edges[part + 1]])
     return sums, left_out
 
 

@@ -138,7 +138,7 @@ def test_prior_degrees_are_the_moments_of_a_log_f():
 
 @pytest.mark.parametrize(("n", "bins", "top"), [(30, 1, 30), (120, 2, 60), (700, 11, 63), (7200, 14, 200)])
 def test_bins_are_equal_and_the_top_one_is_split(n, bins, top):
-    parts = mean_bins(np.arange(n))
+    parts = mean_bins(np.arange(n), np.arange(n, dtype=float))
     assert len(parts) == bins
     assert len(parts[-1]) == top
     np.testing.assert_array_equal(np.concatenate(parts), np.arange(n))

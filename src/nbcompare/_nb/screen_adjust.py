@@ -28,13 +28,26 @@ def adjust_rows(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def simes_rows(adjusted: np.ndarray) -> np.ndarray:
-    """Simes' p-value of "nothing in this row": min_k p_(k) n / k, which is the least of a row's adjusted; NaN without tests.
+@dataclass(frozen=True)
+class Hits:
+    """What the adjusted p-values of rows say."""
 
-    Valid under the positive dependence that Benjamini-Hochberg needs itself (Simes 1986; Sarkar & Chang 1997).
+    n_tested: np.ndarray  # (n_rows,) int64
+    n_hits: np.ndarray  # (n_rows,) int64, adjusted p-values up to the level
+    overall: np.ndarray  # (n_rows,) p-value of "nothing in this row", NaN without tests
+    rows_of_gene: np.ndarray  # (n_genes,) int64, rows in which the gene is a hit
+
+
+def count_hits(adjusted: np.ndarray, level: float) -> Hits:
+    """Tests and hits of (n_rows, n_genes), adjusted within rows.
+
+    The overall p-value is Simes', min_k p_(k) n / k, which is the least of a row's adjusted: valid under the positive
+    dependence that Benjamini-Hochberg needs itself (Simes 1986).
     """
-    least = np.where(np.isnan(adjusted), np.inf, adjusted).min(axis=1, initial=np.inf)
-    return np.where(np.isinf(least), np.nan, least)
+    n_rows, n_genes = adjusted.shape
+    hits = Hits(np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64), np.empty(n_rows), np.zeros(n_genes, np.int64))
+    _count_hits(adjusted, level, hits.n_tested, hits.n_hits, hits.overall, hits.rows_of_gene)
+    return hits
 
 
 @dataclass(frozen=True)
@@ -178,3 +191,17 @@ def _pool(p, bits, bins):
 def _look_up(p, bits, of_bin, adjusted):
     for k in range(p.size):
         adjusted[k] = of_bin[(bits[k] >> DROPPED_BITS) - FIRST_BIN] if p[k] >= TAIL else np.nan
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _count_hits(adjusted, level, n_tested, n_hits, overall, rows_of_gene):
+    for i in range(adjusted.shape[0]):
+        least = np.inf
+        for j in range(adjusted.shape[1]):
+            if not np.isnan(adjusted[i, j]):
+                n_tested[i] += 1
+                least = min(least, adjusted[i, j])
+                if adjusted[i, j] <= level:
+                    n_hits[i] += 1
+                    rows_of_gene[j] += 1
+        overall[i] = least if n_tested[i] > 0 else np.nan

@@ -53,10 +53,8 @@ def fit_trend(
     moments = np.empty((len(genes), 3))
     moment_equation(counts, pseudobulk.exposure[None, :], members, starts, 1.0, moments)
     mean = moments[:, 2]
-    ascending = np.lexsort(
-        (moments[:, 1], moments[:, 0], mean)
-    )  # ties broken by the data, so that the order of genes is nothing
-    bins = mean_bins(ascending)
+    ascending = np.lexsort((moments[:, 1], moments[:, 0], mean))  # the order in which genes are given is nothing
+    bins = mean_bins(ascending, mean)
     knots = np.array([np.log(mean[b]).mean() for b in bins])
     phi = _pilot(moments, bins)
     by_gene = np.empty((len(genes), 2))
@@ -123,15 +121,25 @@ def prior_dispersion(mean: np.ndarray, trend: np.ndarray, scatter: float) -> tup
     return np.maximum(trend - (1 - np.exp(-shift)) * (trend + 1 / mean), 0.0), prior_df
 
 
-def mean_bins(ascending: np.ndarray) -> list[np.ndarray]:
-    """Genes, given in ascending order of their mean, in bins of equal size: 12 at most, of 60 genes at least.
+def mean_bins(ascending: np.ndarray, mean: np.ndarray) -> list[np.ndarray]:
+    """Genes, given in ascending order of their mean, in bins of about equal size: 12 at most, of 60 genes or so at least.
 
-    Of eight bins or more the top one is split in three, for trends end steeply.
+    Of eight bins or more the top one is split in three, for trends end steeply. Genes of one mean share a bin: low counts have many.
     """
-    bins = np.array_split(ascending, max(1, min(12, len(ascending) // MIN_GENES_A_BIN)))
-    if len(bins) >= 8 and len(bins[-1]) >= 3 * MIN_GENES_A_BIN:
-        bins += np.array_split(bins.pop(), 3)
-    return bins
+    n_genes = len(ascending)
+    bounds = _even(0, n_genes, max(1, min(12, n_genes // MIN_GENES_A_BIN)))
+    if len(bounds) > 8 and n_genes - bounds[-2] >= 3 * MIN_GENES_A_BIN:
+        bounds = np.concatenate([bounds[:-2], _even(bounds[-2], n_genes, 3)])
+    ordered = mean[ascending]
+    starts = [0]
+    for bound in np.searchsorted(ordered, ordered[bounds[1:-1]]):
+        if min(bound - starts[-1], n_genes - bound) >= MIN_GENES_A_BIN // 2:
+            starts.append(int(bound))
+    return np.split(ascending, starts[1:])
+
+
+def _even(start: int, stop: int, n_parts: int) -> np.ndarray:
+    return np.linspace(start, stop, n_parts + 1).astype(np.intp)
 
 
 def _pilot(moments: np.ndarray, bins: list[np.ndarray]) -> np.ndarray:

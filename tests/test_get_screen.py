@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nbcompare import get
+from nbcompare import datasets, get, tl
 from nbcompare.get import _screen
 from nbcompare.get._hierarchical import adjust_hierarchically
 
@@ -212,3 +212,27 @@ def test_without_the_global_adjustment(screen):
     assert len(get.nb_screen_df(screen, n_top=3)) == 3
     with pytest.raises(ValueError, match="no layer 'pvals_adj_global'"):
         get.nb_screen_df(screen, n_top=3, fdr_scope="global")
+
+
+@pytest.fixture(scope="module")
+def papalexi():
+    return datasets.papalexi2021()
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_of_a_real_screen(papalexi, tmp_path, on_disk):
+    design = {"reference": "control", "replicate_key": "replicate", "block_key": "replicate"}
+    path = tmp_path / "screen.zarr" if on_disk else None
+    screen = tl.nb_screen(papalexi, "perturbation", **design, path=path, targets_a_block=4, progress=False)
+    layers = {word: np.asarray(values) for word, values in screen.layers.items()}
+    obs = screen.obs[["selected", "on_target_pval"]]
+    obs = obs.to_memory() if on_disk else obs
+    called = obs["selected"].to_numpy()[:, None] & (
+        layers["pvals_adj"] <= screen.uns["nb_screen"]["fdr"]["level_within_selected"]
+    )
+    hits = get.nb_screen_df(screen, pval_cutoff=0.05, fdr_scope="hierarchical")
+    assert len(hits) == called.sum() > 30
+    own = get.nb_screen_df(screen, "STAT1", gene="STAT1")
+    assert own["pvals"].item() == obs.loc["STAT1", "on_target_pval"]
+    assert own["logfoldchanges"].item() < -1
+    assert get.nb_screen_df(screen, n_top=1)["pvals"].item() == np.nanmin(layers["pvals"])

@@ -91,9 +91,16 @@ def slow_trend(y, l, group, e=None, lost=1.0):
     e = l if e is None else e
     m = y.mean(axis=1)
     x, d = slow_moments(y, l, group)
-    bins = np.array_split(np.lexsort((d, x, m)), max(1, min(12, len(y) // 60)))
-    if len(bins) >= 8 and len(bins[-1]) >= 180:
-        bins += np.array_split(bins.pop(), 3)
+    order, n = np.lexsort((d, x, m)), len(y)
+    edges = [n * k // max(1, min(12, n // 60)) for k in range(max(1, min(12, n // 60)) + 1)]
+    if len(edges) > 8 and n - edges[-2] >= 180:
+        edges[-1:] = [edges[-2] + (n - edges[-2]) * k // 3 for k in (1, 2, 3)]
+    cuts = [0]
+    for edge in edges[1:-1]:  # moved down to the first gene of the same mean
+        cut = int((m < m[order[edge]]).sum())
+        if cut - cuts[-1] >= 30 and n - cut >= 30:
+            cuts.append(cut)
+    bins = np.split(order, cuts[1:])
     knots = np.array([np.log(m[b]).mean() for b in bins])
     phi = np.array([np.clip((x[b] / m[b]).sum() / (d[b] / m[b]).sum(), 1e-4, 10) for b in bins])
     for _ in range(6):

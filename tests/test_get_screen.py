@@ -165,7 +165,7 @@ def test_reads_no_more_than_it_needs(lazy_screen, monkeypatch):
     monkeypatch.setattr(_screen, "TESTS_AT_ONCE", 14 * lazy_screen.n_vars)
     original = _screen.read_tests
     monkeypatch.setattr(
-        "nbcompare.get._nb_screen_df.read_tests", lambda *a: (read.append((a[1], a[2])), original(*a))[1]
+        "nbcompare.get._screen_tests.read_tests", lambda *a: (read.append((a[1], a[2])), original(*a))[1]
     )
     get.nb_screen_df(lazy_screen, "gene_003")
     assert {(word, tuple(rows)) for word, rows in read} == {("pvals", (3,)), ("pvals_adj", (3,))}

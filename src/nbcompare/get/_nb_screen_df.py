@@ -1,30 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
-import numpy as np
 import pandas as pd
 
-from ._hierarchical import adjust_hierarchically
 from ._nb_compare_df import COLUMNS, Style
-from ._screen import (
-    check_screen,
-    gene_columns,
-    perturbation_rows,
-    pick_tests,
-    read_obs,
-    read_tests,
-    read_var,
-    row_blocks,
-    status_words,
-)
+from ._screen import check_screen, gene_columns, perturbation_rows, pick_tests, read_var, row_blocks, status_words
+from ._screen_tests import Adjustment, FdrScope, Tests, read_block
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-FdrScope = Literal["perturbation", "global", "hierarchical"]
 
 
 def nb_screen_df(
@@ -102,12 +88,12 @@ def nb_screen_df(
     _check(screen, style, fdr_scope, n_top, is_whole=perturbation is None and gene is None and pval_cutoff is None)
     rows, columns = perturbation_rows(screen, perturbation), gene_columns(screen, gene)
     symbols = None if gene_symbols is None else read_var(screen, gene_symbols)
-    adjustment = _Adjustment.of(screen, fdr_scope)
+    adjustment = Adjustment.of(screen, fdr_scope)
     change = (log2fc_min, log2fc_max)
 
-    found = _Tests.none()
+    found = Tests.none()
     for block in row_blocks(screen, adjustment.may_pass(rows, pval_cutoff), columns.size):
-        tests = _read_block(screen, adjustment, block, columns, pval_cutoff, change, found.worst(n_top))
+        tests = read_block(screen, adjustment, block, columns, pval_cutoff, change, found.worst(n_top))
         found = found.joined(tests).first(n_top)
     found = found.sorted()
 
@@ -115,70 +101,6 @@ def nb_screen_df(
     if symbols is not None:
         table[gene_symbols] = symbols[found.column]
     return _in_style(table, style, [] if gene_symbols is None else [gene_symbols])
-
-
-@dataclass(frozen=True)
-class _Tests:
-    """Some tests of the screen: where they are, and how they rank."""
-
-    row: np.ndarray
-    column: np.ndarray
-    p: np.ndarray
-    adjusted: np.ndarray
-
-    @classmethod
-    def none(cls) -> _Tests:
-        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))
-
-    def __getitem__(self, which: np.ndarray) -> _Tests:
-        return _Tests(self.row[which], self.column[which], self.p[which], self.adjusted[which])
-
-    def joined(self, other: _Tests) -> _Tests:
-        pairs = ((self.row, other.row), (self.column, other.column), (self.p, other.p), (self.adjusted, other.adjusted))
-        return _Tests(*(np.concatenate(pair) for pair in pairs))
-
-    def sorted(self) -> _Tests:
-        """The smallest p-value first, NaN last, equal ones in the order of the screen."""
-        return self[np.lexsort((self.column, self.row, self.p))]
-
-    def first(self, n: int | None) -> _Tests:
-        """The first so many of the sorted; all, in any order, for None."""
-        if n is None or self.p.size <= n:
-            return self
-        last = np.partition(self.p, n - 1)[n - 1]
-        return self[~(self.p > last)].sorted()[np.arange(n)]
-
-    def worst(self, n: int | None) -> float:
-        """The p-value above which nothing is among the first so many any more."""
-        return np.inf if n is None or self.p.size < n or np.isnan(self.p).any() else float(self.p.max())
-
-
-@dataclass(frozen=True)
-class _Adjustment:
-    """How the stored p-values are adjusted, and what that says of whole rows."""
-
-    word: str
-    least: np.ndarray | None  # (n_perturbations,) no adjusted p-value of the row is below
-    of_rows: np.ndarray | None  # (n_perturbations,) for the hierarchical adjustment
-
-    @classmethod
-    def of(cls, screen: AnnData, scope: FdrScope) -> _Adjustment:
-        if scope == "global":
-            return cls("pvals_adj_global", None, None)
-        overall = read_obs(screen, ["pval", "pval_adj"])  # Simes: the least adjusted p-value of the row
-        if scope == "perturbation":
-            return cls("pvals_adj", overall["pval"].to_numpy(float), None)
-        of_rows = overall["pval_adj"].to_numpy(float)
-        return cls("pvals_adj", of_rows, of_rows)
-
-    def may_pass(self, rows: np.ndarray, cutoff: float | None) -> np.ndarray:
-        """Rows that can hold a test below the cutoff."""
-        return rows if cutoff is None or self.least is None else rows[self.least[rows] < cutoff]
-
-    def adjusted(self, stored: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        if self.of_rows is None:
-            return stored
-        return adjust_hierarchically(stored, self.of_rows[rows], self.of_rows)
 
 
 def _check(screen: AnnData, style: str, fdr_scope: str, n_top: int | None, *, is_whole: bool) -> None:
@@ -202,29 +124,7 @@ def _check(screen: AnnData, style: str, fdr_scope: str, n_top: int | None, *, is
         raise ValueError(msg)
 
 
-def _read_block(
-    screen: AnnData,
-    adjustment: _Adjustment,
-    rows: np.ndarray,
-    columns: np.ndarray,
-    cutoff: float | None,
-    change: tuple[float | None, float | None],
-    worst: float,
-) -> _Tests:
-    """The tests of a block of rows within the limits."""
-    p = read_tests(screen, "pvals", rows, columns)
-    adjusted = adjustment.adjusted(read_tests(screen, adjustment.word, rows, columns), rows)
-    keep = p <= worst if np.isfinite(worst) else np.ones(p.shape, bool)
-    if cutoff is not None:
-        keep &= adjusted < cutoff
-    for limit, beyond in zip(change, (np.greater, np.less), strict=True):
-        if limit is not None:
-            keep &= beyond(read_tests(screen, "logfoldchanges", rows, columns), limit)
-    i, j = np.nonzero(keep)
-    return _Tests(rows[i], columns[j], p[i, j], adjusted[i, j])
-
-
-def _as_table(screen: AnnData, tests: _Tests) -> pd.DataFrame:
+def _as_table(screen: AnnData, tests: Tests) -> pd.DataFrame:
     """The tests under the stored words."""
     names = screen.obs_names.astype(str)
     table = {

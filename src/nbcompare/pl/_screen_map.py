@@ -1,23 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nbcompare._optional import require
-from nbcompare.get._screen import (
-    check_screen,
-    gene_columns,
-    perturbation_rows,
-    read_obs,
-    read_tests,
-    read_var,
-)
+from nbcompare.get._screen import check_screen, read_var
 
 from ._clustering import Tree, cluster, draw_tree
 from ._panel import DARK, DOWN, MEDIUM, SMALL, UP, new_panel
+from ._screen_effects import Effects, chosen_effects
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -91,7 +84,7 @@ def screen_map(
     'perturbations vs control'
     """
     check_screen(screen)
-    effects = _chosen_effects(screen, n_perturbations, n_genes, perturbations, genes, pval_cutoff)
+    effects = chosen_effects(screen, n_perturbations, n_genes, perturbations, genes, pval_cutoff)
     strength = np.where(effects.called, effects.change, 0.0)
     of_rows, of_columns = cluster(strength), cluster(strength.T)
     effects = effects.ordered(of_rows.leaves, of_columns.leaves)
@@ -109,64 +102,7 @@ def screen_map(
     return ax
 
 
-@dataclass(frozen=True)
-class _Effects:
-    """What the map shows."""
-
-    rows: np.ndarray
-    columns: np.ndarray
-    change: np.ndarray  # (n_rows, n_columns), NaN where not tested
-    called: np.ndarray  # (n_rows, n_columns) bool
-
-    def ordered(self, by_row: np.ndarray, by_column: np.ndarray) -> _Effects:
-        both = np.ix_(by_row, by_column)
-        return _Effects(self.rows[by_row], self.columns[by_column], self.change[both], self.called[both])
-
-
-def _chosen_effects(
-    screen: AnnData,
-    n_perturbations: int,
-    n_genes: int,
-    perturbations: str | Sequence[str] | None,
-    genes: str | Sequence[str] | None,
-    pval_cutoff: float,
-) -> _Effects:
-    rows = _strongest(screen, n_perturbations) if perturbations is None else perturbation_rows(screen, perturbations)
-    columns = gene_columns(screen, genes)
-    called = read_tests(screen, "pvals_adj", rows, columns) < pval_cutoff
-    if genes is None:
-        columns = _most_moved(screen, rows, called, n_genes)
-        called = called[:, columns]
-        if not columns.size:
-            msg = f"No gene of these perturbations has an adjusted p-value below {pval_cutoff:g}; name genes to show."
-            raise ValueError(msg)
-    return _Effects(rows, columns, read_tests(screen, "logfoldchanges", rows, columns).astype(float), called)
-
-
-def _strongest(screen: AnnData, n: int) -> np.ndarray:
-    """Rows of the perturbations with the most hits, ascending; of equals, the smaller overall p-value."""
-    table = read_obs(screen, ["n_hits", "pval"])
-    n_hits = table["n_hits"].to_numpy()
-    order = np.lexsort((table["pval"].to_numpy(), -n_hits))[:n]
-    rows = np.sort(order[n_hits[order] > 0])
-    if not rows.size:
-        msg = "No perturbation of the screen has a hit; name perturbations and genes to see their effects."
-        raise ValueError(msg)
-    return rows
-
-
-def _most_moved(screen: AnnData, rows: np.ndarray, called: np.ndarray, n: int) -> np.ndarray:
-    """Columns of the genes that most of these perturbations move, ascending."""
-    own = screen.var_names.get_indexer(screen.obs_names[rows])
-    counted = called.copy()
-    counted[np.flatnonzero(own >= 0), own[own >= 0]] = False
-    scores = read_tests(screen, "scores", rows, np.arange(screen.n_vars))
-    total = np.where(called, np.abs(scores), 0.0).sum(axis=0)
-    order = np.lexsort((-total, -counted.sum(axis=0)))[:n]
-    return np.sort(order[called[:, order].any(axis=0)])
-
-
-def _draw_squares(ax: Axes, effects: _Effects) -> PolyCollection:
+def _draw_squares(ax: Axes, effects: Effects) -> PolyCollection:
     """One square for each test, its side by the call, its colour by the effect."""
     collections, colors = require("matplotlib.collections", "plot"), require("matplotlib.colors", "plot")
     half = np.where(effects.called, SIDE, SIDE_UNCALLED).ravel() / 2
@@ -192,7 +128,7 @@ def _draw_squares(ax: Axes, effects: _Effects) -> PolyCollection:
     return squares
 
 
-def _draw_own_targets(ax: Axes, effects: _Effects, screen: AnnData) -> None:
+def _draw_own_targets(ax: Axes, effects: Effects, screen: AnnData) -> None:
     """A frame where a perturbation meets the gene that it names."""
     rectangle = require("matplotlib.patches", "plot").Rectangle
     own = screen.var_names.get_indexer(screen.obs_names[effects.rows])
@@ -215,7 +151,7 @@ def _name_both(ax: Axes, perturbations: np.ndarray, genes: np.ndarray) -> None:
 
 
 def _draw_margins(
-    ax: Axes, squares: PolyCollection, of_rows: Tree, of_columns: Tree, effects: _Effects, pval_cutoff: float
+    ax: Axes, squares: PolyCollection, of_rows: Tree, of_columns: Tree, effects: Effects, pval_cutoff: float
 ) -> None:
     """Trees above and on the right; beyond them the colour bar and what size and frame mean."""
     box = ax.get_window_extent()

@@ -180,7 +180,7 @@ def test_cells_may_be_replicates_if_the_user_insists(cells):
     assert cells.uns["nb_compare"]["params"]["cells_as_replicates"] is True
 
 
-CHOICES = {
+CHOICES: dict[str, list[object]] = {
     "groupby": ["condition", "replicate", "nothing", ["condition", "batch_of_cell"]],
     "reference": ["ctrl", "a/b", "rest", "nothing", 5],
     "groups": ["all", ["c"], ["c", "ctrl"], [], "nothing", ("a/b",)],

@@ -13,8 +13,8 @@ from nbcompare._nb.screen_adjust import (
     TAIL,
     PooledPValues,
     adjust_rows,
+    count_hits,
     select_rows,
-    simes_rows,
 )
 
 P_VALUES = st.one_of(
@@ -65,8 +65,18 @@ def test_simes_by_hand() -> None:
         )
         for row in p
     ]
-    np.testing.assert_allclose(simes_rows(adjust_rows(p)), expected, rtol=1e-14)
-    assert simes_rows(np.array([[0.3]]))[0] == combine_pvalues([0.3], method="tippett").pvalue
+    np.testing.assert_allclose(count_hits(adjust_rows(p), 0.05).overall, expected, rtol=1e-14)
+    assert count_hits(np.array([[0.3]]), 0.05).overall[0] == combine_pvalues([0.3], method="tippett").pvalue
+
+
+def test_hits_are_counted() -> None:
+    adjusted = adjust_rows(screen(np.random.default_rng(4), (30, 100)))
+    adjusted[7] = np.nan
+    hits = count_hits(adjusted, 0.05)
+    np.testing.assert_array_equal(hits.n_tested, (~np.isnan(adjusted)).sum(axis=1))
+    np.testing.assert_array_equal(hits.n_hits, (adjusted <= 0.05).sum(axis=1))
+    np.testing.assert_array_equal(hits.rows_of_gene, (adjusted <= 0.05).sum(axis=0))
+    assert np.isnan(hits.overall[7])
 
 
 def test_selected_rows_by_hand() -> None:
@@ -87,7 +97,7 @@ def test_average_false_discoveries_of_selected_rows() -> None:
         effect[:8, :5] = 4
         z = np.sqrt(0.7) * rng.normal(size=effect.shape) + np.sqrt(0.3) * shared + effect
         adjusted = adjust_rows(norm.sf(z))
-        selection = select_rows(simes_rows(adjusted), 0.1)
+        selection = select_rows(count_hits(adjusted, 0.1).overall, 0.1)
         hits = adjusted[selection.selected] <= selection.level_within
         false = (hits & (effect[selection.selected] == 0)).sum(axis=1)
         proportions.append((false / np.maximum(hits.sum(axis=1), 1)).mean() if len(hits) else 0.0)

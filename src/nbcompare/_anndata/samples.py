@@ -80,7 +80,7 @@ def sum_samples(
         adata, codes, int(enough.sum()), layer=layer, block_size=block_size, may_share=may_share, progress=progress
     )
     counts = np.zeros(len(n_cells))
-    counts[enough] = sums.counts.sum(axis=1)
+    counts[enough] = sums.counts.sum(axis=1, dtype=np.float64)
     few = (samples.codes >= 0) & (codes < 0)  # cells of the samples that are too small to be summed
     np.add.at(counts, samples.codes[few], sums.left_out[few])
     reason = np.full(len(n_cells), "", dtype=object)

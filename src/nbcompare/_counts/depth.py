@@ -74,6 +74,6 @@ def depth_factors(reference: DepthReference, samples: np.ndarray) -> np.ndarray:
 def _medians(ratios: np.ndarray) -> np.ndarray:
     """Median of each row, between two middle values their geometric mean."""
     n = ratios.shape[1]
-    low, high = (n - 1) // 2, n // 2
-    middle = np.partition(ratios, (low, high), axis=1)
-    return np.sqrt(middle[:, low] * middle[:, high])
+    parted = np.partition(ratios, n // 2, axis=1)  # for one place this is several times faster than for two
+    upper = parted[:, n // 2]
+    return np.sqrt(upper * (upper if n % 2 else parted[:, : n // 2].max(axis=1)))

@@ -15,12 +15,14 @@ from .check import PIECE, NotCountsError, check_counts, plain_numbers
 from .cluster import active_client
 from .cluster_sums import sum_on_cluster
 
+FLOATS = (np.float32, np.float64)
+
 
 @dataclass(frozen=True)
 class Sums:
     """What one pass over the cells gives."""
 
-    counts: np.ndarray  # (n_groups, n_genes) float64
+    counts: np.ndarray  # (n_groups, n_genes) float64; of `as_sums` perhaps float32
     left_out: np.ndarray  # (n_cells,) float64, counts of each cell that no group has, else 0
 
 
@@ -51,8 +53,8 @@ def sum_groups(
 
 
 def as_sums(matrix, codes: np.ndarray) -> Sums | None:
-    """The matrix itself where each of its rows is a group, in order, and it is float64 in memory; not copied."""
-    if not isinstance(matrix, np.ndarray) or matrix.dtype != np.float64 or not matrix.flags.c_contiguous:
+    """The matrix itself, float32 or float64 in memory, where each of its rows is a group, in order; not copied."""
+    if not isinstance(matrix, np.ndarray) or matrix.dtype not in FLOATS or not matrix.flags.c_contiguous:
         return None
     if not np.array_equal(codes, np.arange(matrix.shape[0])):
         return None

@@ -11,7 +11,7 @@ import numpy as np
 
 from nbcompare._anndata import OVER_ALL, ScreenResult
 from nbcompare._nb.screen import ScreenBlock, compare_targets
-from nbcompare._nb.screen_adjust import PooledPValues, adjust_rows, simes_rows
+from nbcompare._nb.screen_adjust import PooledPValues, adjust_rows, count_hits
 from nbcompare._nb.status import NOT_TESTED
 
 from ._screen_data import ScreenData
@@ -94,24 +94,33 @@ def compare_block(screen: Screen, run: slice) -> tuple[dict[str, np.ndarray], di
 def adjust_over_all(store: ScreenResult, *, n_threads: int) -> None:
     """Write the layer of p-values adjusted over the whole screen, in two passes over the p-values."""
     blocks = store.all_blocks()
+    parts = [PooledPValues() for _ in range(n_threads)]
+
+    def take_in(start: int) -> None:
+        for rows in blocks[start::n_threads]:
+            parts[start].add(store.layers["pvals"][rows])
+
+    in_threads(take_in, range(n_threads), n_threads)
     pool = PooledPValues()
-    for rows in blocks:
-        pool.add(store.layers["pvals"][rows])
+    for part in parts:
+        pool.join(part)
     adjustment = pool.adjustment()
 
-    def write(rows: slice) -> int:
+    def write(rows: slice) -> None:
         store.layers[OVER_ALL][rows] = adjustment.adjust(store.layers["pvals"][rows])
-        return 0
 
-    in_threads(write, blocks, n_threads, lambda _: None)
+    in_threads(write, blocks, n_threads)
 
 
 def in_threads(
-    work: Callable[[slice], int], blocks: Sequence[slice], n_threads: int, progress: Callable[[int], object]
+    work: Callable[[Any], Any],
+    pieces: Sequence[Any],
+    n_threads: int,
+    progress: Callable[[Any], object] = lambda _: None,
 ) -> None:
-    """Do the work of every block; after an error, or an interrupt, those not begun are left."""
+    """Do the work of every piece; after an error, or an interrupt, those not begun are left. `progress` is told what it gave."""
     with ThreadPoolExecutor(n_threads) as pool:
-        running = [pool.submit(work, rows) for rows in blocks]
+        running = [pool.submit(work, piece) for piece in pieces]
         try:
             for done in as_completed(running):
                 progress(done.result())
@@ -122,6 +131,8 @@ def in_threads(
 
 def _flag(result: ScreenBlock, flags: np.ndarray) -> None:
     """Set status bits of targets (n_targets,) in all their tests; where these are not tested for them, they become NaN."""
+    if not flags.any():
+        return
     untested = (result.status & NOT_TESTED) > 0
     result.status[...] |= np.where(untested, flags[:, None] & NOT_TESTED, flags[:, None]).astype(np.uint16)
     for k in np.flatnonzero(flags & NOT_TESTED):
@@ -137,7 +148,7 @@ def _log2(values: np.ndarray) -> np.ndarray:
 
 def _summary(screen: Screen, targets: Targets, layers: dict[str, np.ndarray], noise: np.ndarray) -> dict[str, Any]:
     """What is told of each perturbation, (n_targets,), and how many of them move each gene."""
-    hits = layers["pvals_adj"] <= screen.fdr
+    hits = count_hits(layers["pvals_adj"], screen.fdr)
     place = {name: j for j, name in reversed(list(enumerate(screen.genes)))}
     own = np.array([place.get(name, -1) for name in targets.names])
     own_of = (np.arange(len(targets)), own)
@@ -145,12 +156,12 @@ def _summary(screen: Screen, targets: Targets, layers: dict[str, np.ndarray], no
         "names": targets.names,
         "n_cells": targets.n_cells,
         "n_replicates": targets.stops - targets.starts,
-        "n_tested": (~np.isnan(layers["pvals"])).sum(axis=1),
-        "n_hits": hits.sum(axis=1),
+        "n_tested": hits.n_tested,
+        "n_hits": hits.n_hits,
         "dispersion_ratio": noise,
         "on_target_logfoldchange": np.where(own < 0, np.nan, layers["logfoldchanges"][own_of].astype(np.float64)),
         "on_target_lfc_se": np.where(own < 0, np.nan, layers["lfc_se"][own_of].astype(np.float64)),
         "on_target_pval": np.where(own < 0, np.nan, layers["pvals"][own_of]),
-        "pval": simes_rows(layers["pvals_adj"]),
-        "n_perturbations": hits.sum(axis=0),
+        "pval": hits.overall,
+        "n_perturbations": hits.rows_of_gene,
     }

@@ -23,7 +23,7 @@ class ScreenData:
     """The samples of a call."""
 
     samples: SampleTable
-    counts: np.ndarray  # (n_samples, n_genes) float64; may be those of the AnnData, so not to be changed
+    counts: np.ndarray  # (n_samples, n_genes) float64, or the float32 of the AnnData itself: not to be changed
     var: pd.DataFrame
     depths: np.ndarray | None  # (n_samples,) size factors where they are given
 

@@ -18,7 +18,7 @@ from nbcompare._nb.status import Status
 from ._screen_data import ScreenData
 from ._screen_design import Targets, block_codes, check_fit, lending, samples_of_fit
 
-SAMPLES_AT_ONCE = 1024
+SAMPLES_AT_ONCE = 16  # stay in the processor's cache
 TINY = 10  # cells
 
 
@@ -39,7 +39,7 @@ class Depths:
         for start in range(0, len(rows), SAMPLES_AT_ONCE):
             piece = counts[rows[start : start + SAMPLES_AT_ONCE]]
             factors[start : start + SAMPLES_AT_ONCE] = depth_factors(self.reference, piece)
-            totals[start : start + SAMPLES_AT_ONCE] = piece.sum(axis=1)
+            totals[start : start + SAMPLES_AT_ONCE] = piece.sum(axis=1, dtype=np.float64)
         return factors, np.abs(np.log(factors) - np.log(totals) + self.log_total) > np.log(APART)
 
 
@@ -104,7 +104,7 @@ def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any]) -> 
     samples = data.samples
     lenders = targets[lending(targets, params["n_lenders"])]
     rows, group = samples_of_fit(samples, params["reference"], lenders)
-    chosen = data.counts[rows]
+    chosen = data.counts[rows].astype(np.float64, copy=False)
     if data.depths is None:
         depths = depths_by(params["size_factors"], chosen)
     else:

@@ -36,7 +36,7 @@ class Rule:
         return bool(listed & {name, *packages})
 
 
-ARRAYS = {"numba", "scipy"}
+ARRAYS = {"llvmlite", "numba", "scipy"}
 EDGE = {"anndata", "nbcompare._anndata", "nbcompare._counts", "nbcompare._nb", "pandas", "scipy"}
 PUBLIC = {f"nbcompare.{part}" for part in ("datasets", "get", "pl", "pp", "tl")}
 RULES = {  # beside the part itself

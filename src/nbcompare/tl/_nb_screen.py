@@ -147,14 +147,14 @@ def nb_screen(
     ImportError
         If `path` is given and dask or xarray are not installed.
 
+    See Also
+    --------
+    nbcompare.get.nb_screen_df : Hits of a perturbation, movers of a gene, the top of the screen.
+
     Notes
     -----
     With an active :class:`dask.distributed.Client` dask arrays are summed on its cluster, and a screen with a `path` is
     compared there, each block by one worker; `n_jobs` and `block_size` are then the cluster's affair. The files are the same.
-
-    See Also
-    --------
-    nbcompare.get.nb_screen_df : Hits of a perturbation, movers of a gene, the top of the screen.
 
     Examples
     --------

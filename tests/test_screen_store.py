@@ -28,7 +28,9 @@ def zarr_format(request: pytest.FixtureRequest):
 def write(result: ScreenResult, rows: slice) -> None:
     """Layers whose values say in which row and column they belong."""
     values = 100.0 * np.arange(rows.start, rows.stop)[:, None] + np.arange(N_GENES)
-    layers = {name: values.astype(kind) for name, kind in layer_types("float32").items()}
+    layers = result.arrays(rows, list(layer_types("float32")))
+    for layer in layers.values():
+        layer[...] = values
     names = np.array([f"perturbation {i}" for i in range(rows.start, rows.stop)], dtype=object)
     result.write_block(rows, layers, {"names": names, "rank": np.arange(rows.start, rows.stop)})
 

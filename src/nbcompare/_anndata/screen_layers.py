@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,10 @@ class ScreenResult(ABC):
         """Make the layers as large as the last run makes them."""
 
     @abstractmethod
+    def arrays(self, rows: slice, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Arrays to fill for some rows of these layers; good until the next call in the same thread."""
+
+    @abstractmethod
     def write_block(self, rows: slice, layers: Mapping[str, np.ndarray], summary: Mapping[str, np.ndarray]) -> None:
         """Keep the layers of these rows, then their summary, which says that the block is done."""
 
@@ -116,10 +120,15 @@ class MemoryScreen(ScreenResult):
         """New arrays."""
         self.layers = {name: np.empty((self.n_rows, n_genes), kind) for name, kind in layer_types(dtype).items()}
 
+    def arrays(self, rows: slice, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """The rows of the layers themselves."""
+        return {name: self.layers[name][rows] for name in names}
+
     def write_block(self, rows: slice, layers: Mapping[str, np.ndarray], summary: Mapping[str, np.ndarray]) -> None:
-        """Copy the block to its rows."""
+        """Copy the block to its rows, where it does not lie there."""
         for name, values in layers.items():
-            self.layers[name][rows] = values
+            if values.base is not self.layers[name]:
+                self.layers[name][rows] = values
         self.of_block[rows.start] = dict(summary)
 
     def summaries(self) -> list[dict[str, np.ndarray]]:

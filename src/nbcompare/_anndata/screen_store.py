@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import local
 from typing import Any
 from uuid import uuid4
 
@@ -37,6 +38,7 @@ class ScreenStore(ScreenResult):
         file = self.books / "runs.json"
         self.runs = json.loads(file.read_text()) if file.is_file() else []
         self.layers = {}
+        self.of_thread = local()
 
     @property
     def taken(self) -> bool:
@@ -87,6 +89,14 @@ class ScreenStore(ScreenResult):
 
         group: Any = zarr.open_group(self.path / "layers", mode="r+", use_consolidated=False)
         self.layers = dict(group.arrays())
+
+    def arrays(self, rows: slice, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Memory that the thread uses again and again: to get new memory takes as long as to fill it."""
+        kept = vars(self.of_thread).setdefault("arrays", {})
+        for name in names:
+            if name not in kept:
+                kept[name] = np.empty((self.block_rows, self.layers[name].shape[1]), self.layers[name].dtype)
+        return {name: kept[name][: rows.stop - rows.start] for name in names}
 
     def write_block(self, rows: slice, layers: Mapping[str, np.ndarray], summary: Mapping[str, np.ndarray]) -> None:
         """Write the layers of these rows, then their summary, which says that the block is done."""

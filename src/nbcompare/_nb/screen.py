@@ -152,6 +152,7 @@ def compare_targets(
     lender: np.ndarray,
     *,
     dtype: type = np.float64,
+    out: ScreenBlock | None = None,
     n_threads: int = 1,
 ) -> ScreenBlock:
     """Test a run of targets, in threads over targets; the result does not depend on their number.
@@ -170,13 +171,15 @@ def compare_targets(
         The target's group in the fit, -1 if it was not part of it, (n_targets,).
     dtype
         Of all arrays but the p-values, which are float64, and the status.
+    out
+        Arrays to fill instead of new ones, whatever `dtype`; the noise must be 1.
     n_threads
         Number of threads.
     """
     n_targets, n_genes = len(starts) - 1, samples.shape[1]
     rows_block = np.zeros(len(samples), np.int64) if block is None else np.asarray(block, np.int64)
     shape = n_targets, n_genes
-    result = ScreenBlock(
+    result = out or ScreenBlock(
         log_fc=np.empty(shape, dtype),
         se=np.empty(shape, dtype),
         statistic=np.empty(shape, dtype),

@@ -20,10 +20,10 @@ LOWEST_DIGIT = (
 )  # 1.0 has 62 bits; what three rounds leave, p-values that agree to 2^-23, is left to insertion
 
 
-def adjust_rows(p: np.ndarray) -> np.ndarray:
+def adjust_rows(p: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Benjamini-Hochberg adjusted p-values within each row of (n_rows, n_genes); what is NaN is no test and stays NaN."""
     p = np.ascontiguousarray(p, dtype=np.float64)
-    adjusted = np.empty_like(p)
+    adjusted = np.empty_like(p) if out is None else out
     _adjust_rows(p, p.view(np.int64), adjusted)
     return adjusted
 
@@ -78,10 +78,10 @@ class PooledAdjustment:
     of_tail: np.ndarray  # (n_tail,) adjusted
     of_bin: np.ndarray  # (N_BINS,) adjusted, of all p-values in a bin of the histogram
 
-    def adjust(self, p: np.ndarray) -> np.ndarray:
-        """Adjusted p-values, any shape, of values that were pooled; NaN stays NaN."""
+    def adjust(self, p: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Adjusted p-values, any shape, of values that were pooled; NaN stays NaN. `out` is C-contiguous."""
         p = np.ascontiguousarray(p, dtype=np.float64)
-        adjusted = np.empty_like(p)
+        adjusted = np.empty_like(p) if out is None else out
         _look_up(p.ravel(), p.view(np.int64).ravel(), self.of_bin, adjusted.ravel())
         in_tail = p < TAIL
         adjusted[in_tail] = self.of_tail[np.searchsorted(self.tail, p[in_tail])]

@@ -18,6 +18,16 @@ from ._screen_data import ScreenData
 from ._screen_design import Targets, block_codes
 from ._screen_fit import ScreenFit, sample_flags
 
+FIELDS = {
+    "logfoldchanges": "log_fc",
+    "lfc_se": "se",
+    "scores": "statistic",
+    "pvals": "p_value",
+    "dispersions": "dispersion",
+    "status": "status",
+}
+WORDS = (*FIELDS, "pvals_adj")  # layers that a block fills
+
 
 @dataclass(frozen=True)
 class Screen:
@@ -31,7 +41,6 @@ class Screen:
     block: np.ndarray | None  # (n_rows,) int64
     genes: np.ndarray  # (n_genes,) object array of str
     fdr: float  # false discovery rate at which hits are counted
-    dtype: str
 
 
 def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[str, Any]) -> Screen:
@@ -41,7 +50,7 @@ def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[
     flags = sample_flags(data.samples, rows, unstable)
     block = block_codes(data.samples, fit.blocks, rows)
     names = data.var.index.astype(str).to_numpy(object)
-    return Screen(fit, targets, data.counts, exposure, flags, block, names, params["fdr"], params["dtype"])
+    return Screen(fit, targets, data.counts, exposure, flags, block, names, params["fdr"])
 
 
 def run_blocks(
@@ -56,15 +65,16 @@ def run_blocks(
     first_row = store.runs[-1]["start"]
 
     def run(rows: slice) -> int:
-        layers, summary = compare_block(screen, slice(rows.start - first_row, rows.stop - first_row))
-        store.write_block(rows, layers, summary)
+        into = store.arrays(rows, WORDS)
+        summary = compare_block(screen, slice(rows.start - first_row, rows.stop - first_row), into)
+        store.write_block(rows, into, summary)
         return rows.stop - rows.start
 
     in_threads(run, blocks, n_threads, progress)
 
 
-def compare_block(screen: Screen, run: slice) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Layers (n_targets, n_genes) and summary of a run of the perturbations."""
+def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Fill the layers (n_targets, n_genes) of a run of the perturbations, and sum them up."""
     targets = screen.targets[run]
     bounds = screen.targets.bounds
     rows = slice(bounds[run.start], bounds[run.stop])
@@ -75,20 +85,14 @@ def compare_block(screen: Screen, run: slice) -> tuple[dict[str, np.ndarray], di
         None if screen.block is None else screen.block[rows],
         targets.bounds,
         screen.fit.places_of(targets.names),
-        dtype=np.dtype(screen.dtype).type,
+        out=ScreenBlock(noise=np.ones(len(targets)), **{field: into[word] for word, field in FIELDS.items()}),
     )
     flags = np.bitwise_or.reduceat(screen.flags[rows], targets.bounds[:-1]) | screen.fit.reference_flags
     _flag(result, flags)
-    layers = {
-        "logfoldchanges": _log2(result.log_fc),
-        "lfc_se": _log2(result.se),
-        "scores": result.statistic,
-        "pvals": result.p_value,
-        "pvals_adj": adjust_rows(result.p_value),
-        "dispersions": result.dispersion,
-        "status": result.status,
-    }
-    return layers, _summary(screen, targets, layers, result.noise)
+    for word in ("logfoldchanges", "lfc_se"):
+        into[word] /= into[word].dtype.type(np.log(2))
+    adjust_rows(into["pvals"], into["pvals_adj"])
+    return _summary(screen, targets, into, result.noise)
 
 
 def adjust_over_all(store: ScreenResult, *, n_threads: int) -> None:
@@ -107,7 +111,8 @@ def adjust_over_all(store: ScreenResult, *, n_threads: int) -> None:
     adjustment = pool.adjustment()
 
     def write(rows: slice) -> None:
-        store.layers[OVER_ALL][rows] = adjustment.adjust(store.layers["pvals"][rows])
+        into = store.arrays(rows, [OVER_ALL])[OVER_ALL]
+        store.layers[OVER_ALL][rows] = adjustment.adjust(store.layers["pvals"][rows], into)
 
     in_threads(write, blocks, n_threads)
 
@@ -139,11 +144,6 @@ def _flag(result: ScreenBlock, flags: np.ndarray) -> None:
         result.status[k] &= NOT_TESTED
         for values in (result.statistic, result.p_value, result.dispersion):
             values[k] = np.nan
-
-
-def _log2(values: np.ndarray) -> np.ndarray:
-    values /= values.dtype.type(np.log(2))
-    return values
 
 
 def _summary(screen: Screen, targets: Targets, layers: dict[str, np.ndarray], noise: np.ndarray) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from nbcompare._anndata import OVER_ALL, ScreenResult, ScreenStore
 from nbcompare._counts.cluster import active_client, few_at_a_time
 from nbcompare._nb.screen_adjust import PooledAdjustment, PooledPValues
 
-from ._screen_blocks import Screen, compare_block
+from ._screen_blocks import WORDS, Screen, compare_block
 from ._screen_design import Targets
 from ._screen_fit import ScreenFit
 
@@ -115,7 +115,9 @@ def _test_block(path: str, rows: slice, part: Screen, shared: tuple[dict[str, np
     """On a worker: test the perturbations of a block and write them to these rows."""
     model, genes = shared
     whole = replace(part, fit=ScreenFit.from_arrays(model), genes=genes, counts=part.counts.astype(np.float64))
-    _attached(path).write_block(rows, *compare_block(whole, slice(0, len(part.targets))))
+    store = _attached(path)
+    into = store.arrays(rows, WORDS)
+    store.write_block(rows, into, compare_block(whole, slice(0, len(part.targets)), into))
 
 
 def _pool(path: str, blocks: Sequence[slice]) -> PooledPValues:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-SAMPLES_AT_ONCE = 64  # stay in the processor's cache
+from nbcompare._counts.totals import totals
+
 WHAT = {
     "genes": "the genes (adata.var_names)",
     "samples": "the samples, their cells or their order",
@@ -25,19 +26,13 @@ def fingerprint(
 ) -> dict[str, Any]:
     """Hashes of the samples (n_samples rows), their counts (n_samples, n_genes) and the genes; the parameters as they are.
 
-    Counts are summed by sample, twice with different weights of the genes, and by gene: sums of whole numbers are exact.
+    Of the counts the totals of samples and genes are hashed.
     """
-    weights = 1.0 + np.arange(counts.shape[1]) % 251
-    totals, weighted, of_genes = np.empty(len(counts)), np.empty(len(counts)), np.zeros(counts.shape[1])
-    for start in range(0, len(counts), SAMPLES_AT_ONCE):
-        rows = slice(start, start + SAMPLES_AT_ONCE)
-        piece = counts[rows].astype(np.float64, copy=False)
-        totals[rows], weighted[rows] = piece.sum(axis=1), piece @ weights
-        of_genes += piece.sum(axis=0)
+    of_samples, of_genes = totals(np.ascontiguousarray(counts))
     return {
         "genes": _hash(*genes.astype(str)),
         "samples": _hash(*(f"{name}\0" + "\0".join(map(str, column)) for name, column in samples.items())),
-        "sample_counts": _hash(totals.tobytes(), weighted.tobytes()),
+        "sample_counts": _hash(of_samples.tobytes()),
         "gene_counts": _hash(of_genes.tobytes()),
         "version": version("nbcompare"),
         "params": {name: _plain(value) for name, value in params.items()},

@@ -186,7 +186,8 @@ def nb_screen(
 
     stored = result.kept("model")
     fit = ScreenFit.from_arrays(stored) if stored else fit_model(data, targets, params)
-    screen = prepare(data, fit, targets, params)
+    n_threads = threads_of(n_jobs)
+    screen = prepare(data, fit, targets, params, n_threads=n_threads)
     if result.idle:
         n_rows = rows_of_a_block(targets_a_block, len(targets), len(data.var), bytes_a_test(dtype))
         result.begin(len(targets), asked, n_rows)
@@ -194,7 +195,7 @@ def nb_screen(
         result.keep("model", fit.to_arrays())
     result.keep(f"samples_{result.runs[-1]['start']:09d}", sample_tables(data, screen, None if append else reference))
     result.open_layers(len(data.var), dtype)
-    blocks, n_threads, client = result.blocks(), threads_of(n_jobs), cluster_for(result)
+    blocks, client = result.blocks(), cluster_for(result)
     n_done = len(targets) - sum(rows.stop - rows.start for rows in blocks)
     with bar("comparisons", "perturbations", len(targets), done=n_done, shown=progress) as shown:
         if client is None:

@@ -43,10 +43,10 @@ class Screen:
     fdr: float  # false discovery rate at which hits are counted
 
 
-def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[str, Any]) -> Screen:
+def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[str, Any], *, n_threads: int) -> Screen:
     """Depths, flags and blocks of the samples of these perturbations."""
     rows = targets.samples
-    exposure, unstable = fit.depths.at(data.counts, data.depths, rows)
+    exposure, unstable = fit.depths.at(data.counts, data.depths, rows, n_threads=n_threads)
     flags = sample_flags(data.samples, rows, unstable)
     block = block_codes(data.samples, fit.blocks, rows)
     names = data.var.index.astype(str).to_numpy(object)

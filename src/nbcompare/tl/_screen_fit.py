@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,17 +31,27 @@ class Depths:
     log_unit: float  # of given depths: mean log over the samples of the fit
     log_total: float  # mean log total of these, NaN where the totals need not be asked
 
-    def at(self, counts: np.ndarray, given: np.ndarray | None, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def at(
+        self, counts: np.ndarray, given: np.ndarray | None, rows: np.ndarray, *, n_threads: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Size factors of these rows of (n_samples, n_genes), and whether the counts do not tell them."""
-        if self.reference is None:
+        reference = self.reference
+        if reference is None:
             assert given is not None
             return np.exp(np.log(given[rows]) - self.log_unit), np.zeros(len(rows), bool)
-        factors, totals = np.empty(len(rows)), np.empty(len(rows))
-        for start in range(0, len(rows), SAMPLES_AT_ONCE):
-            piece = counts[rows[start : start + SAMPLES_AT_ONCE]]
-            factors[start : start + SAMPLES_AT_ONCE] = depth_factors(self.reference, piece)
-            totals[start : start + SAMPLES_AT_ONCE] = piece.sum(axis=1, dtype=np.float64)
-        return factors, np.abs(np.log(factors) - np.log(totals) + self.log_total) > np.log(APART)
+        factors, unstable = np.empty(len(rows)), np.zeros(len(rows), bool)
+
+        def measure(start: int) -> None:
+            part = slice(start, start + SAMPLES_AT_ONCE)
+            piece = counts[rows[part]]
+            factors[part] = depth_factors(reference, piece)
+            if not np.isnan(self.log_total):
+                by_total = np.log(piece.sum(axis=1, dtype=np.float64)) - self.log_total
+                unstable[part] = np.abs(np.log(factors[part]) - by_total) > np.log(APART)
+
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(measure, range(0, len(rows), SAMPLES_AT_ONCE)))
+        return factors, unstable
 
 
 def depths_by(method: str, counts: np.ndarray) -> Depths:

@@ -8,10 +8,14 @@ import pytest
 import zarr
 from anndata import AnnData
 from anndata.experimental import read_lazy, write_dispatched
+from hypothesis import settings
 from scipy import stats
 
 from nbcompare import datasets
 from nbcompare._nb.status import MEANING, Status, status_codes
+
+settings.register_profile("same every time", derandomize=True, deadline=None)
+settings.load_profile("same every time")
 
 
 @pytest.fixture(scope="session")

@@ -125,12 +125,13 @@ def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any]) -> 
     labels = as_text(list(dict.fromkeys(samples.table["block"].iloc[rows])) if blocked else [])
     block = block_codes(samples, labels, rows)
     pseudobulk = Pseudobulk(np.ascontiguousarray(chosen.T), exposure, group, block)
+    del chosen  # half a gigabyte for 3,000 samples of 20,000 genes
     check_fit(samples, pseudobulk)
     of_reference = sample_flags(samples, rows, unstable)[group == 0]
     return ScreenFit(
         fit_screen(pseudobulk, 0, min_total=params["min_total"]),
         depths,
-        (pseudobulk.counts / exposure).mean(axis=1),
+        pseudobulk.counts @ (1 / exposure) / len(exposure),
         np.bitwise_or.reduce(of_reference),
         labels,
         lenders.names,

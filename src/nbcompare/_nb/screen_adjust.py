@@ -82,9 +82,7 @@ class PooledAdjustment:
         """Adjusted p-values, any shape, of values that were pooled; NaN stays NaN. `out` is C-contiguous."""
         p = np.ascontiguousarray(p, dtype=np.float64)
         adjusted = np.empty_like(p) if out is None else out
-        _look_up(p.ravel(), p.view(np.int64).ravel(), self.of_bin, adjusted.ravel())
-        in_tail = p < TAIL
-        adjusted[in_tail] = self.of_tail[np.searchsorted(self.tail, p[in_tail])]
+        _look_up(p.ravel(), p.view(np.int64).ravel(), self.of_bin, self.tail, self.of_tail, adjusted.ravel())
         return adjusted
 
 
@@ -122,7 +120,7 @@ class PooledPValues:
         of_bin = np.minimum.accumulate(of_bin[::-1])[::-1]
         of_tail = np.append(tail * (n / np.arange(1, len(tail) + 1)), of_bin[0])
         of_tail = np.minimum.accumulate(of_tail[::-1])[::-1][:-1]
-        first_of_equals = np.searchsorted(tail, tail)
+        first_of_equals = np.maximum.accumulate(np.where(np.diff(tail, prepend=-1.0) > 0, np.arange(len(tail)), 0))
         return PooledAdjustment(tail, of_tail[first_of_equals], of_bin)
 
 
@@ -188,9 +186,21 @@ def _pool(p, bits, bins):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _look_up(p, bits, of_bin, adjusted):
+def _look_up(p, bits, of_bin, tail, of_tail, adjusted):
     for k in range(p.size):
-        adjusted[k] = of_bin[(bits[k] >> DROPPED_BITS) - FIRST_BIN] if p[k] >= TAIL else np.nan
+        if p[k] >= TAIL:
+            adjusted[k] = of_bin[(bits[k] >> DROPPED_BITS) - FIRST_BIN]
+        elif p[k] < TAIL:
+            low, high = 0, tail.size - 1
+            while low < high:
+                middle = (low + high) // 2
+                if tail[middle] < p[k]:
+                    low = middle + 1
+                else:
+                    high = middle
+            adjusted[k] = of_tail[low]
+        else:
+            adjusted[k] = np.nan
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

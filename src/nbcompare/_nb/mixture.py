@@ -1,0 +1,30 @@
+"""A posterior as mixtures of Gaussians, one where nothing changes and one where something does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What the network says of n tests, and the proposal of the refinement. Natural logarithms.
+
+    A scale is the lower Cholesky factor of a component's covariance. Weights of a test add up to one.
+    """
+
+    null_probability: np.ndarray  # (n,) P(log fold change = 0 | counts)
+    null_weight: np.ndarray  # (n, K0)
+    null_mean: np.ndarray  # (n, K0, 2) of centre and log dispersion, given no change
+    null_scale: np.ndarray  # (n, K0, 2, 2)
+    weight: np.ndarray  # (n, K)
+    mean: np.ndarray  # (n, K, 3) of centre, log fold change and log dispersion, given a change
+    scale: np.ndarray  # (n, K, 3, 3)
+
+    def __len__(self) -> int:
+        return len(self.null_probability)
+
+    def take(self, tests: np.ndarray) -> Mixture:
+        """The mixtures of these tests."""
+        return Mixture(**{field.name: getattr(self, field.name)[tests] for field in fields(self)})

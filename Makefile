@@ -41,6 +41,8 @@ $(VENV)/.user: $(VENV)/.base pyproject.toml constraints.txt
 	$(UV) --editable ".[plot]"
 	touch $@
 
+# torch by pip, which takes a wheel or an index that the user's pip configuration names: the build without CUDA, where there is one
 $(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(UV) --editable ".[dev]"
 	touch $@ $(VENV)/.user

@@ -85,7 +85,7 @@ def make_design(
 ) -> Design:
     """Groups, blocks, depths and pairs; refuses a design that cannot answer anything, and says how."""
     levels = list(dict.fromkeys(samples.table["condition"]))
-    comparisons = comparisons_with(samples, levels, str(reference), groups)
+    comparisons = comparisons_with(samples, levels, str(reference), groups, stacklevel=5)
     code = {level: k for k, level in enumerate(levels)}
     group = samples.table["condition"].map(code).to_numpy(np.intp)
     blocked = "block" in samples.table
@@ -97,8 +97,6 @@ def make_design(
     )
     pseudobulk = Pseudobulk(np.ascontiguousarray(counts.T), exposure, group, block)
     check_replicates(samples, pseudobulk, pairs)
-    if not blocked:
-        offer_blocks(samples, replicate_key)
     return Design(samples, pseudobulk, comparisons, pairs.astype(np.int64), unstable, used)
 
 
@@ -120,7 +118,9 @@ def _refuse_cells(samples: SampleTable, groupby: str | Sequence[str], *, can_ins
         raise ValueError(msg)
 
 
-def comparisons_with(samples: SampleTable, levels: list[str], reference: str, groups: str | Sequence[str]) -> list[str]:
+def comparisons_with(
+    samples: SampleTable, levels: list[str], reference: str, groups: str | Sequence[str], *, stacklevel: int = 4
+) -> list[str]:
     lost = [level for level in dict.fromkeys(samples.dropped["condition"]) if level not in levels]
     known = levels + lost
     if reference == "rest" and "rest" in known:
@@ -142,7 +142,7 @@ def comparisons_with(samples: SampleTable, levels: list[str], reference: str, gr
             raise ValueError(msg)
     if gone := [group for group in asked if group in lost]:
         msg = f"No sample of {', '.join(map(repr, gone))} is left ({_reasons(samples, gone[0])}): not compared."
-        warnings.warn(msg, UserWarning, stacklevel=4)
+        warnings.warn(msg, UserWarning, stacklevel=stacklevel)
     comparisons = [group for group in dict.fromkeys(asked) if group in levels and group != reference]
     if not comparisons or len(levels) < 2:
         msg = f"There is nothing to compare with the reference {reference!r}: the groups with samples are {levels}."
@@ -224,11 +224,11 @@ def check_replicates(samples: SampleTable, pseudobulk: Pseudobulk, pairs: np.nda
         raise ValueError(msg)
 
 
-def offer_blocks(samples: SampleTable, replicate_key: str | Sequence[str] | None) -> None:
+def offer_blocks(samples: SampleTable, replicate_key: str | Sequence[str] | None, *, stacklevel: int = 4) -> None:
     shared = samples.table.groupby("replicate")["condition"].nunique()
     if replicate_key is not None and len(shared) > 1 and (shared > 1).all():
         msg = (
             f"Every replicate in {replicate_key!r} occurs in several groups. If these are the same donors, animals or batches, pass "
             f"block_key={replicate_key!r}: differences between them are then taken out, which finds far more."
         )
-        warnings.warn(msg, UserWarning, stacklevel=4)
+        warnings.warn(msg, UserWarning, stacklevel=stacklevel)

@@ -9,8 +9,8 @@ from anndata import AnnData
 
 from nbcompare._anndata import Results, check_key, write_results
 
-from ._design import Design, make_design, read_sample_counts
-from ._estimate import moderated, unmoderated
+from ._data_set import compare_samples
+from ._design import offer_blocks, read_sample_counts
 
 Method = Literal["mom", "mle"]
 TestName = Literal["moderated", "wald", "lrt"]
@@ -154,32 +154,19 @@ def nb_compare(
         min_counts=min_counts,
         cells_as_replicates=cells_as_replicates,
     )
-    design = make_design(
-        adata,
-        samples,
-        counts,
-        reference=reference,
-        groups=groups,
-        factors=size_factors,
-        replicate_key=replicate_key,
-    )
-    trend: dict[str, Any] = {}
-    if test == "moderated":
-        arrays, columns, trend = moderated(
-            design, method=method, cox_reid=cox_reid, shared=dispersion == "all", min_total=min_total
-        )
-    else:
-        arrays, columns = unmoderated(design, method=method, test=test, cox_reid=cox_reid, min_total=min_total)
+    outcome = compare_samples(adata, samples, counts, params)
+    if block_key is None:
+        offer_blocks(samples, replicate_key, stacklevel=3)
     results = Results(
-        arrays,
-        columns,
-        design.comparisons,
+        outcome.arrays,
+        outcome.columns,
+        outcome.comparisons,
         str(reference),
-        _recorded(params, design),
-        samples.table.assign(size_factor=design.pseudobulk.exposure),
+        _recorded(params) | outcome.became,
+        outcome.samples,
         samples.dropped,
         samples.n_cells_left_out,
-        trend,
+        outcome.trend,
     )
     target = adata.copy() if copy else adata
     write_results(target, results, key_added)
@@ -209,15 +196,12 @@ def _check_options(params: Mapping[str, Any]) -> None:
         raise ValueError(msg)
 
 
-def _recorded(params: Mapping[str, Any], design: Design) -> dict[str, Any]:
-    """The arguments as files can hold them, and which size factors `auto` became."""
+def _recorded(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as files can hold them."""
     recorded = {
         name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
         for name, value in params.items()
         if name not in ("copy", "size_factors")
     }
     factors = params["size_factors"]
-    return recorded | {
-        "size_factors": factors if isinstance(factors, str) else "given",
-        "size_factors_used": design.factors_used,
-    }
+    return recorded | {"size_factors": factors if isinstance(factors, str) else "given"}

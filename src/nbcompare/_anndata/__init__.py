@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .counts import read_matrix, sum_counts, sum_gene_counts
 from .fingerprint import differences, fingerprint
-from .obs import as_text, choices, column_names, in_memory, read_obs
+from .obs import as_text, choices, column_names, in_memory, levels_of, read_obs
 from .opening import opened
 from .results import Results, check_key, write_results
 from .samples import SampleTable, read_samples, sum_samples
@@ -26,6 +26,7 @@ __all__ = [
     "differences",
     "fingerprint",
     "in_memory",
+    "levels_of",
     "opened",
     "read_matrix",
     "read_obs",

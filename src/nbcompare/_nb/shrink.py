@@ -46,7 +46,7 @@ def shrink(effect: np.ndarray, se: np.ndarray, p_value: np.ndarray, statistic: n
     b, s = effect[known], implied[known]
     out = np.full((len(effect), 4), np.nan)
     if not known.any():
-        return Shrunken(*out.T, np.zeros(1), np.ones(1))
+        return Shrunken(out[:, 0], out[:, 1], out[:, 2], out[:, 3], np.zeros(1), np.ones(1))
     variance = prior_grid(b, s)
     density = np.empty((len(variance), len(b)))
     _densities(b, s, variance, density)
@@ -57,7 +57,7 @@ def shrink(effect: np.ndarray, se: np.ndarray, p_value: np.ndarray, statistic: n
     _posterior(b, s, variance, weight, density, found)
     out[known, :3] = found
     out[known, 3] = s_values(found[:, 2])
-    return Shrunken(*out.T, variance, weight)
+    return Shrunken(out[:, 0], out[:, 1], out[:, 2], out[:, 3], variance, weight)
 
 
 def implied_error(effect: np.ndarray, se: np.ndarray, p_value: np.ndarray, statistic: np.ndarray) -> np.ndarray:

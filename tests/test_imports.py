@@ -18,7 +18,7 @@ SOURCE = Path(nbcompare.__file__).parent
 ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"
 
 EVERYWHERE = {"numpy", "nbcompare._optional"}
-NEVER_AT_TOP = {"matplotlib", "scanpy", "torch"}
+NEVER_AT_TOP = {"formulaic", "matplotlib", "scanpy", "torch"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ RULES = {  # beside the part itself
         {"h5py", "numcodecs", "zarr"},
     ),
     "_optional": Rule(set()),
-    "tl": Rule(EDGE, {"numba", "tqdm"}),
+    "tl": Rule(EDGE, {"formulaic", "numba", "tqdm"}),
     "pp": Rule(EDGE),
     "get": Rule({"fast_array_utils", "nbcompare._anndata", "nbcompare._nb.status", "pandas"}, {"anndata"}),
     "pl": Rule({"nbcompare.get", "pandas", "scipy"}, {"adjustText", "anndata", "matplotlib"}),
@@ -208,7 +208,7 @@ import logging, sys, warnings
 import anndata  # what it does is its own affair
 filters, handlers = list(warnings.filters), list(logging.getLogger().handlers)
 import nbcompare
-loaded = {"matplotlib", "scanpy", "torch"} & set(sys.modules)
+loaded = {"formulaic", "matplotlib", "scanpy", "torch"} & set(sys.modules)
 assert not loaded, f"import nbcompare loads {loaded}"
 added = [rule for rule in warnings.filters if rule not in filters]
 assert not added, f"import nbcompare installs the warning filters {added}"

@@ -1,0 +1,135 @@
+"""From a formula to a model matrix with named coefficients; formulaic reads the formula."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nbcompare._anndata import choices
+
+CONTEXT: dict[str, Any] = {}  # variables of the caller are none of the formula's business
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a formula makes of the samples."""
+
+    design: str
+    covariates: pd.DataFrame  # (n_samples, n_columns), categories or numbers
+    matrix: np.ndarray  # (n_samples, n_coefficients)
+    coefficients: list[str]
+    terms: dict[str, list[int]]  # term of the formula -> its coefficients
+    term_columns: dict[str, list[str]]  # term of the formula -> columns of obs
+    labels: frozenset[str]  # columns that enter as levels, `C(batch)` included
+    spec: Any  # formulaic's, codes further rows alike
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of obs, in the order of the formula."""
+        return list(self.covariates.columns)
+
+    def levels(self, column: str) -> list[Any]:
+        """Levels of a column of labels."""
+        values = self.covariates[column]
+        return list(values.cat.categories) if isinstance(values.dtype, pd.CategoricalDtype) else sorted(set(values))
+
+    def rows(self, conditions: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Rows of the matrix (n_conditions, n_coefficients) at these values; columns not named are at their first level or mean."""
+        defaults = {
+            name: self.levels(name)[0] if name in self.labels else self.covariates[name].mean() for name in self.columns
+        }
+        frame = pd.DataFrame([defaults | dict(condition) for condition in conditions])
+        for name in self.columns:
+            if isinstance(self.covariates[name].dtype, pd.CategoricalDtype):
+                frame[name] = pd.Categorical(frame[name], categories=self.levels(name))
+        return np.asarray(self.spec.get_model_matrix(frame, context=CONTEXT), dtype=np.float64)
+
+
+def formula_columns(design: str, known: Sequence[str]) -> list[str]:
+    """The columns of obs that a formula names, in its order; refuses what is no formula of these."""
+    formula = _parsed(design)
+    columns: dict[str, None] = {}
+    for factor in dict.fromkeys(factor for term in formula for factor in term.factors):
+        if factor.eval_method.value == "literal":
+            continue
+        plain = factor.eval_method.value == "lookup"
+        for name, other in {factor.expr: ""}.items() if plain else _names(factor.expr).items():
+            if name in known and other != "function":
+                columns[name] = None
+            elif not other:
+                msg = f"design {design!r} names {name!r}, which is no column of adata.obs. {choices(name, list(known))}"
+                raise KeyError(msg)
+    return list(columns)
+
+
+def build_model(design: str, covariates: pd.DataFrame) -> Model:
+    """The model matrix of the samples; refuses a formula that cannot be evaluated, or gives what is not a number."""
+    from formulaic.errors import FormulaicError
+
+    try:
+        with np.errstate(all="ignore"):  # what is not finite is named below
+            coded = _parsed(design).get_model_matrix(covariates, context=CONTEXT, na_action="ignore")
+    except FormulaicError as error:
+        msg = f"design {design!r} cannot be evaluated: {_first_line(error)} The columns are {', '.join(map(repr, covariates))}."
+        raise ValueError(msg) from error
+    spec, matrix = coded.model_spec, np.asarray(coded, dtype=np.float64)
+    names = [str(name) for name in coded.columns]
+    if (bad := np.argwhere(~np.isfinite(matrix))).size:
+        sample, column = bad[0]
+        msg = f"design {design!r}: {names[column]!r} is not a number in sample {covariates.index[sample]!r} ({len(bad)} such entries)."
+        raise ValueError(msg)
+    categorical = {factor for factor, (kind, *_) in spec.encoder_state.items() if kind.value == "categorical"}
+    labels = {str(name) for factor in categorical for name in spec.factor_variables[factor]} & set(covariates.columns)
+    labels |= set(covariates.select_dtypes("category").columns)
+    columns_of = {
+        str(term): sorted({str(v) for v in found} & set(covariates.columns), key=list(covariates.columns).index)
+        for term, found in spec.term_variables.items()
+    }
+    terms = {str(term): list(where) for term, where in spec.term_indices.items()}
+    return Model(design, covariates, matrix, names, terms, columns_of, frozenset(labels), spec)
+
+
+def _parsed(design: str):
+    from formulaic import Formula, SimpleFormula
+    from formulaic.errors import FormulaicError
+
+    if not isinstance(design, str):
+        msg = f"design is {type(design).__name__}, but a formula is text, such as '~ donor + condition'."
+        raise TypeError(msg)
+    try:
+        formula = Formula(design)
+    except FormulaicError as error:
+        msg = f"design {design!r} is no formula: {_first_line(error)} Write it as '~ donor + condition'."
+        raise ValueError(msg) from error
+    if not isinstance(formula, SimpleFormula):
+        msg = f"design {design!r} has several sides or parts, but the counts are always the response. Write it as '~ donor + condition'."
+        raise ValueError(msg)
+    return formula
+
+
+def _names(expression: str) -> dict[str, str]:
+    """Names in an expression such as `np.log(age)`, and what else than a column each may be: a function, a module."""
+    names = dict.fromkeys(re.findall(r"`([^`]+)`", expression), "")
+    try:
+        tree = ast.parse(re.sub(r"`[^`]+`", "0", expression), mode="eval")
+    except SyntaxError:  # formulaic says it better
+        return names
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            names[node.value.id] = "module"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            names[node.func.id] = "function"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            names.setdefault(node.id, "")
+    return names
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -176,6 +176,7 @@ def test_every_argument_is_recorded(cells):
         "min_counts": 5,
         "min_total": 12,
         "cells_as_replicates": False,
+        "split_by": None,
         "key_added": "x",
     }
 

@@ -21,7 +21,7 @@ class Results:
     """What `tl.nb_compare` stores. Logarithms to base 2."""
 
     arrays: Mapping[str, np.ndarray]  # word -> (n_genes, n_comparisons)
-    columns: Mapping[str, np.ndarray]  # word -> (n_genes,)
+    columns: Mapping[str, np.ndarray]  # word -> (n_genes,), of several splits (n_genes, n_splits)
     comparisons: list[str]
     reference: str
     params: Mapping[str, Any]
@@ -29,6 +29,8 @@ class Results:
     dropped_samples: pd.DataFrame
     n_cells_left_out: Mapping[str, int]
     trend: Mapping[str, Any] = field(default_factory=dict)
+    splits: np.ndarray | None = None  # (n_comparisons,) str, the split of each column
+    split_table: pd.DataFrame | None = None  # one row a column
 
 
 def check_key(key: str) -> None:
@@ -42,13 +44,15 @@ def check_key(key: str) -> None:
 
 def write_results(adata: AnnData, results: Results, key: str) -> None:
     """Store the results under `key`, replacing those of an earlier call with the same key."""
-    for slot, words in ((adata.varm, results.arrays), (adata.var, results.columns)):
+    of_genes = {word: values for word, values in results.columns.items() if values.ndim == 1}
+    arrays = {**results.arrays, **{word: values for word, values in results.columns.items() if values.ndim == 2}}
+    for slot, words in ((adata.varm, arrays), (adata.var, of_genes)):
         stale = {f"{key}_{word}" for word in WORDS.difference(words)}.intersection(slot.keys())
         for name in stale:
             del (slot if hasattr(slot, "__delitem__") else slot.ds)[name]  # a lazily read var hides its data set
-    for word, values in results.arrays.items():
+    for word, values in arrays.items():
         adata.varm[f"{key}_{word}"] = values
-    for word, values in results.columns.items():
+    for word, values in of_genes.items():
         adata.var[f"{key}_{word}"] = values
     adata.uns[key] = {
         "comparisons": np.array(results.comparisons, dtype=object),
@@ -61,8 +65,9 @@ def write_results(adata: AnnData, results: Results, key: str) -> None:
         "status_codes": status_codes(),
         "status_meaning": dict(MEANING),
         "log_base": 2,
-        "fdr_scope": "comparison",
+        "fdr_scope": "comparison" if results.splits is None else "split and comparison",
         "version": version("nbcompare"),
+        **({} if results.splits is None else {"splits": results.splits, "split_table": results.split_table}),
     }
 
 

@@ -20,17 +20,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleTable:
-    """The samples, in the order of conditions, then replicates."""
+    """The samples, in the order of splits (if asked for), then conditions, then replicates."""
 
     codes: np.ndarray  # (n_cells,) int64, row of `table`; -1 for a cell that is not used
-    table: pd.DataFrame  # condition, replicate, block (if asked for), n_cells; counts once they are summed
+    table: (
+        pd.DataFrame
+    )  # split, condition, replicate, block (split, block if asked for), n_cells; counts once they are summed
     n_cells_left_out: dict[str, int]  # reason -> number of cells
-    dropped: pd.DataFrame  # condition, replicate, n_cells, counts, reason
+    dropped: pd.DataFrame  # split (if asked for), condition, replicate, n_cells, counts, reason
+    conditions: tuple[str, ...] = ()  # those that occur, in order, samples dropped later included
+    splits: tuple[str, ...] = ()  # the same of the splits
+
+    @property
+    def label(self) -> list[str]:
+        """The columns that name a sample."""
+        return ["split", "condition", "replicate"] if self.splits else ["condition", "replicate"]
 
     @property
     def names(self) -> list[str]:
-        """`condition | replicate` of each sample."""
-        return [SEPARATOR.join(pair) for pair in zip(self.table["condition"], self.table["replicate"], strict=True)]
+        """`condition | replicate` of each sample, the split before them."""
+        return [SEPARATOR.join(words) for words in self.table[self.label].itertuples(index=False, name=None)]
+
+    def of_split(self, split: str) -> SampleTable:
+        """The samples of one split as a data set of their own."""
+        kept = (self.table["split"] == split).to_numpy()
+        return replace(
+            self,
+            codes=_renumbered(self.codes, kept),
+            table=self.table[kept].drop(columns="split").reset_index(drop=True),
+            dropped=self.dropped[self.dropped["split"] == split].drop(columns="split").reset_index(drop=True),
+            splits=(),
+        )
 
 
 def read_samples(
@@ -40,20 +60,24 @@ def read_samples(
     replicate_key: Columns | None,
     block_key: Columns | None = None,
     groups: Columns | None = None,
+    split_by: Columns | None = None,
 ) -> SampleTable:
-    """One sample for each condition and replicate that occur together; without `replicate_key` each row is one.
+    """One sample for each condition and replicate that occur together (in a split); without `replicate_key` each row is one.
 
     Cells with a missing value and cells of conditions other than `groups` are left out and counted.
     """
     if set(column_names(groupby)) == set(column_names(replicate_key)):
         msg = f"groupby and replicate_key are both {groupby!r}. Replicates of a condition need a column of their own."
         raise ValueError(msg)
-    obs = read_obs(adata, column_names(groupby) + column_names(replicate_key) + column_names(block_key))
+    _check_split(split_by, groupby, replicate_key)
+    columns = [name for key in (groupby, replicate_key, block_key, split_by) for name in column_names(key)]
+    obs = read_obs(adata, columns)
     condition = levels_of(obs, groupby)
     replicate = _rows(adata) if replicate_key is None else levels_of(obs, replicate_key)
     block = None if block_key is None else levels_of(obs, block_key)
-    used, left_out = _used(condition, replicate, block, _asked_for(groups, condition, groupby))
-    samples = _samples(condition, replicate, used, left_out)
+    split = None if split_by is None else levels_of(obs, split_by)
+    used, left_out = _used(condition, replicate, block, split, _asked_for(groups, condition, groupby))
+    samples = _samples(split, condition, replicate, used, left_out)
     return samples if block is None else _with_block(samples, block, block_key)
 
 
@@ -96,7 +120,7 @@ def sum_samples(
             "Lower the limits, or merge replicates."
         )
         raise ValueError(msg)
-    dropped = table[["condition", "replicate", "n_cells", "counts"]].assign(reason=reason)[~kept]
+    dropped = table[[*samples.label, "n_cells", "counts"]].assign(reason=reason)[~kept]
     return replace(
         samples,
         codes=_renumbered(samples.codes, kept),
@@ -122,7 +146,7 @@ def _asked_for(groups: Columns | None, condition: Levels, groupby: Columns) -> n
 
 
 def _used(
-    condition: Levels, replicate: Levels, block: Levels | None, asked_for: np.ndarray
+    condition: Levels, replicate: Levels, block: Levels | None, split: Levels | None, asked_for: np.ndarray
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Which cells belong to a sample, and how many do not, each counted under the first reason that holds."""
     used = np.ones(len(condition.codes), dtype=bool)
@@ -132,6 +156,7 @@ def _used(
         "other_groups": ~np.isin(condition.codes, asked_for),
         "no_replicate": replicate.codes < 0,
         "no_block": np.zeros_like(used) if block is None else block.codes < 0,
+        **({} if split is None else {"no_split": split.codes < 0}),
     }.items():
         left_out[reason] = int((used & without).sum())
         used &= ~without
@@ -141,19 +166,44 @@ def _used(
     return used, left_out
 
 
-def _samples(condition: Levels, replicate: Levels, used: np.ndarray, left_out: dict[str, int]) -> SampleTable:
-    n_replicates = len(replicate.labels)
-    pairs, of_cell = np.unique(condition.codes[used] * n_replicates + replicate.codes[used], return_inverse=True)
+def _samples(
+    split: Levels | None, condition: Levels, replicate: Levels, used: np.ndarray, left_out: dict[str, int]
+) -> SampleTable:
+    parts = [condition, replicate] if split is None else [split, condition, replicate]
+    shape = tuple(len(part.labels) for part in parts)
+    flat = np.ravel_multi_index(tuple(part.codes[used] for part in parts), shape)
+    found, of_cell = np.unique(flat, return_inverse=True)
     codes = np.full(len(used), -1, dtype=np.int64)
     codes[used] = of_cell
-    table = pd.DataFrame(
-        {
-            "condition": condition.labels[pairs // n_replicates],
-            "replicate": replicate.labels[pairs % n_replicates],
-            "n_cells": np.bincount(of_cell),
-        }
+    words = ["condition", "replicate"] if split is None else ["split", "condition", "replicate"]
+    levels = dict(zip(words, np.unravel_index(found, shape), strict=True))
+    table = pd.DataFrame({word: part.labels[levels[word]] for word, part in zip(words, parts, strict=True)})
+    table["n_cells"] = np.bincount(of_cell)
+    return SampleTable(
+        codes,
+        table,
+        left_out,
+        table.iloc[:0].assign(counts=np.empty(0), reason=as_text([])),
+        tuple(condition.labels[np.unique(levels["condition"])]),
+        () if split is None else tuple(split.labels[np.unique(levels["split"])]),
     )
-    return SampleTable(codes, table, left_out, table.iloc[:0].assign(counts=np.empty(0), reason=as_text([])))
+
+
+def _check_split(split_by: Columns | None, groupby: Columns, replicate_key: Columns | None) -> None:
+    splits, groups, replicates = (set(column_names(columns)) for columns in (split_by, groupby, replicate_key))
+    msg = ""
+    if split_by is not None and not splits:
+        msg = "split_by is empty. Pass a column of .obs such as the cell type, or leave it out."
+    if splits & groups:
+        msg = (
+            f"split_by {split_by!r} and groupby {groupby!r} share a column: within a split there is nothing to compare."
+        )
+    if replicates and replicates <= splits:
+        msg = (
+            f"replicate_key {replicate_key!r} is part of split_by {split_by!r}: within a split there are no replicates."
+        )
+    if msg:
+        raise ValueError(msg)
 
 
 def _with_block(samples: SampleTable, block: Levels, block_key: Columns | None) -> SampleTable:
@@ -169,7 +219,7 @@ def _with_block(samples: SampleTable, block: Levels, block_key: Columns | None) 
         )
         raise ValueError(msg)
     table = samples.table.copy()
-    table.insert(2, "block", block.labels[of_sample])
+    table.insert(len(samples.label), "block", block.labels[of_sample])
     return replace(samples, table=table)
 
 

@@ -14,6 +14,8 @@ class Status(IntFlag):
     NO_REPLICATES = 4
     CONFOUNDED = 8
     SIZE_FACTOR_UNSTABLE = 16
+    GROUP_MISSING = 32
+    NOT_COMPARED = 64
 
     FEW_GENES = 256
     ZERO_ARM = 512
@@ -33,6 +35,8 @@ MEANING = {
     "no_replicates": "not tested: nothing tells how much replicates differ (one each, or blocks take up all), and no other group lends",
     "confounded": "not tested: blocks and conditions coincide, less than 5 % of the information is left",
     "size_factor_unstable": "not tested: too few shared genes to say how deep a sample of this comparison is",
+    "group_missing": "not tested: the split (cell type) has no sample of a group of this comparison",
+    "not_compared": "not tested: nothing could be compared in this split (cell type), for the reason in the table of splits",
     "few_genes": "tested: fewer than 30 usable genes, the scatter of the dispersions is the prior's",
     "zero_arm": "tested: an arm has no counts, the effect and its interval use half a count",
     "single_replicate": "tested: the difference rests on one replicate, the p-value is the largest without one of them",

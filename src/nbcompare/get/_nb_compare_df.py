@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from ._stored import chosen_groups, listed, stored_comparison, stored_results
+from ._stored import chosen_columns, chosen_splits, listed, stored_comparison, stored_results
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,6 +48,7 @@ def nb_compare_df(
     adata: AnnData,
     group: str | Sequence[str] | None = None,
     *,
+    split: str | Sequence[str] | None = None,
     key: str = "nb_compare",
     pval_cutoff: float | None = None,
     log2fc_min: float | None = None,
@@ -64,6 +65,9 @@ def nb_compare_df(
     group
         A comparison (the treated level), several, or `None` for all. For several the table has a first column
         `group`, and one comparison follows the other.
+    split
+        A value of the column `split_by` of the call, such as a cell type, several, or `None` for all. For several the
+        table has a column `split` before all others.
     key
         Where the results are stored, `key_added` of the call.
     pval_cutoff
@@ -87,9 +91,9 @@ def nb_compare_df(
     Raises
     ------
     KeyError
-        If there are no such results, comparison or column; the message lists what there is.
+        If there are no such results, comparison, split or column; the message lists what there is.
     ValueError
-        If the style is unknown.
+        If the style is unknown, or a split is named where there are none.
 
     Examples
     --------
@@ -107,11 +111,12 @@ def nb_compare_df(
         msg = f"gene_symbols is {gene_symbols!r}, which is no column of .var; there are: {listed(adata.var.columns)}."
         raise KeyError(msg)
     several = group is None or not isinstance(group, str)
-    groups = chosen_groups(results, group, key)
+    chosen = chosen_columns(results, group, split, key)
+    splits = [] if isinstance(split, str) else chosen_splits(results, split, key)
 
     parts = []
-    for name in groups:
-        table = stored_comparison(adata, results, name, key)
+    for column in chosen:
+        table = stored_comparison(adata, column, key)
         if gene_symbols is not None:
             table[gene_symbols] = adata.var[gene_symbols].to_numpy()
         keep = np.ones(len(table), bool)
@@ -123,10 +128,15 @@ def nb_compare_df(
             keep &= (table["logfoldchanges"] < log2fc_max).to_numpy()
         parts.append(table[keep].sort_values("pvals", kind="stable", na_position="last"))
     table = pd.concat(parts, ignore_index=True)
-    table["group"] = pd.Categorical(np.repeat(groups, [len(part) for part in parts]), categories=groups)
+    n_rows = [len(part) for part in parts]
+    groups = [column.group for column in chosen]
+    table["group"] = pd.Categorical(np.repeat(groups, n_rows), categories=list(dict.fromkeys(groups)))
+    if splits:
+        table["split"] = pd.Categorical(np.repeat([column.split for column in chosen], n_rows), categories=splits)
 
     columns = COLUMNS[style]
-    leading = ["group"] if several and "group" not in columns else []
+    leading = ["split"] if splits else []
+    leading += ["group"] if several and "group" not in columns else []
     extra = [] if gene_symbols is None else [gene_symbols]
     if style == "deseq2":
         table = table.set_index("names").rename_axis(None)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,13 +8,20 @@ import pandas as pd
 
 from nbcompare._anndata import read_samples, sum_gene_counts
 
-from ._stored import close, stored_results
+from ._stored import chosen_columns, chosen_splits, close, stored_results, stored_trend
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def nb_gene_df(adata: AnnData, gene: str, *, key: str = "nb_compare") -> pd.DataFrame:
+def nb_gene_df(
+    adata: AnnData,
+    gene: str,
+    *,
+    split: str | Sequence[str] | None = None,
+    block_key: str | Sequence[str] | None = None,
+    key: str = "nb_compare",
+) -> pd.DataFrame:
     r"""Counts of one gene in every sample of a comparison, with the mean fitted to each condition.
 
     The counts are summed anew from the matrix that was compared. With size factors :math:`l_i`, :math:`L = \sum l_i`
@@ -30,21 +37,26 @@ def nb_gene_df(adata: AnnData, gene: str, *, key: str = "nb_compare") -> pd.Data
         Data with stored results: the cells, or the samples, that were compared.
     gene
         Name of the gene in `var_names`.
+    split
+        A value of the column `split_by` of the call, such as a cell type, several, or `None` for all.
+    block_key
+        Column of `.obs` with what replicates of different conditions share, such as the donor, to be given as `block`
+        where the comparison was made without blocks. By default the blocks of the comparison.
     key
         Where the results are stored, `key_added` of the call.
 
     Returns
     -------
-    One row for each sample: `condition`, `replicate`, `block`, `n_cells`, `counts` of the gene, `size_factor`,
-    `normalized` (counts / size factor), and `fitted_mean`, `interval_low`, `interval_high` of its condition on the
+    One row for each sample: `split` if there are splits, `condition`, `replicate`, `block`, `n_cells`, `counts` of the gene, `size_factor`,
+    `normalized` (counts / size factor), and `fitted_mean`, `interval_low`, `interval_high` of its condition (in its split) on the
     scale of `normalized`.
 
     Raises
     ------
     KeyError
-        If there are no such results, gene, layer or columns of `.obs`.
+        If there are no such results, gene, split, layer or columns of `.obs`.
     ValueError
-        If cells were taken away after the comparison.
+        If cells were taken away after the comparison; if a sample lies in several blocks.
 
     Examples
     --------
@@ -59,16 +71,36 @@ def nb_gene_df(adata: AnnData, gene: str, *, key: str = "nb_compare") -> pd.Data
         msg = f"There is no gene {gene!r} in var_names.{close(gene, adata.var_names)}"
         raise KeyError(msg)
     position = int(np.flatnonzero(adata.var_names == gene)[0])
-    table = results["samples"].reset_index(drop=True).copy()
-    if "block" not in table:
-        table.insert(2, "block", "")
-    table["counts"] = _sum_in_samples(adata, position, table, results["params"])
+    samples = results["samples"].reset_index(drop=True)
+    counts, blocks = _read_samples(adata, position, samples, results["params"], block_key)
+    table = samples.assign(block=blocks if block_key is not None else samples.get("block", ""), counts=counts)
     table["normalized"] = table["counts"] / table["size_factor"]
+    leading = [name for name in ("split", "condition", "replicate", "block") if name in table]
+    table = table[[*leading, *table.columns.difference(leading, sort=False)]]
 
+    dispersions = np.asarray(adata.varm[f"{key}_dispersions"])[position]
+    splits = chosen_splits(results, split, key)
+    if not splits:
+        return _with_fit(table, dispersions, results["comparisons"], results.get("trend", {}))
+    parts = []
+    for name in splits:
+        chosen = chosen_columns(results, None, name, key)
+        here = [column.number for column in chosen]
+        trend = stored_trend(results, chosen[0].split_number)
+        part = table[table["split"] == name].reset_index(drop=True)
+        parts.append(_with_fit(part, dispersions[here], results["comparisons"][here], trend))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _with_fit(
+    table: pd.DataFrame, dispersions: np.ndarray, comparisons: np.ndarray, trend: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The samples of a data set with the mean of their condition and its interval; `dispersions` of its comparisons."""
+    table = table.copy()
     fitted = table.groupby("condition", observed=True)[["counts", "size_factor"]].sum()
     total = fitted["counts"].clip(lower=0.5)
     squares = (table["size_factor"] ** 2).groupby(table["condition"], observed=True).sum()
-    phi = _dispersions_of(fitted.index, adata.varm[f"{key}_dispersions"][position], results)
+    phi = _dispersions_of(fitted.index, dispersions, comparisons, trend)
     half_width = 1.96 * np.sqrt(1 / total + phi * squares / fitted["size_factor"] ** 2)
     mean = total / fitted["size_factor"]
     table["fitted_mean"] = table["condition"].map(mean).astype(float)
@@ -77,21 +109,35 @@ def nb_gene_df(adata: AnnData, gene: str, *, key: str = "nb_compare") -> pd.Data
     return table
 
 
-def _dispersions_of(conditions: pd.Index, used: np.ndarray, results: Mapping[str, Any]) -> pd.Series:
+def _dispersions_of(
+    conditions: pd.Index, used: np.ndarray, comparisons: np.ndarray, trend: Mapping[str, Any]
+) -> pd.Series:
     """Dispersion of one gene in each condition, NaN if it was tested nowhere."""
-    noise = np.asarray(results.get("trend", {}).get("noise", np.ones((len(used), 2))))
+    noise = np.asarray(trend.get("noise", np.ones((len(used), 2))))
     of_reference = used / noise[:, 1] * noise[:, 0]
     tested = np.isfinite(used)
     otherwise = float(np.median(of_reference[tested])) if tested.any() else np.nan
-    own = pd.Series(used, index=[str(name) for name in results["comparisons"]])
+    own = pd.Series(used, index=[str(name) for name in comparisons])
     return own.reindex(conditions.astype(str)).set_axis(conditions).fillna(otherwise)
 
 
-def _sum_in_samples(adata: AnnData, position: int, stored: pd.DataFrame, params: Mapping[str, Any]) -> np.ndarray:
-    """Counts of one gene in each of the stored samples, summed anew; refuses data that lost cells since."""
-    groupby, replicate_key = params["groupby"], params.get("replicate_key")
-    found = read_samples(adata, groupby, replicate_key=replicate_key)
-    label = ["condition", "replicate"]
+def _read_samples(
+    adata: AnnData,
+    position: int,
+    stored: pd.DataFrame,
+    params: Mapping[str, Any],
+    block_key: str | Sequence[str] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of one gene in each of the stored samples, summed anew, and the blocks; refuses data that lost cells since."""
+    replicate_key = params.get("replicate_key")
+    found = read_samples(
+        adata,
+        params["groupby"],
+        replicate_key=replicate_key,
+        block_key=block_key,
+        split_by=params.get("split_by"),
+    )
+    label = found.label
     rows = pd.MultiIndex.from_frame(stored[label].astype(str)).get_indexer(
         pd.MultiIndex.from_frame(found.table[label].astype(str))
     )
@@ -104,4 +150,8 @@ def _sum_in_samples(adata: AnnData, position: int, stored: pd.DataFrame, params:
             f"{lost['condition']!r}, {lost['replicate']!r}. Give the data that were compared, or compare these."
         )
         raise ValueError(msg)
-    return sum_gene_counts(adata, position, np.append(rows, -1)[found.codes], len(stored), layer=params.get("layer"))
+    blocks = np.full(len(stored), "", dtype=object)
+    if block_key is not None:
+        blocks[rows[rows >= 0]] = found.table["block"][rows >= 0]
+    codes = np.append(rows, -1)[found.codes]
+    return sum_gene_counts(adata, position, codes, len(stored), layer=params.get("layer")), blocks

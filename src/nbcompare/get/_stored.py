@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,21 @@ from nbcompare._nb.status import status_text
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class Column:
+    """One comparison, in one split if there are several: a column of the stored arrays."""
+
+    number: int
+    group: str
+    split: str | None  # None where there are no splits
+    split_number: int  # its place among the splits, 0 where there are none
+
+    @property
+    def name(self) -> str:
+        """As a figure's title has it."""
+        return self.group if self.split is None else f"{self.split}: {self.group}"
 
 
 def stored_results(adata: AnnData, key: str) -> Mapping[str, Any]:
@@ -29,7 +45,7 @@ def stored_results(adata: AnnData, key: str) -> Mapping[str, Any]:
 
 def chosen_groups(results: Mapping[str, Any], group: str | Sequence[str] | None, key: str) -> list[str]:
     """Names of comparisons, all of them for None."""
-    known = [str(name) for name in results["comparisons"]]
+    known = list(dict.fromkeys(str(name) for name in results["comparisons"]))
     if group is None:
         return known
     asked = [group] if isinstance(group, str) else [str(name) for name in group]
@@ -43,26 +59,84 @@ def chosen_groups(results: Mapping[str, Any], group: str | Sequence[str] | None,
     return asked
 
 
-def one_group(adata: AnnData, group: str | None, key: str) -> str:
-    """The comparison of a figure: it may go unnamed when it is the only one."""
-    known = chosen_groups(stored_results(adata, key), group, key)
-    if len(known) > 1:
-        msg = f"{key!r} holds {len(known)} comparisons, name one of them as group: {listed(known)}."
+def stored_splits(results: Mapping[str, Any]) -> list[str]:
+    """Names of the splits (cell types) in their order, none where there are none."""
+    return list(dict.fromkeys(str(name) for name in results.get("splits", ())))
+
+
+def chosen_splits(results: Mapping[str, Any], split: str | Sequence[str] | None, key: str) -> list[str]:
+    """Names of splits, all of them for None."""
+    known = stored_splits(results)
+    if split is None:
+        return known
+    asked = [split] if isinstance(split, str) else [str(name) for name in split]
+    if not known:
+        msg = f"split is {split!r}, but {key!r} was compared without split_by, so there are no splits. Leave split out."
         raise ValueError(msg)
-    return known[0]
+    if not asked:
+        msg = f"split is empty; name splits of {key!r}, or give None for all: {listed(known)}."
+        raise ValueError(msg)
+    for name in asked:
+        if name not in known:
+            msg = f"{key!r} has no split {name!r}; there are: {listed(known)}.{close(name, known)}"
+            raise KeyError(msg)
+    return asked
 
 
-def stored_comparison(adata: AnnData, results: Mapping[str, Any], name: str, key: str) -> pd.DataFrame:
+def chosen_columns(
+    results: Mapping[str, Any], group: str | Sequence[str] | None, split: str | Sequence[str] | None, key: str
+) -> list[Column]:
+    """The comparisons asked for in the splits asked for, one split after the other."""
+    groups, splits, known = (
+        chosen_groups(results, group, key),
+        chosen_splits(results, split, key),
+        stored_splits(results),
+    )
+    names = [str(name) for name in results["comparisons"]]
+    if not known:
+        return [Column(names.index(name), name, None, 0) for name in groups]
+    places = {place: k for k, place in enumerate(zip((str(name) for name in results["splits"]), names, strict=True))}
+    return [Column(places[part, name], name, part, known.index(part)) for part in splits for name in groups]
+
+
+def one_column(adata: AnnData, group: str | None, split: str | None, key: str) -> Column:
+    """The comparison of a figure: what there is only one of may go unnamed."""
+    results = stored_results(adata, key)
+    one_split(results, split, key)
+    found = chosen_columns(results, group, split, key)
+    if len(found) > 1:
+        msg = f"{key!r} holds {len(found)} comparisons, name one of them as group: {listed([c.group for c in found])}."
+        raise ValueError(msg)
+    return found[0]
+
+
+def one_split(results: Mapping[str, Any], split: str | None, key: str) -> str | None:
+    """The split of a figure: it may go unnamed when it is the only one, and is None where there are none."""
+    splits = chosen_splits(results, split, key)
+    if len(splits) > 1:
+        msg = f"{key!r} holds {len(splits)} splits, name one of them as split: {listed(splits)}."
+        raise ValueError(msg)
+    return splits[0] if splits else None
+
+
+def stored_trend(results: Mapping[str, Any], split_number: int) -> Mapping[str, Any]:
+    """What is stored of the trend, in a split if there are several; empty where there is none."""
+    trend = results.get("trend", {})
+    return trend.get(str(split_number), {}) if stored_splits(results) else trend
+
+
+def stored_comparison(adata: AnnData, column: Column, key: str) -> pd.DataFrame:
     """Everything stored of one comparison, under the stored words, genes in their own order."""
-    column = [str(level) for level in results["comparisons"]].index(name)
     table = {"names": adata.var_names.to_numpy(object)}
     for word in ("scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", "dispersions", "dispersions_genewise"):
         if f"{key}_{word}" in adata.varm:
-            table[word] = np.asarray(adata.varm[f"{key}_{word}"])[:, column]
+            table[word] = np.asarray(adata.varm[f"{key}_{word}"])[:, column.number]
     for word in ("base_mean", "dispersion_trend"):
-        if f"{key}_{word}" in adata.var:
+        if column.split is not None and f"{key}_{word}" in adata.varm:
+            table[word] = np.asarray(adata.varm[f"{key}_{word}"])[:, column.split_number]
+        elif f"{key}_{word}" in adata.var:
             table[word] = adata.var[f"{key}_{word}"].to_numpy()
-    values, which = np.unique(np.asarray(adata.varm[f"{key}_status"])[:, column], return_inverse=True)
+    values, which = np.unique(np.asarray(adata.varm[f"{key}_status"])[:, column.number], return_inverse=True)
     table["status"] = np.array([status_text(int(value)) for value in values], dtype=object)[which]
     return pd.DataFrame(table)
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._stored import chosen_groups, stored_results
+from ._stored import chosen_columns, one_split, stored_results
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 MOST_RANKED = 900  # comparisons; h5ad cannot hold the header of a record array with more fields
 
 
-def to_rank_genes_groups(adata: AnnData, key: str = "nb_compare", *, key_added: str = "rank_genes_groups") -> None:
+def to_rank_genes_groups(
+    adata: AnnData, key: str = "nb_compare", *, split: str | None = None, key_added: str = "rank_genes_groups"
+) -> None:
     """Write stored results in scanpy's format, for `sc.get.rank_genes_groups_df` and `sc.pl.rank_genes_groups_*`.
 
     Writes `.uns[key_added]`: `params` and the record arrays `names`, `scores`, `logfoldchanges` (log2), `pvals` and
@@ -25,15 +27,18 @@ def to_rank_genes_groups(adata: AnnData, key: str = "nb_compare", *, key_added: 
         Data with stored results.
     key
         Where the results are stored, `key_added` of the call.
+    split
+        The split (cell type) of a comparison with `split_by`: scanpy's format has a place for one, so that each needs a
+        `key_added` of its own. May be left out if there is one only.
     key_added
         Where to write.
 
     Raises
     ------
     KeyError
-        If there are no such results.
+        If there are no such results or split.
     ValueError
-        If there are more than 900 comparisons: scanpy's format has one field each, and h5ad cannot write more.
+        If there are several splits and none is named; if there are more than 900 comparisons: scanpy's format has one field each, and h5ad cannot write more.
 
     Examples
     --------
@@ -45,7 +50,9 @@ def to_rank_genes_groups(adata: AnnData, key: str = "nb_compare", *, key_added: 
     ('treated_1',)
     """
     results = stored_results(adata, key)
-    groups = chosen_groups(results, None, key)
+    split = one_split(results, split, key)
+    chosen = chosen_columns(results, None, split, key)
+    groups, numbers = [column.group for column in chosen], [column.number for column in chosen]
     if len(groups) > MOST_RANKED:
         msg = (
             f"{key!r} holds {len(groups)} comparisons; scanpy's format takes one field each and h5ad files hold about "
@@ -53,7 +60,8 @@ def to_rank_genes_groups(adata: AnnData, key: str = "nb_compare", *, key_added: 
         )
         raise ValueError(msg)
     stored = {
-        word: np.asarray(adata.varm[f"{key}_{word}"]) for word in ("scores", "logfoldchanges", "pvals", "pvals_adj")
+        word: np.asarray(adata.varm[f"{key}_{word}"])[:, numbers]
+        for word in ("scores", "logfoldchanges", "pvals", "pvals_adj")
     }
     stored["scores"] = np.nan_to_num(stored["scores"], nan=0.0)
     order = np.argsort(-stored["scores"], axis=0, kind="stable")

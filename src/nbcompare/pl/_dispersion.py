@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbcompare.get._stored import one_group, stored_results
+from nbcompare.get._stored import one_column, stored_results, stored_trend
 
 from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, comparison_table, new_panel, point_size, title_and_legend
 
@@ -19,6 +19,7 @@ def dispersion(
     adata: AnnData,
     group: str | None = None,
     *,
+    split: str | None = None,
     key: str = "nb_compare",
     ax: Axes | None = None,
 ) -> Axes:
@@ -37,6 +38,8 @@ def dispersion(
         Data with stored results.
     group
         The comparison (the treated level); may be left out if there is one only.
+    split
+        The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
     key
         Where the results are stored.
     ax
@@ -49,9 +52,9 @@ def dispersion(
     Raises
     ------
     KeyError
-        If there are no such results or comparison.
+        If there are no such results, comparison or split.
     ValueError
-        If there are several comparisons and none is named.
+        If there are several comparisons or splits and none is named.
     ImportError
         If matplotlib is not installed.
 
@@ -63,9 +66,8 @@ def dispersion(
     >>> nb.pl.dispersion(adata).get_ylabel()
     'dispersion'
     """
-    group = one_group(adata, group, key)
-    results = stored_results(adata, key)
-    table, title = comparison_table(adata, group, key, None)
+    column, results = one_column(adata, group, split, key), stored_results(adata, key)
+    table, title = comparison_table(adata, group, split, key, None)
     table = table[(table["base_mean"] > 0) & (table["dispersions"] > 0)].sort_values("base_mean")
     ax = new_panel(ax)
     ax.set_xscale("log")
@@ -85,11 +87,18 @@ def dispersion(
         label="moderated" if moderated else "gene-wise",
         zorder=3,
     )
-    number = [str(name) for name in results["comparisons"]].index(group)
-    pairwise = results["params"].get("dispersion") == "pair" and number + 1 < len(results["comparisons"])
-    if results.get("trend") and not pairwise:
-        noise = float(np.asarray(results["trend"]["noise"])[number, 1])
-        _draw_trend(ax, table["base_mean"], results, noise)
+    groups = [str(name) for name in dict.fromkeys(results["comparisons"])]
+    number = groups.index(column.group)
+    pairwise = results["params"].get("dispersion") == "pair" and number + 1 < len(groups)
+    trend = stored_trend(results, column.split_number)
+    if trend and not pairwise:
+        samples = results["samples"]
+        depths = (
+            samples["size_factor"]
+            if column.split is None
+            else samples.loc[samples["split"] == column.split, "size_factor"]
+        )
+        _draw_trend(ax, table["base_mean"], trend, depths.mean(), noise=float(np.asarray(trend["noise"])[number, 1]))
     ax.set_xlabel("mean of normalized counts", fontsize=MEDIUM)
     ax.set_ylabel("dispersion", fontsize=MEDIUM)
     title_and_legend(ax, title)
@@ -126,15 +135,15 @@ def _draw_genewise(ax: Axes, table: pd.DataFrame) -> None:
         )
 
 
-def _draw_trend(ax: Axes, means: pd.Series, results: Mapping[str, Any], noise: float) -> None:
+def _draw_trend(ax: Axes, means: pd.Series, stored: Mapping[str, Any], depth: float, *, noise: float) -> None:
     """The trend between its knots, and how far dispersions scatter around it (variance of the natural log).
 
-    The knots are mean counts; divided by the mean size factor they are means of normalized counts.
+    The knots are mean counts; divided by `depth`, the mean size factor, they are means of normalized counts.
     """
-    knots = np.asarray(results["trend"]["mean"]) / results["samples"]["size_factor"].mean()
+    knots = np.asarray(stored["mean"]) / depth
     inside = knots[(knots > means.min()) & (knots < means.max())]
     mean = np.concatenate([[means.min()], inside, [means.max()]])
-    trend = np.exp(np.interp(np.log(mean), np.log(knots), np.log(results["trend"]["dispersion"])))
+    trend = np.exp(np.interp(np.log(mean), np.log(knots), np.log(stored["dispersion"])))
     ax.plot(mean, trend, color=UP, linewidth=1.4, label="trend", gid="trend", zorder=4)
     if noise > 1:
         ax.plot(mean, noise * trend, color=UP, linewidth=1, linestyle=(0, (3, 2)), gid="noise", zorder=4)
@@ -147,6 +156,6 @@ def _draw_trend(ax: Axes, means: pd.Series, results: Mapping[str, Any], noise: f
             fontsize=SMALL - 1,
             color=UP,
         )
-    factor = np.exp(1.96 * np.sqrt(results["trend"]["scatter"]))
+    factor = np.exp(1.96 * np.sqrt(stored["scatter"]))
     style: dict[str, Any] = {"color": UP, "alpha": 0.15, "linewidth": 0, "zorder": 1}
     ax.fill_between(mean, trend / factor, trend * factor, label="95 % band", gid="band", **style)

@@ -26,6 +26,7 @@ def ma(
     adata: AnnData,
     group: str | None = None,
     *,
+    split: str | None = None,
     key: str = "nb_compare",
     pval_cutoff: float = 0.05,
     log2fc_cutoff: float = 0.0,
@@ -45,6 +46,8 @@ def ma(
         Data with stored results, or a screen.
     group
         The comparison (the treated level) or the screen's perturbation; may be left out if there is one only.
+    split
+        The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
     key
         Where the results are stored; of no account for a screen.
     pval_cutoff
@@ -67,9 +70,9 @@ def ma(
     Raises
     ------
     KeyError
-        If there are no such results, comparison, gene or column.
+        If there are no such results, comparison, split, gene or column.
     ValueError
-        If there are several comparisons and none is named.
+        If there are several comparisons or splits and none is named.
     ImportError
         If matplotlib or adjustText is not installed.
 
@@ -82,7 +85,7 @@ def ma(
     'log'
     """
     genes = check_genes(adata, genes)
-    table, title = comparison_table(adata, group, key, gene_symbols)
+    table, title = comparison_table(adata, group, split, key, gene_symbols)
     ax = new_panel(ax)
     called = call(table, pval_cutoff, log2fc_cutoff)
     mean = table["base_mean"].to_numpy()

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nbcompare._optional import require
 from nbcompare.get._screen import gene_columns, is_screen, read_var, stored_perturbation
-from nbcompare.get._stored import one_group, stored_comparison, stored_results
+from nbcompare.get._stored import one_column, stored_comparison, stored_results
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,15 +37,16 @@ def new_panel(ax: Axes | None, *, width: float = 3.4, height: float = 2.9) -> Ax
     return ax
 
 
-def comparison_table(adata: AnnData, group: str | None, key: str, gene_symbols: str | None) -> tuple[pd.DataFrame, str]:
+def comparison_table(
+    adata: AnnData, group: str | None, split: str | None, key: str, gene_symbols: str | None
+) -> tuple[pd.DataFrame, str]:
     """Everything stored of one comparison, or of a screen's row, with the genes' `label`, and the figure's title."""
     if is_screen(adata):
         results, table = adata.uns["nb_screen"], stored_perturbation(adata, group)
         group = adata.obs_names[0] if group is None else group
     else:
-        group = one_group(adata, group, key)
-        results = stored_results(adata, key)
-        table = stored_comparison(adata, results, group, key)
+        column = one_column(adata, group, split, key)
+        results, table, group = stored_results(adata, key), stored_comparison(adata, column, key), column.name
     table["label"] = table["names"] if gene_symbols is None else read_var(adata, gene_symbols).astype(str)
     return table, f"{group} vs {results['reference']}"
 

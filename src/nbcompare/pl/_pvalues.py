@@ -17,6 +17,7 @@ def pvalues(
     adata: AnnData,
     group: str | None = None,
     *,
+    split: str | None = None,
     key: str = "nb_compare",
     kind: Kind = "histogram",
     bins: int = 20,
@@ -36,6 +37,8 @@ def pvalues(
         Data with stored results, or a screen.
     group
         The comparison (the treated level) or the screen's perturbation; may be left out if there is one only.
+    split
+        The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
     key
         Where the results are stored; of no account for a screen.
     kind
@@ -56,7 +59,7 @@ def pvalues(
     KeyError
         If there are no such results or comparison.
     ValueError
-        If there are several comparisons and none is named, no gene has a p-value, or `kind` is unknown.
+        If there are several comparisons or splits and none is named, no gene has a p-value, or `kind` is unknown.
     ImportError
         If matplotlib is not installed.
 
@@ -71,7 +74,7 @@ def pvalues(
     if kind not in get_args(Kind):
         msg = f"kind is {kind!r}; choose 'histogram' or 'qq'."
         raise ValueError(msg)
-    table, title = comparison_table(adata, group, key, None)
+    table, title = comparison_table(adata, group, split, key, None)
     table = table[table["pvals"].notna()].sort_values("pvals", kind="stable")
     if table.empty:
         msg = f"No gene of this comparison ({title}) was tested; the status column of get.nb_compare_df says why."

@@ -40,19 +40,23 @@ def read_sample_counts(
     *,
     replicate_key: str | Sequence[str] | None,
     block_key: str | Sequence[str] | None,
+    split_by: str | Sequence[str] | None = None,
     layer: str | None,
     min_cells: int,
     min_counts: float,
     cells_as_replicates: bool | None,
+    check: Callable[[SampleTable], None] | None = None,
     block_size: int = BLOCK_SIZE,
     may_share: bool = False,
     progress: Callable[[float], object] | None = None,
 ) -> tuple[SampleTable, np.ndarray]:
     """The samples that are large enough, and their counts (n_samples, n_genes); with `may_share` perhaps those of `adata`.
 
-    `cells_as_replicates` is None where the caller has no such argument.
+    `cells_as_replicates` is None where the caller has no such argument. `check` may refuse the samples before they are summed.
     """
-    samples = read_samples(adata, groupby, replicate_key=replicate_key, block_key=block_key)
+    samples = read_samples(adata, groupby, replicate_key=replicate_key, block_key=block_key, split_by=split_by)
+    if check is not None:
+        check(samples)
     summed = "psbulk_cells" in adata.obs.columns
     if replicate_key is None or summed:
         min_cells, n_cells = (min_cells if summed else 1), _cells_in_rows(adata, summed)
@@ -105,7 +109,7 @@ def _cells_in_rows(adata: AnnData, summed: bool) -> np.ndarray:
 
 
 def _refuse_cells(samples: SampleTable, groupby: str | Sequence[str], *, can_insist: bool) -> None:
-    a_group = samples.table["condition"].value_counts().median()
+    a_group = samples.table[samples.label[:-1]].value_counts().median()
     counts = samples.table["counts"].median()
     if a_group > CELLS_A_GROUP and counts < COUNTS_OF_A_SAMPLE:
         msg = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 from anndata import AnnData
@@ -11,6 +12,7 @@ from nbcompare._anndata import Results, check_key, write_results
 
 from ._data_set import compare_samples
 from ._design import offer_blocks, read_sample_counts
+from ._splits import check_levels, compare_splits
 
 Method = Literal["mom", "mle"]
 TestName = Literal["moderated", "wald", "lrt"]
@@ -25,6 +27,7 @@ def nb_compare(
     groups: Literal["all"] | Sequence[str] = "all",
     replicate_key: str | Sequence[str] | None = None,
     block_key: str | Sequence[str] | None = None,
+    split_by: str | Sequence[str] | None = None,
     method: Method = "mom",
     test: TestName = "moderated",
     layer: str | None = None,
@@ -64,6 +67,9 @@ def nb_compare(
     block_key
         Column of `.obs` with what conditions share: the donor of paired samples, the batch, in a screen usually the
         replicate. Additive differences between blocks are taken out. Test `"moderated"`, method `"mom"` only.
+    split_by
+        Column of `.obs`, such as the cell type: the same comparisons are made in each of its values, each a data set of
+        its own with its own size factors, trend and dispersions. What a value lacks samples for stays NaN.
     method
         `"mom"`, moments: effects from sums, the unbiased moment estimator of the dispersion :cite:p:`svensson2025`.
         `"mle"`, joint maximum likelihood. With the moderated test it gives effects and gene-wise dispersions.
@@ -149,12 +155,18 @@ def nb_compare(
         groupby,
         replicate_key=replicate_key,
         block_key=block_key,
+        split_by=split_by,
         layer=layer,
         min_cells=min_cells,
         min_counts=min_counts,
         cells_as_replicates=cells_as_replicates,
+        check=None if split_by is None else partial(check_levels, reference=str(reference), groups=groups),
     )
-    outcome = compare_samples(adata, samples, counts, params)
+    splits, split_table = None, None
+    if split_by is None:
+        outcome = compare_samples(adata, samples, counts, params)
+    else:
+        outcome, splits, split_table = compare_splits(adata, samples, counts, params)
     if block_key is None:
         offer_blocks(samples, replicate_key, stacklevel=3)
     results = Results(
@@ -167,6 +179,8 @@ def nb_compare(
         samples.dropped,
         samples.n_cells_left_out,
         outcome.trend,
+        splits,
+        split_table,
     )
     target = adata.copy() if copy else adata
     write_results(target, results, key_added)

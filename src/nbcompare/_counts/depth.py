@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 
-from nbcompare._counts.exposure import FEW_GENES, size_factors
+from nbcompare._counts.exposure import FEW_GENES, check_depths
+
+SAMPLES_AT_ONCE = 16  # stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -33,23 +37,25 @@ class DepthReference:
         )
 
 
-def fit_depths(counts: np.ndarray, method: str = "auto") -> tuple[np.ndarray, DepthReference]:
+def fit_depths(counts: np.ndarray, method: str = "auto", *, n_threads: int = 1) -> tuple[np.ndarray, DepthReference]:
     """Size factors of (n_samples, n_genes) counts as `exposure.size_factors` gives them, and the reference for other samples."""
     if method == "tmm":
         msg = (
             "size_factors is 'tmm', which compares with one sample of the set; a screen takes 'auto' or another method."
         )
         raise ValueError(msg)
-    genes = counts.min(axis=0) > 0
+    pieces = [counts[start : start + SAMPLES_AT_ONCE] for start in range(0, len(counts), SAMPLES_AT_ONCE)]
+    with ThreadPoolExecutor(n_threads) as pool:
+        genes = np.min(list(pool.map(lambda piece: piece.min(axis=0), pieces)), axis=0) > 0
+        log_reference = np.sum(list(pool.map(_sum_of_logs, pieces)), axis=0) / len(counts)
+    check_depths(counts, method, genes)
     if method == "auto":
         method = "median_of_ratios" if genes.sum() >= FEW_GENES else "poscounts"
-    factors = size_factors(counts, method)[0]
-    log_reference = np.zeros(counts.shape[1])
-    for sample in counts:
-        log_reference += np.log(np.maximum(sample, 1.0)) / len(counts)
     reference = DepthReference(method, log_reference, genes, 0.0)
-    raw = np.log(depth_factors(reference, counts[:1]))[0]
-    return factors, DepthReference(method, log_reference, genes, float(raw - np.log(factors[0])))
+    with ThreadPoolExecutor(n_threads) as pool:
+        raw = np.concatenate(list(pool.map(partial(depth_factors, reference), pieces)))
+    log_scale = np.log(raw).mean()
+    return raw / np.exp(log_scale), replace(reference, log_scale=float(log_scale))
 
 
 def depth_factors(reference: DepthReference, samples: np.ndarray) -> np.ndarray:
@@ -69,6 +75,11 @@ def depth_factors(reference: DepthReference, samples: np.ndarray) -> np.ndarray:
         )
         raise ValueError(msg)
     return np.exp(np.log(raw) - reference.log_scale)
+
+
+def _sum_of_logs(samples: np.ndarray) -> np.ndarray:
+    """Sum of the log counts of each gene, a zero's being zero."""
+    return np.log(np.maximum(samples, 1.0)).sum(axis=0)
 
 
 def _medians(ratios: np.ndarray) -> np.ndarray:

@@ -19,13 +19,25 @@ def size_factors(counts: np.ndarray, method: str = "auto") -> tuple[np.ndarray, 
 
     `auto` is the median of ratios, or `poscounts` where fewer than ten genes are positive in all samples.
     """
+    genes = _in_all_samples(counts)
+    check_depths(counts, method, genes)
+    if method == "auto":
+        method = "median_of_ratios" if genes.sum() >= FEW_GENES else "poscounts"
+    return _normalised(_METHODS[method](counts)), method
+
+
+def check_depths(counts: np.ndarray, method: str, in_all: np.ndarray) -> None:
+    """Refuse samples without counts, and a median of ratios without a gene that is positive in all samples."""
     empty = np.flatnonzero(counts.sum(axis=1) == 0)
     if empty.size:
         msg = f"Samples {_listed(empty)} (rows, from 0) have no counts, so no size factors. Drop them: min_counts=1."
         raise ValueError(msg)
-    if method == "auto":
-        method = "median_of_ratios" if _in_all_samples(counts).sum() >= FEW_GENES else "poscounts"
-    return _normalised(_METHODS[method](counts)), method
+    if method == "median_of_ratios" and not in_all.any():
+        msg = (
+            "No gene is positive in all samples, so there is no median of ratios. "
+            "Use method 'poscounts' ('auto' does), or drop the emptiest samples with min_cells or min_counts."
+        )
+        raise ValueError(msg)
 
 
 def given_factors(values: np.ndarray, n_samples: int) -> np.ndarray:
@@ -56,14 +68,7 @@ def total(counts: np.ndarray) -> np.ndarray:
 
 def median_of_ratios(counts: np.ndarray) -> np.ndarray:
     """Median over genes of count / geometric mean of the gene, genes positive in all samples (Anders & Huber 2010)."""
-    shared = _in_all_samples(counts)
-    if not shared.any():
-        msg = (
-            "No gene is positive in all samples, so there is no median of ratios. "
-            "Use method 'poscounts' ('auto' does), or drop the emptiest samples with min_cells or min_counts."
-        )
-        raise ValueError(msg)
-    log_counts = np.log(counts[:, shared])
+    log_counts = np.log(counts[:, _in_all_samples(counts)])
     return np.exp(np.median(log_counts - log_counts.mean(axis=0), axis=1))
 
 

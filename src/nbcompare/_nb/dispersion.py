@@ -12,9 +12,12 @@ weight d = 2 kappa^2 / v, about n - 1 degrees of freedom at high counts and none
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numba import njit
 
+GENES_AT_ONCE = 2048
 MAX_DISPERSION = 1000.0  # where nearly all counts lie in one replicate the moment equation has no finite root
 
 
@@ -87,11 +90,7 @@ def dirichlet_multinomial(n, total, a):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sum_statistics(counts, exposure, members, starts, phi, by_gene, by_group):
-    """Sums of d (1 + (S - 1) / kappa) and of d: over groups into by_gene (n_genes, 2), over genes into by_group (n_groups, 2).
-
-    Each group at its own rate. `exposure` has one row for all genes, or one a gene; `phi` is the gene's working dispersion.
-    """
+def _sum_statistics(counts, exposure, members, starts, phi, by_gene, by_group):
     by_group[:] = 0.0
     for g in range(counts.shape[0]):
         y = counts[g]
@@ -162,6 +161,39 @@ def moment_equation(counts, exposure, members, starts, lost, out):
             out[g, 0] += x
             out[g, 1] += spread * (total * total - total) / (depth * depth) - h * x
         out[g, 2] /= members.shape[0]
+
+
+def sum_statistics(
+    counts: np.ndarray,
+    exposure: np.ndarray,
+    members: np.ndarray,
+    starts: np.ndarray,
+    phi: np.ndarray,
+    by_gene: np.ndarray,
+    by_group: np.ndarray,
+    *,
+    n_threads: int = 1,
+) -> None:
+    """Sums of d (1 + (S - 1) / kappa) and of d: over groups into by_gene (n_genes, 2), over genes into by_group (n_groups, 2).
+
+    Each group at its own rate. `exposure` has one row for all genes, or one a gene; `phi` is the gene's working dispersion. Genes are taken
+    in pieces of one size, so that the sums do not depend on the number of threads.
+    """
+    pieces = [slice(start, start + GENES_AT_ONCE) for start in range(0, len(counts), GENES_AT_ONCE)]
+    parts = np.zeros((len(pieces), *by_group.shape))
+
+    def run(k: int) -> None:
+        genes = pieces[k]
+        shared = exposure if len(exposure) == 1 else exposure[genes]
+        _sum_statistics(counts[genes], shared, members, starts, phi[genes], by_gene[genes], parts[k])
+
+    if n_threads > 1 and len(pieces) > 1:
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(run, range(len(pieces))))
+    else:
+        for k in range(len(pieces)):
+            run(k)
+    by_group[...] = parts.sum(axis=0)
 
 
 def solve_moments(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -33,7 +33,9 @@ def noise_of_small_arm(pseudobulk: Pseudobulk, exposure: np.ndarray, lost: float
     return np.maximum(ratio, 1.0)
 
 
-def noisy_groups(pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, lost: float) -> np.ndarray:
+def noisy_groups(
+    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, lost: float, *, n_threads: int = 1
+) -> np.ndarray:
     """Groups of many whose mean dispersion statistic at the data set's dispersions exceeds 1.5, (n_groups,) bool."""
     members, starts = sorted_members(pseudobulk.group)
     mean = pseudobulk.counts.mean(axis=1)
@@ -41,7 +43,7 @@ def noisy_groups(pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, los
     prior_phi = prior_dispersion(mean, at_mean, trend.scatter)[0]
     by_gene = np.empty((len(mean), 2))
     by_group = np.empty((len(starts) - 1, 2))
-    sum_statistics(pseudobulk.counts, exposure, members, starts, prior_phi, by_gene, by_group)
+    sum_statistics(pseudobulk.counts, exposure, members, starts, prior_phi, by_gene, by_group, n_threads=n_threads)
     return is_noisy(by_group, lost)
 
 

@@ -80,11 +80,11 @@ class ScreenBlock:
     noise: np.ndarray  # (n_targets,) dispersion relative to the data set's
 
 
-def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.0) -> ScreenModel:
+def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.0, n_threads: int = 1) -> ScreenModel:
     """All that the test of a target takes for given, from the reference and the groups that lend."""
     groups = np.arange(pseudobulk.n_groups)
     pairs = np.stack([np.full(len(groups) - 1, reference), groups[groups != reference]], axis=1).astype(np.int64)
-    shared = fit_shared(pseudobulk, pairs, min_total=min_total)
+    shared = fit_shared(pseudobulk, pairs, min_total=min_total, n_threads=n_threads)
     mean = np.maximum(shared.mean, 0.5 / len(pseudobulk.group))  # a gene that only other targets express
     at_mean = shared.trend.at(mean)
     prior_phi, prior_df = prior_dispersion(mean, at_mean, shared.trend.scatter)
@@ -93,7 +93,9 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
     by_gene, by_group = np.empty((len(mean), 2)), np.empty((len(lending), 2))
     lending_starts = np.concatenate([[0], np.cumsum([len(samples) for samples in lending])]).astype(np.int64)
     lenders = np.concatenate(lending)
-    sum_statistics(pseudobulk.counts, shared.exposure, lenders, lending_starts, prior_phi, by_gene, by_group)
+    sum_statistics(
+        pseudobulk.counts, shared.exposure, lenders, lending_starts, prior_phi, by_gene, by_group, n_threads=n_threads
+    )
     samples = members[starts[reference] : starts[reference + 1]]
     arms = reference_arms(
         pseudobulk.counts,

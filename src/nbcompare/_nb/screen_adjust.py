@@ -12,6 +12,7 @@ from nbcompare._nb.adjust import adjust_p_values
 TAIL = 2.0**-10  # p-values below it are kept one by one
 DROPPED_BITS = 36  # of a mantissa's 52: a bin of the histogram is 2^-16 wide, relative to its p-values
 FIRST_BIN = int(np.float64(TAIL).view(np.int64)) >> DROPPED_BITS
+TAIL_BITS = 44  # dropped: the tail is looked up from 256 places a factor of two
 N_BINS = (int(np.float64(1.0).view(np.int64)) >> DROPPED_BITS) - FIRST_BIN + 1
 DIGIT = 11  # bits that a round of the radix sort looks at
 N_DIGITS = 1 << DIGIT
@@ -76,13 +77,16 @@ class PooledAdjustment:
 
     tail: np.ndarray  # (n_tail,) the p-values below TAIL, ascending
     of_tail: np.ndarray  # (n_tail,) adjusted
+    places: np.ndarray  # where in the tail p-values of the same leading bits begin, with the end appended
     of_bin: np.ndarray  # (N_BINS,) adjusted, of all p-values in a bin of the histogram
 
     def adjust(self, p: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Adjusted p-values, any shape, of values that were pooled; NaN stays NaN. `out` is C-contiguous."""
         p = np.ascontiguousarray(p, dtype=np.float64)
         adjusted = np.empty_like(p) if out is None else out
-        _look_up(p.ravel(), p.view(np.int64).ravel(), self.of_bin, self.tail, self.of_tail, adjusted.ravel())
+        _look_up(
+            p.ravel(), p.view(np.int64).ravel(), self.of_bin, self.tail, self.of_tail, self.places, adjusted.ravel()
+        )
         return adjusted
 
 
@@ -121,7 +125,9 @@ class PooledPValues:
         of_tail = np.append(tail * (n / np.arange(1, len(tail) + 1)), of_bin[0])
         of_tail = np.minimum.accumulate(of_tail[::-1])[::-1][:-1]
         first_of_equals = np.maximum.accumulate(np.where(np.diff(tail, prepend=-1.0) > 0, np.arange(len(tail)), 0))
-        return PooledAdjustment(tail, of_tail[first_of_equals], of_bin)
+        leading = np.arange((int(np.float64(TAIL).view(np.int64)) >> TAIL_BITS) + 1) << TAIL_BITS
+        places = np.append(np.searchsorted(tail, leading.view(np.float64)), len(tail))
+        return PooledAdjustment(tail, of_tail[first_of_equals], places, of_bin)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -186,12 +192,13 @@ def _pool(p, bits, bins):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _look_up(p, bits, of_bin, tail, of_tail, adjusted):
+def _look_up(p, bits, of_bin, tail, of_tail, places, adjusted):
     for k in range(p.size):
         if p[k] >= TAIL:
             adjusted[k] = of_bin[(bits[k] >> DROPPED_BITS) - FIRST_BIN]
         elif p[k] < TAIL:
-            low, high = 0, tail.size - 1
+            leading = bits[k] >> TAIL_BITS
+            low, high = places[leading], places[leading + 1] - 1
             while low < high:
                 middle = (low + high) // 2
                 if tail[middle] < p[k]:

@@ -55,7 +55,7 @@ class Shared:
         )
 
 
-def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float) -> Shared:
+def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float, n_threads: int = 1) -> Shared:
     """Block effects and trend in two rounds, then the groups that are noisier than the others, whom the trend leaves out.
 
     `pairs` says which genes a suspected group leaves unchanged: those of its first comparison.
@@ -64,7 +64,7 @@ def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float) -
     mean = pseudobulk.counts.mean(axis=1)
     lends = groups_that_lend(np.bincount(pseudobulk.group))
     exposure, lost, lost_without = pseudobulk.exposure[None, :], 1.0, 1.0
-    trend = _trend_of(pseudobulk, exposure, lends, lost, usable)
+    trend = _trend_of(pseudobulk, exposure, lends, lost, usable, n_threads)
     phi = trend.at(mean)
     free, residual = len(pseudobulk.group) - pseudobulk.n_groups, residual_degrees(pseudobulk)
     if residual <= 1:
@@ -74,12 +74,12 @@ def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float) -
         for _ in range(2):
             phi = trend.at(mean)
             exposure = fit_blocks(pseudobulk, phi)[0]
-            trend = _trend_of(pseudobulk, exposure, lends, lost, usable)
+            trend = _trend_of(pseudobulk, exposure, lends, lost, usable, n_threads)
     noise = np.ones(pseudobulk.n_groups)
     shared = Shared(exposure, mean, trend, phi, lost, lost_without, noise, lends)
     if pseudobulk.n_groups == 2:
         return replace(shared, noise=noise_of_small_arm(pseudobulk, exposure, lost))
-    suspects = np.flatnonzero(noisy_groups(pseudobulk, exposure, trend, lost) & lends)
+    suspects = np.flatnonzero(noisy_groups(pseudobulk, exposure, trend, lost, n_threads=n_threads) & lends)
     return _without_noisy(pseudobulk, shared, pairs, suspects, usable) if suspects.size else shared
 
 
@@ -93,18 +93,20 @@ def groups_that_lend(sizes: np.ndarray) -> np.ndarray:
 
 
 def _trend_of(
-    pseudobulk: Pseudobulk, exposure: np.ndarray, lends: np.ndarray, lost: float, usable: np.ndarray
+    pseudobulk: Pseudobulk, exposure: np.ndarray, lends: np.ndarray, lost: float, usable: np.ndarray, n_threads: int = 1
 ) -> Trend:
     """Trend and scatter of the groups that lend."""
     if lends.all():
-        return fit_trend(pseudobulk, exposure=exposure, lost=lost, usable=usable)
+        return fit_trend(pseudobulk, exposure=exposure, lost=lost, usable=usable, n_threads=n_threads)
     chosen = np.flatnonzero(lends[pseudobulk.group])
     lending = Pseudobulk(
         np.ascontiguousarray(pseudobulk.counts[:, chosen]),
         pseudobulk.exposure[chosen],
         np.unique(pseudobulk.group[chosen], return_inverse=True)[1],
     )
-    return fit_trend(lending, exposure=np.ascontiguousarray(exposure[:, chosen]), lost=lost, usable=usable)
+    return fit_trend(
+        lending, exposure=np.ascontiguousarray(exposure[:, chosen]), lost=lost, usable=usable, n_threads=n_threads
+    )
 
 
 def comparison_arms(members: np.ndarray, starts: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,12 @@ MIN_GENES_FOR_TREND = 4000
 
 
 def fit_trend(
-    pseudobulk: Pseudobulk, *, exposure: np.ndarray | None = None, lost: float = 1.0, usable: np.ndarray | None = None
+    pseudobulk: Pseudobulk,
+    *,
+    exposure: np.ndarray | None = None,
+    lost: float = 1.0,
+    usable: np.ndarray | None = None,
+    n_threads: int = 1,
 ) -> Trend:
     """Dispersion of genes against their mean count, in bins of equal size, and the variance of its logarithm between genes.
 
@@ -36,6 +41,8 @@ def fit_trend(
         Residual degrees of freedom without blocks over those with blocks, at least 1.
     usable
         Genes to fit on, (n_genes,) bool; all with a count when None.
+    n_threads
+        Number of threads; the result does not depend on it.
     """
     members, starts = sorted_members(pseudobulk.group)
     shared = pseudobulk.exposure[None, :] if exposure is None else exposure
@@ -61,7 +68,7 @@ def fit_trend(
     by_group = np.empty((len(starts) - 1, 2))
     for _ in range(6):
         at_gene = np.exp(np.interp(np.log(mean), knots, np.log(phi)))
-        sum_statistics(counts, exposures, members, starts, at_gene, by_gene, by_group)
+        sum_statistics(counts, exposures, members, starts, at_gene, by_gene, by_group, n_threads=n_threads)
         excess = np.array([_excess(by_gene[b], lost) for b in bins])
         step = phi + excess * (phi + np.exp(-knots))
         phi = np.clip(step, np.maximum(0.2 * phi, 1e-5), np.minimum(5 * phi + 0.01, 20.0))
@@ -77,7 +84,16 @@ def fit_trend(
         return Trend(np.exp(knots), phi, PRIOR_SCATTER, len(chosen))
     picked = exposures if len(exposures) == 1 else np.ascontiguousarray(exposures[chosen])
     by_gene = by_gene[: len(chosen)].copy()
-    sum_statistics(np.ascontiguousarray(counts[chosen]), picked, members, starts, at_gene[chosen], by_gene, by_group)
+    sum_statistics(
+        np.ascontiguousarray(counts[chosen]),
+        picked,
+        members,
+        starts,
+        at_gene[chosen],
+        by_gene,
+        by_group,
+        n_threads=n_threads,
+    )
     return Trend(np.exp(knots), phi, fit_scatter(by_gene, rho[chosen], lost), len(chosen))
 
 

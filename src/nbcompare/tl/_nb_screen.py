@@ -185,8 +185,8 @@ def nb_screen(
             return result.read()
 
     stored = result.kept("model")
-    fit = ScreenFit.from_arrays(stored) if stored else fit_model(data, targets, params)
     n_threads = threads_of(n_jobs)
+    fit = ScreenFit.from_arrays(stored) if stored else fit_model(data, targets, params, n_threads=n_threads)
     screen = prepare(data, fit, targets, params, n_threads=n_threads)
     if result.idle:
         n_rows = rows_of_a_block(targets_a_block, len(targets), len(data.var), bytes_a_test(dtype))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nbcompare._anndata import SampleTable, as_text
-from nbcompare._counts.depth import DepthReference, depth_factors, fit_depths
+from nbcompare._counts.depth import SAMPLES_AT_ONCE, DepthReference, depth_factors, fit_depths
 from nbcompare._counts.exposure import APART
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.screen import ScreenModel, fit_screen
@@ -19,7 +19,6 @@ from nbcompare._nb.status import Status
 from ._screen_data import ScreenData
 from ._screen_design import Targets, block_codes, check_fit, lending, samples_of_fit
 
-SAMPLES_AT_ONCE = 16  # stay in the processor's cache
 TINY = 10  # cells
 
 
@@ -54,12 +53,12 @@ class Depths:
         return factors, unstable
 
 
-def depths_by(method: str, counts: np.ndarray) -> Depths:
+def depths_by(method: str, counts: np.ndarray, *, n_threads: int = 1) -> Depths:
     """Size factors by a method, relative to samples (n_samples, n_genes).
 
     Where `auto` finds few genes in all samples, depths that the totals contradict are not trusted.
     """
-    reference = fit_depths(counts, method)[1]
+    reference = fit_depths(counts, method, n_threads=n_threads)[1]
     asked = method == "auto" and reference.method == "poscounts"
     return Depths(reference, 0.0, float(np.log(counts.sum(axis=1)).mean()) if asked else np.nan)
 
@@ -110,17 +109,17 @@ class ScreenFit:
         return np.array([places.get(name, -1) for name in names], dtype=np.int64)
 
 
-def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any]) -> ScreenFit:
+def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any], *, n_threads: int = 1) -> ScreenFit:
     """Fit on the reference and evenly spaced perturbations."""
     samples = data.samples
     lenders = targets[lending(targets, params["n_lenders"])]
     rows, group = samples_of_fit(samples, params["reference"], lenders)
     chosen = data.counts[rows].astype(np.float64, copy=False)
     if data.depths is None:
-        depths = depths_by(params["size_factors"], chosen)
+        depths = depths_by(params["size_factors"], chosen, n_threads=n_threads)
     else:
         depths = Depths(None, float(np.log(data.depths[rows]).mean()), np.nan)
-    exposure, unstable = depths.at(data.counts, data.depths, rows)
+    exposure, unstable = depths.at(data.counts, data.depths, rows, n_threads=n_threads)
     blocked = "block" in samples.table
     labels = as_text(list(dict.fromkeys(samples.table["block"].iloc[rows])) if blocked else [])
     block = block_codes(samples, labels, rows)
@@ -129,7 +128,7 @@ def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any]) -> 
     check_fit(samples, pseudobulk)
     of_reference = sample_flags(samples, rows, unstable)[group == 0]
     return ScreenFit(
-        fit_screen(pseudobulk, 0, min_total=params["min_total"]),
+        fit_screen(pseudobulk, 0, min_total=params["min_total"], n_threads=n_threads),
         depths,
         pseudobulk.counts @ (1 / exposure) / len(exposure),
         np.bitwise_or.reduce(of_reference),

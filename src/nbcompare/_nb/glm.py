@@ -6,8 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import chdtrc, fdtrc, ndtr, ndtri_exp
 
 from nbcompare._nb.data import Trend
+from nbcompare._nb.glm_contrast import LIKELIHOOD_RATIO, MODERATED, QUASI_LIKELIHOOD, WALD
+from nbcompare._nb.glm_genes import test_genes
+from nbcompare._nb.glm_matrices import DesignMatrices, design_matrices
+from nbcompare._nb.glm_maximum import likelihood_ratios, maximise_design
+from nbcompare._nb.glm_trend import fit_design_trend
+from nbcompare._nb.moderated import EXTRAPOLATED, FEW_GENES
+from nbcompare._nb.pieces import in_pieces
+from nbcompare._nb.status import NOT_TESTED, Status
+
+TESTS = {"moderated": MODERATED, "lrt": LIKELIHOOD_RATIO, "ql": QUASI_LIKELIHOOD, "wald": WALD}
+NORMAL_FROM = 1e6  # degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -73,4 +85,158 @@ def design_tests(
     n_threads
         Genes are shared out among so many threads; results do not depend on it.
     """
-    raise NotImplementedError
+    counts = np.ascontiguousarray(counts, dtype=np.float64)
+    offset = np.ascontiguousarray(offset, dtype=np.float64)
+    matrices = design_matrices(design, contrasts)
+    null = np.zeros(len(contrasts)) if null is None else np.asarray(null, np.float64)
+    mean = counts.mean(axis=1)
+    replicated, moderated = matrices.residual_degrees > 0, dispersion == "moderated"
+    trend = Trend(np.ones(1), np.full(1, np.nan), np.nan, 0)
+    working, genewise = np.zeros(len(counts)), np.full(len(counts), np.nan)
+    if moderated and replicated:
+        usable = counts.sum(axis=1) >= min_total
+        trend = fit_design_trend(counts, offset, matrices, usable, n_threads=n_threads)
+        working = trend.at(mean)
+    elif replicated:
+        highest = maximise_design(counts, offset, matrices, cox_reid=cox_reid, n_threads=n_threads)
+        working = genewise = highest.dispersion
+    found = _test(
+        counts, offset, matrices, working, trend.scatter, moderated and replicated, TESTS[test], null, n_threads
+    )
+    if test == "lrt" and not moderated and not cox_reid and replicated:
+        gain = likelihood_ratios(counts, offset, matrices, highest, null, n_threads=n_threads)
+        found.take_likelihood_ratios(gain, matrices.tested)
+    status = _status(counts, matrices, min_total, found.separated)
+    if moderated and replicated:
+        _flag(status, (mean > EXTRAPOLATED * trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)
+        _flag(status, trend.n_genes < FEW_GENES, Status.FEW_GENES)
+        genewise = found.genewise
+    untested = (status & NOT_TESTED) > 0
+    status[untested] &= NOT_TESTED
+    several = matrices.tested > 1
+    statistic, p_value = found.statistic, found.p_value
+    _several_degrees(statistic, p_value, matrices.tested, found.degrees)
+    found.log_fc[((status & Status.ALL_ZERO) > 0) | several] = np.nan
+    found.se[((status & (Status.ALL_ZERO | Status.NO_REPLICATES)) > 0) | several] = np.nan
+    statistic[untested] = np.nan
+    p_value[untested] = np.nan
+    return DesignTests(
+        found.log_fc,
+        found.se,
+        statistic,
+        p_value,
+        found.dispersion if replicated else np.full(len(counts), np.nan),
+        genewise,
+        found.degrees,
+        found.coefficients,
+        status,
+        trend,
+        mean,
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the kernels write, in the coordinates of the user."""
+
+    log_fc: np.ndarray
+    se: np.ndarray
+    statistic: np.ndarray
+    p_value: np.ndarray
+    separated: np.ndarray
+    dispersion: np.ndarray
+    genewise: np.ndarray
+    degrees: np.ndarray
+    coefficients: np.ndarray
+
+    def take_likelihood_ratios(self, gain: np.ndarray, tested: np.ndarray) -> None:
+        """Statistics from log likelihoods gained with the dispersion fitted anew under the null."""
+        chi2 = 2 * np.maximum(gain, 0)
+        one = tested == 1
+        self.statistic[...] = np.where(one, np.copysign(np.sqrt(chi2), self.statistic), chi2)
+        self.p_value[:, one] = 2 * ndtr(-np.abs(self.statistic[:, one]))
+
+
+def _test(
+    counts: np.ndarray,
+    offset: np.ndarray,
+    matrices: DesignMatrices,
+    working: np.ndarray,
+    scatter: float,
+    moderated: bool,
+    test: int,
+    null: np.ndarray,
+    n_threads: int,
+) -> _Found:
+    """All genes, in pieces; effects and coefficients turned back from the designs of `matrices`."""
+    n_genes, n_contrasts = len(counts), len(matrices.tested)
+    coefficients = np.full((n_genes, matrices.n_coefficients), np.nan)
+    of_gene = np.full((n_genes, 3), np.nan)
+    effect, se, statistic, p_value = np.full((4, n_genes, n_contrasts), np.nan)
+    separated = np.zeros((n_genes, n_contrasts), bool)
+    length = np.where(matrices.tested == 1, matrices.length, 1.0)
+
+    def run(part: slice) -> None:
+        test_genes(
+            counts[part],
+            offset if len(offset) == 1 else offset[part],
+            working[part],
+            scatter,
+            matrices.k_noise,
+            matrices.k_count,
+            moderated,
+            test,
+            matrices.rows,
+            matrices.columns,
+            matrices.products,
+            matrices.tested,
+            matrices.directions,
+            null / length,
+            coefficients[part],
+            of_gene[part],
+            effect[part],
+            se[part],
+            statistic[part],
+            p_value[part],
+            separated[part],
+        )
+
+    in_pieces(run, n_genes, n_threads)
+    return _Found(
+        effect * length + null,
+        se * length,
+        statistic,
+        p_value,
+        separated,
+        of_gene[:, 0],
+        of_gene[:, 1],
+        of_gene[:, 2],
+        coefficients @ matrices.to_coefficients.T,
+    )
+
+
+def _several_degrees(statistic: np.ndarray, p_value: np.ndarray, tested: np.ndarray, degrees: np.ndarray) -> None:
+    """P-values of chi-squared values of hypotheses of several degrees, and the normal deviates that stand for them, in place."""
+    for c in np.flatnonzero(tested > 1):
+        value, k = statistic[:, c].copy(), float(tested[c])
+        finite = np.minimum(degrees, NORMAL_FROM)
+        p = np.where(degrees < NORMAL_FROM, fdtrc(k, finite, value / k), chdtrc(k, value))
+        p_value[:, c] = p
+        with np.errstate(divide="ignore"):
+            statistic[:, c] = np.where(p > 0, -ndtri_exp(np.log(np.maximum(p, 5e-324) / 2)), np.sqrt(value))
+
+
+def _status(counts: np.ndarray, matrices: DesignMatrices, min_total: float, separated: np.ndarray) -> np.ndarray:
+    """Reasons not to test, and empty arms: (n_genes, n_contrasts)."""
+    total = counts @ matrices.touched.T.astype(np.float64)
+    status = np.zeros(total.shape, np.uint16)
+    _flag(status, total == 0, Status.ALL_ZERO)
+    _flag(status, total < min_total, Status.LOW_TOTAL)
+    _flag(status, matrices.residual_degrees < 1, Status.NO_REPLICATES)
+    _flag(status, separated, Status.ZERO_ARM)
+    return status
+
+
+def _flag(status: np.ndarray, where: np.ndarray | bool | np.bool, bit: Status) -> None:
+    """Set a bit in place where told."""
+    status |= np.where(where, np.uint16(bit), np.uint16(0))

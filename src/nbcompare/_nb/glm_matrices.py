@@ -1,0 +1,80 @@
+"""A design in coordinates in which neither its coding nor the scale of its columns matters, turned to each contrast.
+
+With X = Q R, columns of Q orthonormal times sqrt(n), coefficients of Q are R b, and a contrast c'b is d'(R b), d = R^-T c. The design of the
+contrast is Q turned by an orthonormal matrix whose last columns span the d's: its last coefficients are zero under the hypothesis, and the
+ridge of `packed`, the same in all directions, is the same in all designs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nbcompare._nb.glm_dispersion import design_constants
+from nbcompare._nb.packed import products_of
+
+TOUCHED = 1e-8  # of a column with mean square one
+
+
+@dataclass(frozen=True)
+class DesignMatrices:
+    """The design of the fit (first) and those of the contrasts; D is one more than the number of contrasts, p that of coefficients."""
+
+    rows: np.ndarray  # (D, n_samples, p)
+    columns: np.ndarray  # (D, p, n_samples)
+    products: np.ndarray  # (D, n_samples, p (p + 1) / 2)
+    tested: np.ndarray  # (n_contrasts,) int64, how many of the last columns are tested
+    directions: (
+        np.ndarray
+    )  # (n_contrasts, p), of a contrast of one column, in the coefficients of the fit's design, length one
+    length: np.ndarray  # (n_contrasts,) the contrast over its direction, NaN for several columns
+    to_coefficients: np.ndarray  # (p, p), from coefficients of the fit's design to those of the design given
+    touched: np.ndarray  # (n_contrasts, n_samples) bool, samples that tell of the contrast
+    k_noise: float
+    k_count: float
+
+    @property
+    def n_coefficients(self) -> int:
+        """Columns of the design."""
+        return self.rows.shape[2]
+
+    @property
+    def residual_degrees(self) -> int:
+        """Samples less coefficients."""
+        return self.rows.shape[1] - self.rows.shape[2]
+
+
+def design_matrices(design: np.ndarray, contrasts: Sequence[np.ndarray]) -> DesignMatrices:
+    """The designs of these contrasts, each (n_coefficients,) or (n_coefficients, k)."""
+    n, p = design.shape
+    basis, triangle = np.linalg.qr(design)
+    basis, triangle = basis * np.sqrt(n), triangle / np.sqrt(n)
+    rows = [basis]
+    tested, directions, length, touched = [], [], [], []
+    for contrast in contrasts:
+        turned = np.linalg.solve(triangle.T, np.asarray(contrast, np.float64).reshape(p, -1))
+        k = turned.shape[1]
+        complete = np.linalg.qr(turned, mode="complete")[0]
+        one = k == 1
+        if one:  # with the sign of the contrast
+            complete[:, 0] = turned[:, 0] / np.linalg.norm(turned)
+        rows.append(basis @ np.concatenate([complete[:, k:], complete[:, :k]], axis=1))
+        tested.append(k)
+        directions.append(complete[:, 0])
+        length.append(np.linalg.norm(turned) if one else np.nan)
+        touched.append((np.abs(rows[-1][:, p - k :]) > TOUCHED).any(axis=1))
+    stacked = np.stack(rows)
+    columns = np.ascontiguousarray(stacked.transpose(0, 2, 1))
+    return DesignMatrices(
+        stacked,
+        columns,
+        np.stack([products_of(one) for one in rows]),
+        np.array(tested, np.int64),
+        np.array(directions).reshape(len(tested), p),
+        np.array(length),
+        np.linalg.inv(triangle),
+        np.array(touched, bool).reshape(len(tested), n),
+        *design_constants(columns[0]),
+    )

@@ -1,0 +1,133 @@
+"""Maximum likelihood in a design: the coefficients, and the dispersion of each gene on its own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from nbcompare._nb.glm_contrast import Matrices, make_fitted, make_space
+from nbcompare._nb.glm_fit import centre, start_from_counts
+from nbcompare._nb.glm_matrices import DesignMatrices
+from nbcompare._nb.glm_profile import adjusted, climb, may_rise_again, poisson_slope, search, settle, slopes
+from nbcompare._nb.pieces import in_pieces
+
+
+@dataclass(frozen=True)
+class DesignMaximum:
+    """Maximum likelihood estimates in a design. Natural logarithms."""
+
+    coefficients: np.ndarray  # (n_genes, n_coefficients), NaN without counts
+    dispersion: np.ndarray  # (n_genes,) 0 where the Poisson fit is the answer, NaN without counts
+    log_likelihood: np.ndarray  # (n_genes,) at the estimates, without adjustment
+
+
+def maximise_design(
+    counts: np.ndarray, offset: np.ndarray, matrices: DesignMatrices, *, cox_reid: bool = False, n_threads: int = 1
+) -> DesignMaximum:
+    """Coefficients and dispersion of every gene by maximum likelihood.
+
+    The coefficients are maximised out at every dispersion, and the profile is climbed in log phi by Newton's method, as in `maximum`.
+    With `cox_reid` half the log determinant of the coefficients' information is taken off the profile [Cox and Reid 1987, JRSS B 49, 1].
+    """
+    coefficients, estimates = _maximise(counts, offset, matrices, 0, 0, 0.0, cox_reid, n_threads)
+    return DesignMaximum(coefficients @ matrices.to_coefficients.T, estimates[:, 0], estimates[:, 1])
+
+
+def likelihood_ratios(
+    counts: np.ndarray,
+    offset: np.ndarray,
+    matrices: DesignMatrices,
+    highest: DesignMaximum,
+    null: np.ndarray,
+    *,
+    n_threads: int = 1,
+) -> np.ndarray:
+    """Log likelihood lost under each hypothesis, the dispersion being fitted anew, (n_genes, n_contrasts); `null` as in `design_tests`."""
+    lost = np.empty((len(counts), len(matrices.tested)))
+    for c, k in enumerate(matrices.tested):
+        shift = null[c] / matrices.length[c] if k == 1 else 0.0
+        estimates = _maximise(counts, offset, matrices, c + 1, int(k), shift, False, n_threads)[1]
+        lost[:, c] = highest.log_likelihood - estimates[:, 1]
+    return lost
+
+
+def _maximise(
+    counts: np.ndarray,
+    offset: np.ndarray,
+    matrices: DesignMatrices,
+    which: int,
+    left_out: int,
+    shift: float,
+    cox_reid: bool,
+    n_threads: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients, and dispersion and log likelihood, in one of the designs without its last columns."""
+    coefficients = np.full((len(counts), matrices.n_coefficients), np.nan)
+    estimates = np.full((len(counts), 2), np.nan)
+
+    def run(part: slice) -> None:
+        _maximise_genes(
+            counts[part],
+            offset if len(offset) == 1 else offset[part],
+            matrices.rows[which],
+            matrices.columns[which],
+            matrices.products[which],
+            matrices.n_coefficients - left_out,
+            shift,
+            cox_reid,
+            coefficients[part],
+            estimates[part],
+        )
+
+    in_pieces(run, len(counts), n_threads)
+    return coefficients, estimates
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _maximise_genes(counts, log_exposure, rows, columns, products, p, shift, cox_reid, coefficients, estimates):
+    n = counts.shape[1]
+    design = Matrices(rows, columns, products)
+    offset = np.empty(n)
+    poisson = make_fitted(n, rows.shape[1])
+    interior = make_fitted(n, rows.shape[1])
+    space = make_space(n, rows.shape[1])
+    for k in range(counts.shape[0]):
+        y = counts[k]
+        if centre(y, log_exposure[k if log_exposure.shape[0] > 1 else 0], offset) <= 0.0:
+            continue
+        for i in range(n):
+            offset[i] += shift * columns[rows.shape[1] - 1, i]
+        start_from_counts(y, offset, rows, columns, products, 0.0, p, poisson.b, poisson.eta, space.w, space.a)
+        settle(y, design, p, 0.0, poisson, space)
+        interior.b[:] = poisson.b
+        interior.eta[:] = poisson.eta
+        interior.m[:] = poisson.m
+        phi = _interior(y, design, p, cox_reid, interior, space)
+        best = poisson
+        if phi > 0.0:
+            value = adjusted(y, design, p, phi, cox_reid, interior, space)
+            if value > adjusted(y, design, p, 0.0, cox_reid, poisson, space):
+                best = interior
+            else:
+                phi = 0.0
+        estimates[k, 0] = phi
+        estimates[k, 1] = adjusted(y, design, p, phi, False, best, space)
+        for j in range(p):
+            coefficients[k, j] = best.b[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _interior(y, design, p, cox_reid, fitted, space):
+    """Dispersion at the highest maximum above 0, 0 if there is none, from the Poisson fit; the logic of `maximum.interior`."""
+    at_zero, moment, lowest, highest = poisson_slope(y, design, p, cox_reid, fitted, space)
+    if highest <= 0.0:
+        return 0.0
+    if not may_rise_again(y, fitted.m, lowest, highest):
+        if at_zero > 0.0:
+            return climb(y, design, p, cox_reid, fitted, space, moment, 0.0, math.inf)
+        if not cox_reid and slopes(y, design, p, 1e-6 / highest, cox_reid, fitted, space)[1] <= 0.0:
+            return 0.0
+    return search(y, design, p, cox_reid, fitted, space, at_zero, lowest, highest)

@@ -1,0 +1,201 @@
+"""The profile likelihood of one gene in the dispersion, in a design: the coefficients are maximised out. `profile` and `maximum` for designs.
+
+The Cox-Reid adjustment takes half the log determinant of the information X' Q X, Q = m / (1 + phi m), off the profile.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from nbcompare._nb.density import growth_slopes, log_density, mean_slopes, stirling_rest
+from nbcompare._nb.glm_dispersion import leverages
+from nbcompare._nb.glm_fit import newton
+from nbcompare._nb.packed import backward, cholesky, forward, gram
+from nbcompare._nb.skovgaard import information_root
+from nbcompare._nb.special import digamma_beyond_log
+
+MAX_STEPS = 60
+TELLING = 1e-3  # fitted mean of a sample
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def settle(y, design, p, phi, fitted, space):
+    """Move the coefficients to their maximum at phi."""
+    newton(
+        y,
+        design.rows,
+        design.columns,
+        design.products,
+        phi,
+        p,
+        fitted.b,
+        fitted.eta,
+        fitted.m,
+        space.w,
+        space.a,
+        space.g,
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def slopes(y, design, p, phi, cox_reid, fitted, space):
+    """First and second derivative of the (adjusted) profile log likelihood in phi > 0; coefficients are moved to their maximum at phi.
+
+    Second derivative of a profile: that at fixed coefficients plus u' J^-1 u, u = -X' ((y - m) m / (1 + phi m)^2), J the observed
+    information. That of the adjustment is approximate: it only sets the step.
+    """
+    settle(y, design, p, phi, fitted, space)
+    first = 0.0
+    second = 0.0
+    beyond_log, trigamma = digamma_beyond_log(1.0 / phi)
+    for i in range(y.shape[0]):
+        growth_first, growth_second = growth_slopes(y[i], phi, beyond_log, trigamma)
+        mean_first, mean_second = mean_slopes(y[i], fitted.m[i], phi)
+        first += growth_first + mean_first
+        second += growth_second + mean_second
+    second += coefficient_slopes(y, design, p, phi, fitted.m, space)
+    if cox_reid:
+        adjustment_first, adjustment_second = adjustment_slopes(design, p, phi, fitted.m, space)
+        first += adjustment_first
+        second += adjustment_second
+    return first, second
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def coefficient_slopes(y, design, p, phi, m, space):
+    """U' J^-1 u; the derivative of the coefficients in phi, J^-1 u, is left in space.g."""
+    for j in range(p):
+        space.g[j] = 0.0
+    for i in range(y.shape[0]):
+        f = 1.0 / (1.0 + phi * m[i])
+        space.w[i] = m[i] * (1.0 + phi * y[i]) * f * f
+        t = -(y[i] - m[i]) * m[i] * f * f
+        for j in range(p):
+            space.g[j] += t * design.rows[i, j]
+    gram(space.w, design.products, p, space.a)
+    cholesky(space.a, p)
+    forward(space.a, space.g, p)
+    square = 0.0
+    for j in range(p):
+        square += space.g[j] * space.g[j]
+    backward(space.a, space.g, p)
+    return square
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def adjustment_slopes(design, p, phi, m, space):
+    """Derivatives of -log|X' Q X| / 2: .5 sum h (q - d / (1 + phi m)), h leverages, d = x' J^-1 u from space.g; an approximate second one."""
+    information_root(m, phi, design.products, p, space.w, space.a)
+    leverages(design.columns, p, space.a, space.z, space.offset)
+    first = 0.0
+    square = 0.0
+    for i in range(m.shape[0]):
+        d = 0.0
+        for j in range(p):
+            d += design.rows[i, j] * space.g[j]
+        h = space.offset[i] * space.w[i]
+        first += h * (space.w[i] - d / (1.0 + phi * m[i]))
+        square += h * space.w[i] * space.w[i]
+    return 0.5 * first, 0.5 * first * first / max(p, 1) - square
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def adjusted(y, design, p, phi, cox_reid, fitted, space):
+    """Log likelihood at the fit, less half the log determinant of the information if `cox_reid`."""
+    value = 0.0
+    rest = stirling_rest(1.0 / phi) if phi > 0.0 else 0.0
+    for i in range(y.shape[0]):
+        value += log_density(y[i], fitted.m[i], phi, rest)
+    if cox_reid:
+        value -= information_root(fitted.m, phi, design.products, p, space.w, space.a)
+    return value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def poisson_slope(y, design, p, cox_reid, fitted, space):
+    """Score in phi at the Poisson fit, half of sum((y - m)^2 - y) unless adjusted, the moment estimate of phi, lowest and highest telling mean."""
+    score = 0.0
+    squares = 0.0
+    lowest = math.inf
+    highest = 0.0
+    for i in range(y.shape[0]):
+        m = fitted.m[i]
+        score += 0.5 * ((y[i] - m) ** 2 - y[i])
+        squares += m * m
+        highest = max(highest, m)
+        if m > TELLING:
+            lowest = min(lowest, m)
+    if cox_reid:
+        coefficient_slopes(y, design, p, 0.0, fitted.m, space)
+        score += adjustment_slopes(design, p, 0.0, fitted.m, space)[0]
+    return score, 2.0 * score / squares, lowest, highest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def may_rise_again(y, means, lowest, highest):
+    """Whether the profile may have a second maximum, by a normal approximation at fixed means; see `maximum.may_rise_again`."""
+    phi = 0.2 / highest
+    before = math.inf
+    while phi * lowest < 10.0:
+        above = 0.0
+        below = 0.0
+        for i in range(y.shape[0]):
+            q = 1.0 / (1.0 + phi * means[i])
+            above += ((y[i] - means[i]) * q) ** 2
+            below += means[i] * q
+        ratio = above / below
+        if ratio > 0.97 * before and ratio > 0.3 and before < 3.0:
+            return True
+        before = ratio
+        phi *= 3.0
+    return False
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def search(y, design, p, cox_reid, fitted, space, at_zero, lowest, highest):
+    """Dispersion of the highest of all interior maxima, 0 if there is none; see `maximum.search`."""
+    best = 0.0
+    best_value = -math.inf
+    low = 0.0
+    phi = 1e-3 / highest
+    last = min(max(100.0 / lowest, 100.0), 1e4)
+    rose = at_zero > 0.0
+    while phi < last or (rose and phi < 1e7):
+        rises = slopes(y, design, p, phi, cox_reid, fitted, space)[0] > 0.0
+        if rose and not rises:
+            top = climb(y, design, p, cox_reid, fitted, space, max(math.sqrt(low * phi), 0.5 * phi), low, phi)
+            value = adjusted(y, design, p, top, cox_reid, fitted, space)
+            if value > best_value:
+                best = top
+                best_value = value
+        rose = rises
+        low = phi
+        phi *= 2.0
+    if best > 0.0:
+        settle(y, design, p, best, fitted, space)
+    return best
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def climb(y, design, p, cox_reid, fitted, space, phi, low, high):
+    """Dispersion at a maximum of the profile between low and high by Newton's method in log phi, bracketed; see `maximum.climb`."""
+    for step in range(MAX_STEPS):
+        score, curvature = slopes(y, design, p, phi, cox_reid, fitted, space)
+        if score > 0.0:
+            low = phi
+        else:
+            high = phi
+        score *= phi
+        curvature = curvature * phi * phi + score
+        move = -score / curvature if curvature < 0.0 else (2.0 if score > 0.0 else -2.0)
+        proposal = phi * math.exp(min(max(move, -2.0), 2.0))
+        if proposal <= low or proposal >= high or (step > 12 and low > 0.0 and high < math.inf):
+            proposal = math.sqrt(low * high) if low > 0.0 and high < math.inf else phi * (8.0 if score > 0.0 else 0.125)
+        done = abs(proposal - phi) < 1e-4 * phi
+        phi = proposal
+        if done or phi > 1e7 or phi < 1e-14:
+            break
+    settle(y, design, p, phi, fitted, space)
+    return phi

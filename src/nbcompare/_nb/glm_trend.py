@@ -1,0 +1,92 @@
+"""Dispersion against mean, and the scatter of genes around it, in any design: `trend` with the statistics of `glm_dispersion`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nbcompare._nb.data import Trend
+from nbcompare._nb.glm_dispersion import pearson_of_genes
+from nbcompare._nb.glm_matrices import DesignMatrices
+from nbcompare._nb.pieces import in_pieces
+from nbcompare._nb.trend import MAX_GENES_FOR_SCATTER, PRIOR_SCATTER, fit_scatter, mean_bins
+
+START = 0.1
+MOST_STEPS = 10
+SETTLED = 1e-3  # largest change of a log dispersion after which the bins are left
+MAX_GENES = 20_000  # of more, genes evenly spaced by mean make the trend
+
+
+def fit_design_trend(
+    counts: np.ndarray, offset: np.ndarray, matrices: DesignMatrices, usable: np.ndarray, *, n_threads: int = 1
+) -> Trend:
+    """Bins of genes of like mean, each stepped to where its mean statistic is one; then the scatter of the statistics around them.
+
+    One step: phi <- phi + (sum numerators / sum d - 1) sum d / sum(d A).
+    """
+    total = counts.sum(axis=1)
+    genes = np.flatnonzero(usable & (total > 0))
+    if len(genes) > MAX_GENES:
+        by_total = genes[np.argsort(total[genes], kind="stable")]
+        genes = np.sort(by_total[np.linspace(0, len(genes) - 1, MAX_GENES).astype(np.intp)])
+    if len(genes) == 0 or matrices.residual_degrees < 1:
+        return Trend(np.ones(1), np.full(1, START), PRIOR_SCATTER, 0)
+    counts = np.ascontiguousarray(counts[genes])
+    offset = offset if len(offset) == 1 else np.ascontiguousarray(offset[genes])
+    mean = counts.mean(axis=1)
+    ascending = np.lexsort((np.square(counts).sum(axis=1), mean))  # the order in which genes are given is nothing
+    bins = mean_bins(ascending, mean)
+    knots = np.array([np.log(mean[b]).mean() for b in bins])
+    phi = np.full(len(bins), START)
+    coefficients = np.empty((len(genes), matrices.n_coefficients))
+    out = np.empty((len(genes), 3))
+    for step in range(MOST_STEPS + 1):
+        at_gene = np.exp(np.interp(np.log(mean), knots, np.log(phi)))
+        _statistics(counts, offset, matrices, at_gene, step > 0, coefficients, out, n_threads)
+        stepped = np.array([_step(phi[j], out[b]) for j, b in enumerate(bins)])
+        if np.abs(np.log(stepped / phi)).max() < SETTLED or step == MOST_STEPS:
+            break
+        phi = stepped
+    rho = np.minimum(at_gene * out[:, 2], 1.0)
+    chosen = ascending[((rho > 0.03) & (mean > 1) & (out[:, 1] > 0.5))[ascending]]
+    if len(chosen) > MAX_GENES_FOR_SCATTER:
+        chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_GENES_FOR_SCATTER).astype(np.intp)]
+    scatter = fit_scatter(out[chosen, :2], rho[chosen], 1.0) if len(chosen) >= 10 else PRIOR_SCATTER
+    return Trend(np.exp(knots), phi, scatter, len(chosen))
+
+
+def _step(phi: float, out: np.ndarray) -> float:
+    """The next dispersion of a bin, from its genes' numerators, degrees of freedom and A; no more than a fivefold change."""
+    numerator, degrees = out[:, 0].sum(), out[:, 1].sum()
+    information = (out[:, 1] * out[:, 2]).sum()
+    if degrees < 1 or information <= 0:
+        return phi
+    step = phi + (numerator / degrees - 1) * degrees / information
+    return float(np.clip(step, max(0.2 * phi, 1e-5), min(5 * phi + 0.01, 20.0)))
+
+
+def _statistics(
+    counts: np.ndarray,
+    offset: np.ndarray,
+    matrices: DesignMatrices,
+    phi: np.ndarray,
+    begun: bool,
+    coefficients: np.ndarray,
+    out: np.ndarray,
+    n_threads: int,
+) -> None:
+    def run(part: slice) -> None:
+        pearson_of_genes(
+            counts[part],
+            offset if len(offset) == 1 else offset[part],
+            matrices.rows[0],
+            matrices.columns[0],
+            matrices.products[0],
+            phi[part],
+            matrices.k_noise,
+            matrices.k_count,
+            begun,
+            coefficients[part],
+            out[part],
+        )
+
+    in_pieces(run, len(counts), n_threads)

@@ -1,0 +1,62 @@
+"""Samples without a count that a full fit sends to zero because the tested direction sets them apart: an empty arm, in any design.
+
+Half a count is moved into them, along a direction that leaves the null's score as it is, so that effect and root become finite:
+y + t m~ e with e the residual of the tested column on the others, weights m~ / (1 + phi m~).
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from nbcompare._nb.packed import backward, cholesky, forward, gram
+
+SENT_TO_ZERO = 1e-3  # fitted mean
+FALL = 10.0  # of the mean under the null over that of the full fit
+LEAST = 0.01  # mean under the null, summed over such samples, from which on they matter
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def is_separated(y, m, m_null):
+    """Whether the full fit sends samples to zero that the null expects counts of."""
+    expected = 0.0
+    for i in range(y.shape[0]):
+        if y[i] == 0.0 and m[i] < SENT_TO_ZERO and m_null[i] > FALL * m[i]:
+            expected += m_null[i]
+    return expected > LEAST
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def half_a_count(y, m, m_null, phi, rows, products, p, rises, w, a, g, moved):
+    """Counts (written to `moved`) with half a count in the samples sent to zero; no other count falls by more than half.
+
+    `rises`: the effect is positive. False if the direction has no such sample, and nothing is to be moved.
+    """
+    n = y.shape[0]
+    q = p - 1
+    for j in range(q):
+        g[j] = 0.0
+    for i in range(n):
+        w[i] = m_null[i] / (1.0 + phi * m_null[i])
+        for j in range(q):
+            g[j] += w[i] * rows[i, q] * rows[i, j]
+    gram(w, products, q, a)
+    cholesky(a, q)
+    forward(a, g, q)
+    backward(a, g, q)
+    empty = 0.0
+    for i in range(n):
+        e = rows[i, q]
+        for j in range(q):
+            e -= rows[i, j] * g[j]
+        w[i] = -m_null[i] * e if rises else m_null[i] * e
+        if y[i] == 0.0 and m[i] < SENT_TO_ZERO and w[i] > 0.0:
+            empty += w[i]
+    if empty <= 0.0:
+        return False
+    step = 0.5 / empty
+    for i in range(n):
+        if w[i] < 0.0 and y[i] > 0.0:
+            step = min(step, -0.5 * y[i] / w[i])
+    for i in range(n):
+        moved[i] = max(y[i] + step * w[i], 0.0)
+    return True

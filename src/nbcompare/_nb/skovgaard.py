@@ -1,0 +1,87 @@
+"""The modified signed root r* of one contrast in any design, by the formula of Skovgaard (1996, Bernoulli 2, 145).
+
+Hats mark the full fit, tildes the fit under the null, both at one dispersion phi; the tested direction is the last column of the design.
+With t = log(m^ / m~) - log((1 + phi m^) / (1 + phi m~)):
+
+    r  = sign sqrt(2 sum [y t - log(1 + phi (m^ - m~) / (1 + phi m~)) / phi])
+    S  = X' diag(m^ / (1 + phi m~)) X,      I = X' diag(m^ / (1 + phi m^)) X,      g = X' (m^ t)
+    J, J~ observed information X' diag(m (1 + phi y) / (1 + phi m)^2) X at hat and at tilde, the latter without the last column
+    u  = [S^-1 g]_last |S| |J|^1/2 / (|I| |J~|^1/2),      r* = r + log(u / r) / r
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from nbcompare._nb.packed import cholesky, forward, gram
+from nbcompare._nb.special import fast_log1p
+
+CLOSE_TO_NULL = 0.02  # smaller roots need no correction
+LARGEST_CORRECTION = 1.0  # larger ones come from degenerate fits alone
+EMPTY = 1e-3  # samples with smaller means under both fits carry nothing
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def half_deviance(y, eta, m, eta_null, m_null, phi, pull):
+    """Half the likelihood ratio statistic, at least 0, and m^ t of every sample (written)."""
+    half = 0.0
+    for i in range(y.shape[0]):
+        difference = m[i] - m_null[i]
+        log_ratio = eta[i] - eta_null[i]
+        if phi < 1e-13:
+            half += y[i] * log_ratio - difference
+        else:
+            growth = fast_log1p(phi * difference / (1.0 + phi * m_null[i]))
+            log_ratio -= growth
+            half += y[i] * log_ratio - growth / phi
+        pull[i] = m[i] * log_ratio
+    return max(half, 0.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def information_root(m, phi, products, p, w, a):
+    """Cholesky's factor (written) of the expected information I; half its log determinant."""
+    for i in range(m.shape[0]):
+        w[i] = m[i] / (1.0 + phi * m[i])
+    gram(w, products, p, a)
+    return cholesky(a, p)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def modified_root(y, m, m_null, phi, rows, products, p, root, pull, w, a, g):
+    """r* from the signed root r and m^ t; r itself near the null and where the correction is beyond belief."""
+    if abs(root) < CLOSE_TO_NULL:
+        return root
+    n = y.shape[0]
+    for j in range(p):
+        g[j] = 0.0
+    for i in range(n):
+        t = pull[i]
+        for j in range(p):
+            g[j] += t * rows[i, j]
+    for i in range(n):
+        w[i] = m[i] / (1.0 + phi * m_null[i]) if m[i] + m_null[i] > EMPTY else 0.0
+    gram(w, products, p, a)
+    log_u = 2.0 * cholesky(a, p)
+    forward(a, g, p)
+    u = g[p - 1] * a[p * (p + 1) // 2 - 1]
+    if u * root <= 0.0:
+        return root
+    for i in range(n):
+        w[i] = m[i] / (1.0 + phi * m[i]) if m[i] + m_null[i] > EMPTY else 0.0
+    gram(w, products, p, a)
+    log_u -= 2.0 * cholesky(a, p)
+    for i in range(n):
+        f = 1.0 / (1.0 + phi * m[i])
+        w[i] = m[i] * (1.0 + phi * y[i]) * f * f if m[i] + m_null[i] > EMPTY else 0.0
+    gram(w, products, p, a)
+    log_u += cholesky(a, p)
+    for i in range(n):
+        f = 1.0 / (1.0 + phi * m_null[i])
+        w[i] = m_null[i] * (1.0 + phi * y[i]) * f * f if m[i] + m_null[i] > EMPTY else 0.0
+    gram(w, products, p - 1, a)
+    log_u -= cholesky(a, p - 1)
+    correction = (math.log(u / root) + log_u) / root
+    return root + correction if abs(correction) < LARGEST_CORRECTION else root

@@ -125,6 +125,12 @@ def stored_trend(results: Mapping[str, Any], split_number: int) -> Mapping[str, 
     return trend.get(str(split_number), {}) if stored_splits(results) else trend
 
 
+def why_untested(results: Mapping[str, Any], column: Column) -> str:
+    """The words of an error about a comparison that a split could not make."""
+    reason = results["split_table"]["reason"].iloc[column.number]
+    return f"{column.group!r} was not compared in the split {column.split!r}, so there is nothing to show: {reason}."
+
+
 def stored_comparison(adata: AnnData, column: Column, key: str) -> pd.DataFrame:
     """Everything stored of one comparison, under the stored words, genes in their own order."""
     table = {"names": adata.var_names.to_numpy(object)}

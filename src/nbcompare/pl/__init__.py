@@ -1,6 +1,7 @@
 """Figures of stored results, each on one Axes."""
 
 from ._dispersion import dispersion
+from ._forest import forest
 from ._gene import gene
 from ._knockdown import knockdown
 from ._ma import ma
@@ -9,4 +10,14 @@ from ._pvalues import pvalues
 from ._screen_map import screen_map
 from ._volcano import volcano
 
-__all__ = ["dispersion", "gene", "knockdown", "ma", "perturbation_strength", "pvalues", "screen_map", "volcano"]
+__all__ = [
+    "dispersion",
+    "forest",
+    "gene",
+    "knockdown",
+    "ma",
+    "perturbation_strength",
+    "pvalues",
+    "screen_map",
+    "volcano",
+]

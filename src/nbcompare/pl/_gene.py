@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nbcompare.get import nb_compare_df, nb_gene_df
-from nbcompare.get._stored import chosen_groups, stored_results
+from nbcompare.get._stored import chosen_columns, chosen_groups, one_split, stored_results, why_untested
 
 from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, new_panel
 
@@ -23,6 +23,8 @@ def gene(
     name: str,
     groups: str | Sequence[str] | None = None,
     *,
+    split: str | None = None,
+    block_key: str | Sequence[str] | None = None,
     key: str = "nb_compare",
     pval_cutoff: float = 0.05,
     log: bool = False,
@@ -31,9 +33,9 @@ def gene(
 ) -> Axes:
     """One gene in every sample, with the mean of each condition and its 95 % interval.
 
-    A point is a replicate: its counts over its size factor. Where blocks (donors, batches) were used, they stand in the
-    same order from left to right in every condition, and thin lines join them if there are four conditions or fewer. Bar and whisker are the fitted mean and interval of :func:`nbcompare.get.nb_gene_df`.
-    Conditions where the gene was called are coloured: up, down.
+    A point is a replicate: its counts over its size factor. Where blocks (donors, batches) were used or are named, they
+    stand in the same order from left to right in every condition, and thin lines join them if there are four conditions
+    or fewer. Bar and whisker are the fitted mean and interval of :func:`nbcompare.get.nb_gene_df`. Conditions where the gene was called are coloured: up, down.
 
     Parameters
     ----------
@@ -43,6 +45,11 @@ def gene(
         Name of the gene in `var_names`.
     groups
         Comparisons to show beside the reference, in this order; `None` for all.
+    split
+        The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
+    block_key
+        Column of `.obs` with what pairs replicates, such as the donor, to join them by lines, also where the comparison
+        was made without blocks, and however many conditions there are.
     key
         Where the results are stored.
     pval_cutoff
@@ -61,7 +68,9 @@ def gene(
     Raises
     ------
     KeyError
-        If there are no such results, gene or comparison.
+        If there are no such results, gene, comparison, split or column.
+    ValueError
+        If there are several splits and none is named, or nothing was compared in the split; if a sample lies in several blocks.
     ImportError
         If matplotlib is not installed.
 
@@ -73,13 +82,16 @@ def gene(
     >>> [label.get_text() for label in nb.pl.gene(adata, "gene_00").get_xticklabels()]
     ['ctrl', 'treated_1']
     """
-    samples = nb_gene_df(adata, name, key=key)
     results = stored_results(adata, key)
+    split = one_split(results, split, key)
+    samples = nb_gene_df(adata, name, split=split, block_key=block_key, key=key)
+    if samples.empty:
+        raise ValueError(why_untested(results, chosen_columns(results, groups, split, key)[0]))
     treated = chosen_groups(results, groups, key)
     present = set(samples["condition"].astype(str))
     reference = [level for level in [str(results["reference"])] if level in present]
     conditions = reference + [level for level in treated if level not in reference]
-    calls = nb_compare_df(adata, treated, key=key)
+    calls = nb_compare_df(adata, treated, split=split, key=key)
     calls = calls[(calls["names"] == name) & (calls["pvals_adj"] < pval_cutoff)]
     colours = dict(zip(calls["group"].astype(str), np.where(calls["logfoldchanges"] > 0, UP, DOWN), strict=True))
 
@@ -88,12 +100,12 @@ def gene(
         ax.set_yscale("log", base=2)
         ax.yaxis.set_major_formatter("{x:g}")
         samples["normalized"] = np.maximum(samples["counts"], 0.5) / samples["size_factor"]
-    blocked = bool(results["params"].get("block_key"))
+    blocked = bool(block_key or results["params"].get("block_key"))
     samples["place"] = _places(samples, conditions, blocked=blocked)
     for position, level in enumerate(conditions):
         rows = samples[samples["condition"].astype(str) == level]
         _draw_condition(ax, rows, position, colours.get(level, DARK), level)
-    if blocked and len(conditions) <= MOST_JOINED:
+    if block_key or (blocked and len(conditions) <= MOST_JOINED):
         for _, points in samples.dropna(subset="place").sort_values("place").groupby("block", observed=True):
             ax.plot(points["place"], points["normalized"], color=GREY, linewidth=0.5, alpha=0.8, zorder=1, gid="block")
 
@@ -110,7 +122,7 @@ def gene(
             color=colour,
         )
     ax.set_xticks(range(len(conditions)), conditions)
-    if len(conditions) > 4 or max(map(len, conditions)) > 9:
+    if len(conditions) > 4 or max(map(len, conditions)) > 9 or sum(map(len, conditions)) > 20:
         ax.tick_params(axis="x", labelrotation=45)
         for label in ax.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
@@ -119,7 +131,13 @@ def gene(
         ax.set_ylim(bottom=0)
     ax.set_ylabel("normalized counts" + (" (log$_2$ scale)" if log else ""), fontsize=MEDIUM)
     shown = name if gene_symbols is None else str(adata.var.loc[name, gene_symbols])
-    ax.set_title(shown, loc="left", fontsize=MEDIUM, fontweight="bold", fontstyle="italic")
+    ax.set_title(
+        shown if split is None else f"{shown}, {split}",
+        loc="left",
+        fontsize=MEDIUM,
+        fontweight="bold",
+        fontstyle="italic",
+    )
     return ax
 
 

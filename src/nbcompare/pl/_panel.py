@@ -10,7 +10,7 @@ import pandas as pd
 
 from nbcompare._optional import require
 from nbcompare.get._screen import gene_columns, is_screen, read_var, stored_perturbation
-from nbcompare.get._stored import one_column, stored_comparison, stored_results
+from nbcompare.get._stored import one_column, stored_comparison, stored_results, why_untested
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,6 +47,8 @@ def comparison_table(
     else:
         column = one_column(adata, group, split, key)
         results, table, group = stored_results(adata, key), stored_comparison(adata, column, key), column.name
+        if column.split is not None and table["pvals"].isna().all():
+            raise ValueError(why_untested(results, column))
     table["label"] = table["names"] if gene_symbols is None else read_var(adata, gene_symbols).astype(str)
     return table, f"{group} vs {results['reference']}"
 

@@ -38,6 +38,11 @@ def test_a_further_sample_is_on_the_same_scale_whatever_its_company(method):
 def test_what_a_reference_cannot_do_is_refused():
     with pytest.raises(ValueError, match="tmm"):
         fit_depths(_counts(50), "tmm")
-    _, reference = fit_depths(_counts(50))
-    with pytest.raises(ValueError, match="poscounts"):
-        depth_factors(reference, np.zeros((1, reference.genes.size)))
+    with pytest.raises(ValueError, match="no counts"):
+        fit_depths(np.vstack([_counts(50), np.zeros_like(_counts(50)[:1])]))
+
+
+@pytest.mark.parametrize("method", ["total", "median_of_ratios", "poscounts"])
+def test_a_further_sample_without_counts_has_no_depth(method):
+    _, reference = fit_depths(_counts(50), method)
+    assert np.isnan(depth_factors(reference, np.zeros((2, reference.genes.size)))).all()

@@ -21,6 +21,7 @@ from scipy import sparse
 from scipy.stats import false_discovery_control
 
 import nbcompare as nb
+from nbcompare._anndata import ScreenStore
 from nbcompare._nb.status import Status
 
 COLUMNS = {"reference": "ctrl", "replicate_key": "replicate"}
@@ -185,13 +186,25 @@ def test_depths_that_nothing_tells_are_not_used() -> None:
     counts[5, 0] = 5000  # one gene makes a sample deep
     obs = pd.DataFrame({"condition": np.repeat([f"p{i}" for i in range(10)], 3), "psbulk_cells": 50})
     adata = AnnData(counts, obs=obs.set_axis([f"s{i}" for i in range(30)]))
-    result = run(adata, reference="p0", replicate_key=None)
+    with pytest.warns(UserWarning, match="1 of 27 samples are too few"):
+        result = run(adata, reference="p0", replicate_key=None)
     assert np.isnan(result["p1"].layers["pvals"]).all()
     assert (result["p1"].layers["status"] & Status.SIZE_FACTOR_UNSTABLE > 0).all()
     assert result.obs.loc["p1", "n_tested"] == 0
     assert np.isnan(result.obs.loc["p1", "pval"])
     assert not result.obs.loc["p1", "selected"]
     assert (~np.isnan(result["p2"].layers["pvals"])).any()
+
+
+def test_a_nearly_empty_sample_costs_its_perturbation_only(cells: AnnData) -> None:
+    pdata = nb.pp.pseudobulk(cells, "condition", replicate_key="replicate", min_cells=1)
+    name = sorted(set(pdata.obs["condition"]) - {"ctrl"})[1]  # not among the seven that lend
+    pdata.X[np.flatnonzero(pdata.obs["condition"] == name)[0], 20:] = 0
+    with pytest.warns(UserWarning, match="1 of 60 samples are too few"):
+        result = run(pdata, replicate_key=None, n_lenders=7)
+    assert (result[name].layers["status"] & Status.SIZE_FACTOR_UNSTABLE > 0).all()
+    assert np.isnan(result[name].layers["pvals"]).all()
+    assert (result.obs["n_tested"].drop(name) > 100).all()
 
 
 # Input, path and threads
@@ -338,6 +351,17 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
         path = tmp_path / f"killed_{i}.zarr"
         run(tmp_path / "cells.h5ad", path=path, targets_a_block=1, n_jobs=1 + i % 3)
         assert files(path) == whole
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_one_process_at_a_time_fills_a_store(cells: AnnData, tmp_path: Path) -> None:
+    path = tmp_path / "screen.zarr"
+    with ScreenStore(path).held(), pytest.raises(BlockingIOError, match="Another process is filling"):
+        run(cells, path=path)
+    stale = ScreenStore(path)
+    assert run(cells, path=path).n_obs == 20
+    with pytest.raises(BlockingIOError, match="since this call began"), stale.held():
+        pass
 
 
 def test_another_call_is_refused(cells: AnnData, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,11 @@ class ScreenResult(ABC):
         run = {"start": self.n_rows, "stop": self.n_rows + n_new, "finished": False, "block_rows": block_rows}
         self.runs.append(run | {"fingerprint": dict(fingerprint)})
         self._note_runs()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While this lasts nothing else fills the result."""
+        yield
 
     def blocks(self) -> list[slice]:
         """Rows of the last run's blocks that are still to be computed."""

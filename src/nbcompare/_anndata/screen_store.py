@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import local
-from typing import Any
+from typing import Any, TextIO
 from uuid import uuid4
 
 import numpy as np
@@ -35,8 +35,7 @@ class ScreenStore(ScreenResult):
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self.books = self.path / BOOKS
-        file = self.books / "runs.json"
-        self.runs = json.loads(file.read_text()) if file.is_file() else []
+        self.runs = self._noted_runs()
         self.layers = {}
         self.of_thread = local()
 
@@ -46,6 +45,19 @@ class ScreenStore(ScreenResult):
         return not self.runs and (
             self.path.is_file() or (self.path.is_dir() and set(os.listdir(self.path)) - {BOOKS} != set())
         )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from filling the store; the system lets go when this one ends, however it ends."""
+        self.books.mkdir(parents=True, exist_ok=True)
+        with (self.books / "lock").open("w") as file:
+            if not _lock(file) or self._noted_runs() != self.runs:
+                msg = (
+                    f"Another process is filling the screen at {str(self.path)!r}, or has done so since this call began. "
+                    "Wait until it has ended and repeat the call, or choose another path."
+                )
+                raise BlockingIOError(msg)
+            yield
 
     def keep(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep arrays beside the results."""
@@ -136,9 +148,26 @@ class ScreenStore(ScreenResult):
     def _is_done(self, rows: slice) -> bool:
         return self._block_file(rows).is_file()
 
+    def _noted_runs(self) -> list[dict[str, Any]]:
+        file = self.books / "runs.json"
+        return json.loads(file.read_text()) if file.is_file() else []
+
     def _note_runs(self) -> None:
         (self.books / "blocks").mkdir(parents=True, exist_ok=True)
         _at_once(self.books / "runs.json", lambda file: file.write_text(json.dumps(self.runs, indent=1)))
+
+
+def _lock(file: TextIO) -> bool:
+    """Whether the file could be locked; where the system or the file system has no such locks there is none."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return True
+    return True
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -59,7 +60,7 @@ def fit_depths(counts: np.ndarray, method: str = "auto", *, n_threads: int = 1) 
 
 
 def depth_factors(reference: DepthReference, samples: np.ndarray) -> np.ndarray:
-    """Size factors of samples (n_rows, n_genes), each on its own."""
+    """Size factors of samples (n_rows, n_genes), each on its own; NaN where most genes of the median have no counts."""
     if reference.method == "total":
         raw = samples.sum(axis=1, dtype=np.float64)
     elif reference.method == "median_of_ratios":
@@ -67,19 +68,19 @@ def depth_factors(reference: DepthReference, samples: np.ndarray) -> np.ndarray:
         raw = _medians(samples[:, reference.genes] * inverse)
     else:
         inverse = np.exp(-reference.log_reference)
-        raw = np.array([_medians((sample[sample > 0] * inverse[sample > 0])[None])[0] for sample in samples])
-    if (empty := np.flatnonzero(~(raw > 0))).size:
-        msg = (
-            f"{empty.size} samples have so few counts that most genes of the size factors are 0 in them. Raise min_counts or "
-            "min_cells, or pass size_factors='poscounts'."
-        )
-        raise ValueError(msg)
-    return np.exp(np.log(raw) - reference.log_scale)
+        raw = np.array([_medians(ratios[None])[0] for ratios in _positive(samples, inverse)])
+    return np.where(raw > 0, raw, np.nan) / np.exp(reference.log_scale)
 
 
 def _sum_of_logs(samples: np.ndarray) -> np.ndarray:
     """Sum of the log counts of each gene, a zero's being zero."""
     return np.log(np.maximum(samples, 1.0)).sum(axis=0)
+
+
+def _positive(samples: np.ndarray, inverse: np.ndarray) -> Iterator[np.ndarray]:
+    """The positive ratios of each sample, a single zero where there are none."""
+    for sample in samples:
+        yield sample[sample > 0] * inverse[sample > 0] if sample.any() else np.zeros(1)
 
 
 def _medians(ratios: np.ndarray) -> np.ndarray:

@@ -134,6 +134,8 @@ def nb_screen(
 
     Raises
     ------
+    BlockingIOError
+        If another process is filling the store at `path`.
     KeyError
         If there is no such column or layer.
     ValueError
@@ -188,22 +190,25 @@ def nb_screen(
     n_threads = threads_of(n_jobs)
     fit = ScreenFit.from_arrays(stored) if stored else fit_model(data, targets, params, n_threads=n_threads)
     screen = prepare(data, fit, targets, params, n_threads=n_threads)
-    if result.idle:
-        n_rows = rows_of_a_block(targets_a_block, len(targets), len(data.var), bytes_a_test(dtype))
-        result.begin(len(targets), asked, n_rows)
-    if not stored:
-        result.keep("model", fit.to_arrays())
-    result.keep(f"samples_{result.runs[-1]['start']:09d}", sample_tables(data, screen, None if append else reference))
-    result.open_layers(len(data.var), dtype)
-    blocks, client = result.blocks(), cluster_for(result)
-    n_done = len(targets) - sum(rows.stop - rows.start for rows in blocks)
-    with bar("comparisons", "perturbations", len(targets), done=n_done, shown=progress) as shown:
+    with result.held():
+        if result.idle:
+            n_rows = rows_of_a_block(targets_a_block, len(targets), len(data.var), bytes_a_test(dtype))
+            result.begin(len(targets), asked, n_rows)
+        if not stored:
+            result.keep("model", fit.to_arrays())
+        result.keep(
+            f"samples_{result.runs[-1]['start']:09d}", sample_tables(data, screen, None if append else reference)
+        )
+        result.open_layers(len(data.var), dtype)
+        blocks, client = result.blocks(), cluster_for(result)
+        n_done = len(targets) - sum(rows.stop - rows.start for rows in blocks)
+        with bar("comparisons", "perturbations", len(targets), done=n_done, shown=progress) as shown:
+            if client is None:
+                run_blocks(screen, blocks, result, n_threads=n_threads, progress=shown.update)
+            else:
+                run_blocks_on(client, screen, blocks, result, progress=shown.update)
         if client is None:
-            run_blocks(screen, blocks, result, n_threads=n_threads, progress=shown.update)
+            adjust_over_all(result, n_threads=n_threads)
         else:
-            run_blocks_on(client, screen, blocks, result, progress=shown.update)
-    if client is None:
-        adjust_over_all(result, n_threads=n_threads)
-    else:
-        adjust_over_all_on(client, result)
-    return result.finish(*tables(result, fit, data.var))
+            adjust_over_all_on(client, result)
+        return result.finish(*tables(result, fit, data.var))

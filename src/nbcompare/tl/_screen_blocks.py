@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -47,6 +48,13 @@ def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[
     """Depths, flags and blocks of the samples of these perturbations."""
     rows = targets.samples
     exposure, unstable = fit.depths.at(data.counts, data.depths, rows, n_threads=n_threads)
+    if unstable.any():
+        msg = (
+            f"The counts of {unstable.sum()} of {len(rows)} samples are too few to say how deep they are: the perturbations of these "
+            "samples are not tested, with the status size_factor_unstable. Drop such samples by min_counts or min_cells, or "
+            "pass size_factors='poscounts' or 'total'."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)
     flags = sample_flags(data.samples, rows, unstable)
     block = block_codes(data.samples, fit.blocks, rows)
     names = data.var.index.astype(str).to_numpy(object)

@@ -33,7 +33,7 @@ class Depths:
     def at(
         self, counts: np.ndarray, given: np.ndarray | None, rows: np.ndarray, *, n_threads: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Size factors of these rows of (n_samples, n_genes), and whether the counts do not tell them."""
+        """Size factors of these rows of (n_samples, n_genes), 1 where unknown, and whether the counts do not tell them."""
         reference = self.reference
         if reference is None:
             assert given is not None
@@ -50,7 +50,8 @@ class Depths:
 
         with ThreadPoolExecutor(n_threads) as pool:
             list(pool.map(measure, range(0, len(rows), SAMPLES_AT_ONCE)))
-        return factors, unstable
+        unknown = np.isnan(factors)
+        return np.where(unknown, 1.0, factors), unstable | unknown
 
 
 def depths_by(method: str, counts: np.ndarray, *, n_threads: int = 1) -> Depths:

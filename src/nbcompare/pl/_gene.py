@@ -131,13 +131,8 @@ def gene(
         ax.set_ylim(bottom=0)
     ax.set_ylabel("normalized counts" + (" (log$_2$ scale)" if log else ""), fontsize=MEDIUM)
     shown = name if gene_symbols is None else str(adata.var.loc[name, gene_symbols])
-    ax.set_title(
-        shown if split is None else f"{shown}, {split}",
-        loc="left",
-        fontsize=MEDIUM,
-        fontweight="bold",
-        fontstyle="italic",
-    )
+    title, pad = (shown, None) if split is None else (f"{shown}, {split}", 5 + 8 * len(seen))
+    ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold", fontstyle="italic", pad=pad)
     return ax
 
 

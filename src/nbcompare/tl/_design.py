@@ -16,10 +16,19 @@ from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._counts.exposure import Method, given_factors, size_factors, unstable_samples
 from nbcompare._nb.blocks import connected_parts, residual_degrees
 from nbcompare._nb.data import Pseudobulk
+from nbcompare._nb.status import Status
 
 METHODS = get_args(Method)
 CELLS_A_GROUP = 20  # more rows a group than this, each with fewer counts than the next line's, look like cells
 COUNTS_OF_A_SAMPLE = 100_000
+
+
+class UntestableError(ValueError):
+    """Samples that cannot answer: the message says why, `status` is the bit that genes get where a call goes on without them."""
+
+    def __init__(self, message: str, status: Status) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -52,16 +61,17 @@ def read_sample_counts(
 ) -> tuple[SampleTable, np.ndarray]:
     """The samples that are large enough, and their counts (n_samples, n_genes); with `may_share` perhaps those of `adata`.
 
-    `cells_as_replicates` is None where the caller has no such argument. `check` may refuse the samples before they are summed.
+    `cells_as_replicates` is None where the caller has no such argument. `check` may refuse the samples of enough
+    cells before they are summed.
     """
     samples = read_samples(adata, groupby, replicate_key=replicate_key, block_key=block_key, split_by=split_by)
-    if check is not None:
-        check(samples)
     summed = "psbulk_cells" in adata.obs.columns
     if replicate_key is None or summed:
         min_cells, n_cells = (min_cells if summed else 1), _cells_in_rows(adata, summed)
         used = samples.codes >= 0
         samples.table["n_cells"] = np.bincount(samples.codes[used], n_cells[used], len(samples.table)).astype(int)
+    if check is not None and len((large := samples.of_cells(min_cells)).table):
+        check(large)
     samples, counts = sum_samples(
         adata,
         samples,
@@ -95,10 +105,7 @@ def make_design(
     blocked = "block" in samples.table
     block = pd.factorize(samples.table["block"])[0].astype(np.intp) if blocked else None
     pairs = np.array([[-1 if reference == "rest" else code[str(reference)], code[name]] for name in comparisons])
-    exposure, used = _depths(adata, samples, counts, factors, replicate_key)
-    unstable = (
-        unstable_samples(counts) if isinstance(factors, str) and factors == "auto" else np.zeros(len(counts), bool)
-    )
+    exposure, unstable, used = sample_depths(adata, samples, counts, factors, replicate_key)
     pseudobulk = Pseudobulk(np.ascontiguousarray(counts.T), exposure, group, block)
     check_replicates(samples, pseudobulk, pairs)
     return Design(samples, pseudobulk, comparisons, pairs.astype(np.int64), unstable, used)
@@ -158,12 +165,20 @@ def _reasons(samples: SampleTable, condition: str) -> str:
     return ", ".join(dict.fromkeys(samples.dropped.loc[samples.dropped["condition"] == condition, "reason"]))
 
 
-def _depths(adata, samples, counts, factors, replicate_key) -> tuple[np.ndarray, str]:
-    """Size factors by a method, or as given."""
+def sample_depths(
+    adata: AnnData,
+    samples: SampleTable,
+    counts: np.ndarray,
+    factors: str | Sequence[float],
+    replicate_key: str | Sequence[str] | None,
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Size factors (n_samples,) by a method or as given, which of them cannot be known, and the method that was used."""
+    stable = np.zeros(len(counts), bool)
     if isinstance(factors, str) and factors in METHODS:
-        return size_factors(counts, factors)
+        exposure, used = size_factors(counts, factors)
+        return exposure, unstable_samples(counts) if factors == "auto" else stable, used
     of_sample = factors_of_samples(adata, samples, factors, replicate_key)
-    return given_factors(of_sample, len(of_sample)), "given"
+    return given_factors(of_sample, len(of_sample)), stable, "given"
 
 
 def factors_of_samples(
@@ -210,7 +225,7 @@ def check_replicates(samples: SampleTable, pseudobulk: Pseudobulk, pairs: np.nda
             f"be told from chance. {len(samples.dropped)} samples were dropped (min_cells, min_counts); "
             "if there are no more, the experiment must be repeated."
         )
-        raise ValueError(msg)
+        raise UntestableError(msg, Status.NO_REPLICATES)
     if pseudobulk.block is None:
         return
     parts = connected_parts(pseudobulk.group, pseudobulk.block)
@@ -219,13 +234,13 @@ def check_replicates(samples: SampleTable, pseudobulk: Pseudobulk, pairs: np.nda
             "No block holds samples of both groups of any comparison: conditions and blocks are confounded, and no "
             "difference can be told from a difference of blocks. Leave block_key out, or choose another column."
         )
-        raise ValueError(msg)
+        raise UntestableError(msg, Status.CONFOUNDED)
     if residual_degrees(pseudobulk) < 1:
         msg = (
             f"{len(pseudobulk.group)} samples in {len(sizes)} groups and {pseudobulk.n_blocks} blocks leave no degree of freedom "
             "to see how much replicates differ. Leave block_key out, or use coarser blocks."
         )
-        raise ValueError(msg)
+        raise UntestableError(msg, Status.NO_REPLICATES)
 
 
 def offer_blocks(samples: SampleTable, replicate_key: str | Sequence[str] | None, *, stacklevel: int = 4) -> None:

@@ -50,7 +50,8 @@ def compare_splits(
     Columns are the comparisons of the first split, then those of the second, all splits with the same comparisons. What
     cannot be compared is NaN with a status; an error only if that is everything.
     """
-    asked = _asked(samples, str(options["reference"]), options["groups"])
+    named = options["contrast"] is not None
+    asked = [] if named else _asked(samples, str(options["reference"]), options["groups"])
     of_sample = samples.table["split"].to_numpy()
     parts = {
         split: _compared(adata, samples.of_split(split), counts[of_sample == split], options, asked)
@@ -77,14 +78,21 @@ def _compared(
     """One split: those of the comparisons asked for whose groups have samples."""
     left, reference = set(samples.table["condition"]), str(options["reference"])
     present = [group for group in asked if group in left]
+    if options["contrast"] is not None:
+        return _attempted(adata, samples, counts, options)
     if reference != "rest" and reference not in left:
         return Part(samples, None, _absence(samples, reference), GROUP_MISSING)
     if not present or len(left) < 2:
         absent = [group for group in asked if group not in left]
         reason = "; ".join(_absence(samples, group) for group in absent) or f"{present[0]!r} is alone"
         return Part(samples, None, reason, GROUP_MISSING)
+    return _attempted(adata, samples, counts, {**options, "groups": present})
+
+
+def _attempted(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Part:
+    """One split as it comes, what is refused being its reason."""
     try:
-        return Part(samples, compare_samples(adata, samples, counts, {**options, "groups": present}), "", OK)
+        return Part(samples, compare_samples(adata, samples, counts, options), "", OK)
     except ValueError as error:
         return Part(samples, None, str(error), np.uint16(getattr(error, "status", NOT_COMPARED)))
 
@@ -117,7 +125,15 @@ def _joined(parts: Mapping[str, Part], asked: Sequence[str]) -> Outcome:
             columns[word][:, number] = of_gene
         trend[str(number)] = _with_noise_of_all(outcome.trend, places, len(comparisons))
     samples = pd.concat([_named(outcome.samples, split) for split, outcome in found.items()], ignore_index=True)
-    return Outcome(arrays, columns, trend, comparisons, samples, _became([o.became for o in found.values()]))
+    became = _became([outcome.became for outcome in found.values()])
+    return Outcome(arrays, columns, trend, comparisons, samples, became, *_designs(found, list(parts)))
+
+
+def _designs(found: Mapping[str, Outcome], splits: list[str]) -> tuple[dict[str, Any], np.ndarray | None]:
+    """The designs by the number of the split, and the coefficients of all splits side by side; nothing without designs."""
+    designs = {str(splits.index(split)): outcome.design for split, outcome in found.items() if outcome.design}
+    parts = [outcome.coefficients for outcome in found.values() if outcome.coefficients is not None]
+    return designs, np.concatenate(parts, axis=1) if parts else None
 
 
 def _empty(found: Mapping[str, Outcome], word: str, shape: tuple[int, int]) -> np.ndarray:

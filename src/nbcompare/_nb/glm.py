@@ -10,10 +10,10 @@ from scipy.special import chdtrc, fdtrc, ndtr, ndtri_exp
 
 from nbcompare._nb.data import Trend
 from nbcompare._nb.glm_contrast import LIKELIHOOD_RATIO, MODERATED, QUASI_LIKELIHOOD, WALD
-from nbcompare._nb.glm_genes import test_genes
+from nbcompare._nb.glm_genes import fit_and_test
 from nbcompare._nb.glm_matrices import DesignMatrices, design_matrices
 from nbcompare._nb.glm_maximum import likelihood_ratios, maximise_design
-from nbcompare._nb.glm_trend import fit_design_trend
+from nbcompare._nb.glm_moderation import Moderation, moderate_design
 from nbcompare._nb.moderated import EXTRAPOLATED, FEW_GENES
 from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.status import NOT_TESTED, Status
@@ -89,33 +89,29 @@ def design_tests(
     offset = np.ascontiguousarray(offset, dtype=np.float64)
     matrices = design_matrices(design, contrasts)
     null = np.zeros(len(contrasts)) if null is None else np.asarray(null, np.float64)
-    mean = counts.mean(axis=1)
-    replicated, moderated = matrices.residual_degrees > 0, dispersion == "moderated"
-    trend = Trend(np.ones(1), np.full(1, np.nan), np.nan, 0)
-    working, genewise = np.zeros(len(counts)), np.full(len(counts), np.nan)
-    if moderated and replicated:
+    moderated = dispersion == "moderated"
+    highest = None
+    if matrices.residual_degrees < 1:
+        basis = _at(np.zeros(len(counts)), counts)
+    elif moderated:
         usable = counts.sum(axis=1) >= min_total
-        trend = fit_design_trend(counts, offset, matrices, usable, n_threads=n_threads)
-        working = trend.at(mean)
-    elif replicated:
+        basis = moderate_design(counts, offset, matrices, usable, n_threads=n_threads)
+    else:
         highest = maximise_design(counts, offset, matrices, cox_reid=cox_reid, n_threads=n_threads)
-        working = genewise = highest.dispersion
-    found = _test(
-        counts, offset, matrices, working, trend.scatter, moderated and replicated, TESTS[test], null, n_threads
-    )
-    if test == "lrt" and not moderated and not cox_reid and replicated:
+        basis = _at(highest.dispersion, counts)
+    found = _test(counts, offset, matrices, basis, TESTS[test], null, n_threads)
+    if test == "lrt" and highest and not cox_reid:
         gain = likelihood_ratios(counts, offset, matrices, highest, null, n_threads=n_threads)
         found.take_likelihood_ratios(gain, matrices.tested)
     status = _status(counts, matrices, min_total, found.separated)
-    if moderated and replicated:
-        _flag(status, (mean > EXTRAPOLATED * trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)
-        _flag(status, trend.n_genes < FEW_GENES, Status.FEW_GENES)
-        genewise = found.genewise
+    if moderated:
+        _flag(status, (basis.mean > EXTRAPOLATED * basis.trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)
+        _flag(status, basis.trend.n_genes < FEW_GENES, Status.FEW_GENES)
     untested = (status & NOT_TESTED) > 0
     status[untested] &= NOT_TESTED
     several = matrices.tested > 1
     statistic, p_value = found.statistic, found.p_value
-    _several_degrees(statistic, p_value, matrices.tested, found.degrees)
+    _several_degrees(statistic, p_value, matrices.tested, basis.degrees)
     found.log_fc[((status & Status.ALL_ZERO) > 0) | several] = np.nan
     found.se[((status & (Status.ALL_ZERO | Status.NO_REPLICATES)) > 0) | several] = np.nan
     statistic[untested] = np.nan
@@ -125,13 +121,13 @@ def design_tests(
         found.se,
         statistic,
         p_value,
-        found.dispersion if replicated else np.full(len(counts), np.nan),
-        genewise,
-        found.degrees,
+        basis.dispersion,
+        basis.genewise,
+        basis.degrees,
         found.coefficients,
         status,
-        trend,
-        mean,
+        basis.trend,
+        basis.mean,
     )
 
 
@@ -144,9 +140,6 @@ class _Found:
     statistic: np.ndarray
     p_value: np.ndarray
     separated: np.ndarray
-    dispersion: np.ndarray
-    genewise: np.ndarray
-    degrees: np.ndarray
     coefficients: np.ndarray
 
     def take_likelihood_ratios(self, gain: np.ndarray, tested: np.ndarray) -> None:
@@ -157,34 +150,43 @@ class _Found:
         self.p_value[:, one] = 2 * ndtr(-np.abs(self.statistic[:, one]))
 
 
+def _at(dispersion: np.ndarray, counts: np.ndarray) -> Moderation:
+    """Dispersions taken as they are: normal and chi-squared references, no trend."""
+    no_trend = Trend(np.ones(1), np.full(1, np.nan), np.nan, 0)
+    one, infinite = np.ones(len(counts)), np.full(len(counts), np.inf)
+    return Moderation(dispersion, dispersion, one, infinite, dispersion, no_trend, counts.mean(axis=1), None)
+
+
 def _test(
     counts: np.ndarray,
     offset: np.ndarray,
     matrices: DesignMatrices,
-    working: np.ndarray,
-    scatter: float,
-    moderated: bool,
+    basis: Moderation,
     test: int,
     null: np.ndarray,
     n_threads: int,
 ) -> _Found:
     """All genes, in pieces; effects and coefficients turned back from the designs of `matrices`."""
     n_genes, n_contrasts = len(counts), len(matrices.tested)
-    coefficients = np.full((n_genes, matrices.n_coefficients), np.nan)
-    of_gene = np.full((n_genes, 3), np.nan)
+    begun = basis.coefficients is not None
+    coefficients = (
+        np.full((n_genes, matrices.n_coefficients), np.nan) if basis.coefficients is None else basis.coefficients
+    )
     effect, se, statistic, p_value = np.full((4, n_genes, n_contrasts), np.nan)
     separated = np.zeros((n_genes, n_contrasts), bool)
     length = np.where(matrices.tested == 1, matrices.length, 1.0)
+    quasi = test == QUASI_LIKELIHOOD
+    phi_root = basis.working if quasi else basis.dispersion
+    tau2 = basis.tau2 if quasi else np.ones(n_genes)
 
     def run(part: slice) -> None:
-        test_genes(
+        fit_and_test(
             counts[part],
             offset if len(offset) == 1 else offset[part],
-            working[part],
-            scatter,
-            matrices.k_noise,
-            matrices.k_count,
-            moderated,
+            basis.dispersion[part],
+            phi_root[part],
+            tau2[part],
+            basis.degrees[part],
             test,
             matrices.rows,
             matrices.columns,
@@ -192,8 +194,8 @@ def _test(
             matrices.tested,
             matrices.directions,
             null / length,
+            begun,
             coefficients[part],
-            of_gene[part],
             effect[part],
             se[part],
             statistic[part],
@@ -202,15 +204,13 @@ def _test(
         )
 
     in_pieces(run, n_genes, n_threads)
+    coefficients[basis.mean <= 0] = np.nan
     return _Found(
         effect * length + null,
         se * length,
         statistic,
         p_value,
         separated,
-        of_gene[:, 0],
-        of_gene[:, 1],
-        of_gene[:, 2],
         coefficients @ matrices.to_coefficients.T,
     )
 

@@ -16,8 +16,8 @@ import math
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.glm_fit import centre, newton, predict, start_from_counts
-from nbcompare._nb.packed import cholesky, gram
+from nbcompare._nb.glm_fit import Matrices, centre, make_fitted, make_space, newton, predict, start_from_counts
+from nbcompare._nb.skovgaard import information_root
 
 EMPTY = 1e-3  # samples with smaller fitted means tell nothing
 FEWEST_RESIDUALS = 0.2
@@ -39,14 +39,14 @@ def design_constants(columns: np.ndarray) -> tuple[float, float]:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pearson(y, m, phi, columns, products, p, k_noise, k_count, w, h, v, z, a):
+def pearson(y, m, phi, design, k_noise, k_count, space):
     """Numerator, degrees of freedom d, and A = sum P w / R, the part of 1 / (phi + 1/m); (0, 0, m / (1 + phi m)) where nothing is told."""
-    n = y.shape[0]
-    for i in range(n):
-        w[i] = m[i] / (1.0 + phi * m[i])
-    gram(w, products, p, a)
-    cholesky(a, p)
-    leverages(columns, p, a, z, h)
+    w = space.w
+    h = space.leverage
+    v = space.pull
+    n, p = design.rows.shape
+    information_root(m, phi, design.products, p, w, space.a)
+    leverages(design.columns, p, space.a, space.z, h)
     squares = 0.0
     residuals = 0.0
     told = 0.0
@@ -80,7 +80,7 @@ def pearson(y, m, phi, columns, products, p, k_noise, k_count, w, h, v, z, a):
     for r in range(p):
         t = 0.0
         for i in range(n):
-            t += v[i] * z[r, i]
+            t += v[i] * space.z[r, i]
         variance -= t * t
     degrees = 2.0 * told * told / max(variance, 0.3 * told)
     scaled = squares * (1.0 + phi * k_noise) / (1.0 + k_count * used / total)
@@ -110,26 +110,22 @@ def leverages(columns, p, a, z, h):
 @njit(cache=True, nogil=True, error_model="numpy")
 def pearson_of_genes(counts, log_exposure, rows, columns, products, phi, k_noise, k_count, begun, b, out):
     """Numerator, degrees of freedom and A of every gene at its phi, out (n_genes, 3); from the coefficients b if begun, into b."""
-    n = counts.shape[1]
-    p = rows.shape[1]
+    n, p = rows.shape
+    design = Matrices(rows, columns, products)
     offset = np.empty(n)
-    eta = np.empty(n)
-    m = np.empty(n)
-    w = np.empty(n)
-    h = np.empty(n)
-    v = np.empty(n)
-    g = np.empty(p)
-    z = np.empty((p, n))
-    a = np.empty(p * (p + 1) // 2)
+    fitted = make_fitted(n, p)
+    space = make_space(n, p)
     for k in range(counts.shape[0]):
         y = counts[k]
-        total = centre(y, log_exposure[k if log_exposure.shape[0] > 1 else 0], offset)
-        if total <= 0.0:
+        if centre(y, log_exposure[k if log_exposure.shape[0] > 1 else 0], offset) <= 0.0:
             out[k] = 0.0
+            b[k] = 0.0
             continue
         if begun:
-            predict(offset, columns, p, b[k], eta)
+            fitted.b[:] = b[k]
+            predict(offset, columns, p, fitted.b, fitted.eta)
         else:
-            start_from_counts(y, offset, rows, columns, products, phi[k], p, b[k], eta, w, a)
-        newton(y, rows, columns, products, phi[k], p, b[k], eta, m, w, a, g)
-        out[k, 0], out[k, 1], out[k, 2] = pearson(y, m, phi[k], columns, products, p, k_noise, k_count, w, h, v, z, a)
+            start_from_counts(y, offset, design, phi[k], p, fitted, space)
+        newton(y, design, phi[k], p, fitted, space)
+        b[k] = fitted.b
+        out[k, 0], out[k, 1], out[k, 2] = pearson(y, fitted.m, phi[k], design, k_noise, k_count, space)

@@ -2,14 +2,15 @@
 
     score  X' (y - m) / (1 + phi m),        observed information  X' W X,  W = m (1 + phi y) / (1 + phi m)^2
 
-A design is three arrays of one content: `rows` (n_samples, p), `columns` (p, n_samples) and `products` (see `packed`). Kernels take its
-first p columns. Offsets carry the gene's pooled rate, so coefficients are near zero unless there are effects.
+Kernels take the first p columns of a design. Offsets carry the gene's pooled rate, so coefficients are near zero unless there are effects.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
+import numpy as np
 from numba import njit
 
 from nbcompare._nb.branchless import exp
@@ -18,6 +19,58 @@ from nbcompare._nb.packed import RIDGE, backward, cholesky, forward, gram
 MAX_STEPS = 40
 LARGEST_STEP = 2.0  # on the scale of the linear predictor
 LARGEST_PREDICTOR = 40.0
+
+
+class Matrices(NamedTuple):
+    """One design in three arrays of one content."""
+
+    rows: np.ndarray  # (n_samples, p)
+    columns: np.ndarray  # (p, n_samples)
+    products: np.ndarray  # (n_samples, p (p + 1) / 2), see `packed`
+
+
+class Fitted(NamedTuple):
+    """A fit at one dispersion."""
+
+    b: np.ndarray  # (p,) coefficients
+    eta: np.ndarray  # (n_samples,) linear predictor
+    m: np.ndarray  # (n_samples,) means
+
+
+class Space(NamedTuple):
+    """Arrays that one gene's fits and tests write to."""
+
+    null: Fitted
+    refit: Fitted
+    offset: np.ndarray  # (n_samples,), as those to `w`
+    counts: np.ndarray
+    leverage: np.ndarray
+    pull: np.ndarray
+    w: np.ndarray
+    g: np.ndarray  # (p,)
+    z: np.ndarray  # (p, n_samples)
+    a: np.ndarray  # (p (p + 1) / 2,)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def make_fitted(n, p):
+    return Fitted(np.zeros(p), np.zeros(n), np.zeros(n))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def make_space(n, p):
+    return Space(
+        make_fitted(n, p),
+        make_fitted(n, p),
+        np.empty(n),
+        np.empty(n),
+        np.empty(n),
+        np.empty(n),
+        np.empty(n),
+        np.empty(p),
+        np.empty((p, n)),
+        np.empty(p * (p + 1) // 2),
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -36,31 +89,31 @@ def centre(y, log_exposure, offset):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def start_from_counts(y, offset, rows, columns, products, phi, p, b, eta, w, a):
+def start_from_counts(y, offset, design, phi, p, fitted, space):
     """One weighted least squares step on log counts, zeros being moved a little towards the pooled mean m: y + m / (4 (m + 1))."""
-    n = y.shape[0]
-    for i in range(n):
-        m = exp(offset[i])
-        w[i] = max(y[i] + 0.25 * m / (m + 1.0), 0.05)
-        eta[i] = math.log(w[i])
-        w[i] /= 1.0 + phi * w[i]
-    project(offset, rows, columns, products, p, b, eta, w, a)
+    for i in range(y.shape[0]):
+        m = math.exp(offset[i])
+        seen = max(y[i] + 0.25 * m / (m + 1.0), 0.05)
+        space.w[i] = seen / (1.0 + phi * seen)
+        fitted.eta[i] = math.log(seen)
+    project(offset, design, p, fitted, space)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def project(offset, rows, columns, products, p, b, eta, w, a):
-    """Coefficients (written) by least squares with weights w of eta - offset, and eta of these."""
+def project(offset, design, p, fitted, space):
+    """Coefficients (written) by least squares, with weights space.w, of eta - offset; eta becomes theirs."""
+    b = fitted.b
     for j in range(p):
         b[j] = 0.0
-    for i in range(eta.shape[0]):
-        t = w[i] * (eta[i] - offset[i])
+    for i in range(offset.shape[0]):
+        t = space.w[i] * (fitted.eta[i] - offset[i])
         for j in range(p):
-            b[j] += t * rows[i, j]
-    gram(w, products, p, a)
-    cholesky(a, p)
-    forward(a, b, p)
-    backward(a, b, p)
-    predict(offset, columns, p, b, eta)
+            b[j] += t * design.rows[i, j]
+    gram(space.w, design.products, p, space.a)
+    cholesky(space.a, p)
+    forward(space.a, b, p)
+    backward(space.a, b, p)
+    predict(offset, design.columns, p, b, fitted.eta)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -75,39 +128,43 @@ def predict(offset, columns, p, b, eta):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def newton(y, rows, columns, products, phi, p, b, eta, m, w, a, g):
-    """Coefficients, linear predictor and means at the maximum, from the coefficients and predictor given.
+def newton(y, design, phi, p, fitted, space):
+    """Move coefficients, linear predictor and means to the maximum at phi.
 
     Ends when a step's gain, the square of the score in units of its standard deviation, is below 1e-6: after that step it is 1e-12.
     """
+    b = fitted.b
+    eta = fitted.eta
+    m = fitted.m
+    w = space.w
+    g = space.g
     n = y.shape[0]
     for _ in range(MAX_STEPS):
         for i in range(n):
             m[i] = exp(min(max(eta[i], -LARGEST_PREDICTOR), LARGEST_PREDICTOR))
         for i in range(n):
             f = 1.0 / (1.0 + phi * m[i])
-            eta_score = (y[i] - m[i]) * f
             w[i] = m[i] * (1.0 + phi * y[i]) * f * f
-            m[i] = eta_score  # the mean is found again after the step
+            m[i] = (y[i] - m[i]) * f  # for a moment the score
         for j in range(p):
             g[j] = -RIDGE * b[j]
         for i in range(n):
             t = m[i]
             for j in range(p):
-                g[j] += t * rows[i, j]
-        gram(w, products, p, a)
-        cholesky(a, p)
-        forward(a, g, p)
+                g[j] += t * design.rows[i, j]
+        gram(w, design.products, p, space.a)
+        cholesky(space.a, p)
+        forward(space.a, g, p)
         gain = 0.0
         for j in range(p):
             gain += g[j] * g[j]
-        backward(a, g, p)
+        backward(space.a, g, p)
         for i in range(n):
             w[i] = 0.0
         for j in range(p):
             t = g[j]
             for i in range(n):
-                w[i] += t * columns[j, i]
+                w[i] += t * design.columns[j, i]
         largest = 0.0
         for i in range(n):
             largest = max(largest, abs(w[i]))

@@ -34,6 +34,7 @@ class DesignMatrices:
     touched: np.ndarray  # (n_contrasts, n_samples) bool, samples that tell of the contrast
     k_noise: float
     k_count: float
+    group: np.ndarray | None  # (n_samples,) intp, where the design is groups of samples with a mean each
 
     @property
     def n_coefficients(self) -> int:
@@ -77,4 +78,11 @@ def design_matrices(design: np.ndarray, contrasts: Sequence[np.ndarray]) -> Desi
         np.linalg.inv(triangle),
         np.array(touched, bool).reshape(len(tested), n),
         *design_constants(columns[0]),
+        _groups(design),
     )
+
+
+def _groups(design: np.ndarray) -> np.ndarray | None:
+    """The group of every sample if samples are either alike or free of each other, else None."""
+    cells, group = np.unique(design, axis=0, return_inverse=True)
+    return group.reshape(-1).astype(np.intp) if len(cells) == design.shape[1] else None

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.glm_contrast import Matrices, make_fitted, make_space
-from nbcompare._nb.glm_fit import centre, start_from_counts
+from nbcompare._nb.glm_fit import Matrices, centre, make_fitted, make_space, start_from_counts
 from nbcompare._nb.glm_matrices import DesignMatrices
 from nbcompare._nb.glm_profile import adjusted, climb, may_rise_again, poisson_slope, search, settle, slopes
 from nbcompare._nb.pieces import in_pieces
@@ -100,7 +99,7 @@ def _maximise_genes(counts, log_exposure, rows, columns, products, p, shift, cox
             continue
         for i in range(n):
             offset[i] += shift * columns[rows.shape[1] - 1, i]
-        start_from_counts(y, offset, rows, columns, products, 0.0, p, poisson.b, poisson.eta, space.w, space.a)
+        start_from_counts(y, offset, design, 0.0, p, poisson, space)
         settle(y, design, p, 0.0, poisson, space)
         interior.b[:] = poisson.b
         interior.eta[:] = poisson.eta

@@ -23,20 +23,7 @@ TELLING = 1e-3  # fitted mean of a sample
 @njit(cache=True, nogil=True, error_model="numpy")
 def settle(y, design, p, phi, fitted, space):
     """Move the coefficients to their maximum at phi."""
-    newton(
-        y,
-        design.rows,
-        design.columns,
-        design.products,
-        phi,
-        p,
-        fitted.b,
-        fitted.eta,
-        fitted.m,
-        space.w,
-        space.a,
-        space.g,
-    )
+    newton(y, design, phi, p, fitted, space)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -88,14 +75,14 @@ def coefficient_slopes(y, design, p, phi, m, space):
 def adjustment_slopes(design, p, phi, m, space):
     """Derivatives of -log|X' Q X| / 2: .5 sum h (q - d / (1 + phi m)), h leverages, d = x' J^-1 u from space.g; an approximate second one."""
     information_root(m, phi, design.products, p, space.w, space.a)
-    leverages(design.columns, p, space.a, space.z, space.offset)
+    leverages(design.columns, p, space.a, space.z, space.leverage)
     first = 0.0
     square = 0.0
     for i in range(m.shape[0]):
         d = 0.0
         for j in range(p):
             d += design.rows[i, j] * space.g[j]
-        h = space.offset[i] * space.w[i]
+        h = space.leverage[i] * space.w[i]
         first += h * (space.w[i] - d / (1.0 + phi * m[i]))
         square += h * space.w[i] * space.w[i]
     return 0.5 * first, 0.5 * first * first / max(p, 1) - square

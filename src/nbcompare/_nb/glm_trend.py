@@ -37,11 +37,12 @@ def fit_design_trend(
     bins = mean_bins(ascending, mean)
     knots = np.array([np.log(mean[b]).mean() for b in bins])
     phi = np.full(len(bins), START)
-    coefficients = np.empty((len(genes), matrices.n_coefficients))
-    out = np.empty((len(genes), 3))
+    coefficients = None
     for step in range(MOST_STEPS + 1):
         at_gene = np.exp(np.interp(np.log(mean), knots, np.log(phi)))
-        _statistics(counts, offset, matrices, at_gene, step > 0, coefficients, out, n_threads)
+        out, coefficients = design_statistics(
+            counts, offset, matrices, at_gene, coefficients=coefficients, n_threads=n_threads
+        )
         stepped = np.array([_step(phi[j], out[b]) for j, b in enumerate(bins)])
         if np.abs(np.log(stepped / phi)).max() < SETTLED or step == MOST_STEPS:
             break
@@ -54,26 +55,23 @@ def fit_design_trend(
     return Trend(np.exp(knots), phi, scatter, len(chosen))
 
 
-def _step(phi: float, out: np.ndarray) -> float:
-    """The next dispersion of a bin, from its genes' numerators, degrees of freedom and A; no more than a fivefold change."""
-    numerator, degrees = out[:, 0].sum(), out[:, 1].sum()
-    information = (out[:, 1] * out[:, 2]).sum()
-    if degrees < 1 or information <= 0:
-        return phi
-    step = phi + (numerator / degrees - 1) * degrees / information
-    return float(np.clip(step, max(0.2 * phi, 1e-5), min(5 * phi + 0.01, 20.0)))
-
-
-def _statistics(
+def design_statistics(
     counts: np.ndarray,
     offset: np.ndarray,
     matrices: DesignMatrices,
     phi: np.ndarray,
-    begun: bool,
-    coefficients: np.ndarray,
-    out: np.ndarray,
-    n_threads: int,
-) -> None:
+    *,
+    coefficients: np.ndarray | None = None,
+    n_threads: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numerator, d and A (see `glm_dispersion`) of all genes at these dispersions, (n_genes, 3), and the coefficients fitted.
+
+    `coefficients` are where the fits start; they are overwritten.
+    """
+    begun = coefficients is not None
+    fitted = np.empty((len(counts), matrices.n_coefficients)) if coefficients is None else coefficients
+    out = np.empty((len(counts), 3))
+
     def run(part: slice) -> None:
         pearson_of_genes(
             counts[part],
@@ -85,8 +83,19 @@ def _statistics(
             matrices.k_noise,
             matrices.k_count,
             begun,
-            coefficients[part],
+            fitted[part],
             out[part],
         )
 
     in_pieces(run, len(counts), n_threads)
+    return out, fitted
+
+
+def _step(phi: float, out: np.ndarray) -> float:
+    """The next dispersion of a bin, from its genes' numerators, degrees of freedom and A; no more than a fivefold change."""
+    numerator, degrees = out[:, 0].sum(), out[:, 1].sum()
+    information = (out[:, 1] * out[:, 2]).sum()
+    if degrees < 1 or information <= 0:
+        return phi
+    step = phi + (numerator / degrees - 1) * degrees / information
+    return float(np.clip(step, max(0.2 * phi, 1e-5), min(5 * phi + 0.01, 20.0)))

@@ -26,23 +26,26 @@ def is_separated(y, m, m_null):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def half_a_count(y, m, m_null, phi, rows, products, p, rises, w, a, g, moved):
-    """Counts (written to `moved`) with half a count in the samples sent to zero; no other count falls by more than half.
+def half_a_count(y, m, m_null, phi, design, rises, space):
+    """Counts (written to space.counts) with half a count in the samples sent to zero; no other count falls by more than half.
 
     `rises`: the effect is positive. False if the direction has no such sample, and nothing is to be moved.
     """
+    w = space.w
+    g = space.g
+    rows = design.rows
     n = y.shape[0]
-    q = p - 1
+    q = rows.shape[1] - 1
     for j in range(q):
         g[j] = 0.0
     for i in range(n):
         w[i] = m_null[i] / (1.0 + phi * m_null[i])
         for j in range(q):
             g[j] += w[i] * rows[i, q] * rows[i, j]
-    gram(w, products, q, a)
-    cholesky(a, q)
-    forward(a, g, q)
-    backward(a, g, q)
+    gram(w, design.products, q, space.a)
+    cholesky(space.a, q)
+    forward(space.a, g, q)
+    backward(space.a, g, q)
     empty = 0.0
     for i in range(n):
         e = rows[i, q]
@@ -58,5 +61,5 @@ def half_a_count(y, m, m_null, phi, rows, products, p, rises, w, a, g, moved):
         if w[i] < 0.0 and y[i] > 0.0:
             step = min(step, -0.5 * y[i] / w[i])
     for i in range(n):
-        moved[i] = max(y[i] + step * w[i], 0.0)
+        space.counts[i] = max(y[i] + step * w[i], 0.0)
     return True

@@ -50,17 +50,21 @@ def information_root(m, phi, products, p, w, a):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def modified_root(y, m, m_null, phi, rows, products, p, root, pull, w, a, g):
+def modified_root(y, m, m_null, phi, design, root, space):
     """r* from the signed root r and m^ t; r itself near the null and where the correction is beyond belief."""
     if abs(root) < CLOSE_TO_NULL:
         return root
-    n = y.shape[0]
+    w = space.w
+    a = space.a
+    g = space.g
+    products = design.products
+    n, p = design.rows.shape
     for j in range(p):
         g[j] = 0.0
     for i in range(n):
-        t = pull[i]
+        t = space.pull[i]
         for j in range(p):
-            g[j] += t * rows[i, j]
+            g[j] += t * design.rows[i, j]
     for i in range(n):
         w[i] = m[i] / (1.0 + phi * m_null[i]) if m[i] + m_null[i] > EMPTY else 0.0
     gram(w, products, p, a)

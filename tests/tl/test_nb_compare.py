@@ -177,6 +177,8 @@ def test_every_argument_is_recorded(cells):
         "min_total": 12,
         "cells_as_replicates": False,
         "split_by": None,
+        "design": None,
+        "contrast": None,
         "key_added": "x",
     }
 

@@ -31,6 +31,8 @@ class Results:
     trend: Mapping[str, Any] = field(default_factory=dict)
     splits: np.ndarray | None = None  # (n_comparisons,) str, the split of each column
     split_table: pd.DataFrame | None = None  # one row a column
+    design: Mapping[str, Any] = field(default_factory=dict)
+    coefficients: np.ndarray | None = None  # (n_genes, n_coefficients)
 
 
 def check_key(key: str) -> None:
@@ -46,6 +48,7 @@ def write_results(adata: AnnData, results: Results, key: str) -> None:
     """Store the results under `key`, replacing those of an earlier call with the same key."""
     of_genes = {word: values for word, values in results.columns.items() if values.ndim == 1}
     arrays = {**results.arrays, **{word: values for word, values in results.columns.items() if values.ndim == 2}}
+    arrays |= {} if results.coefficients is None else {"coefficients": results.coefficients}
     for slot, words in ((adata.varm, arrays), (adata.var, of_genes)):
         stale = {f"{key}_{word}" for word in WORDS.difference(words)}.intersection(slot.keys())
         for name in stale:
@@ -68,6 +71,7 @@ def write_results(adata: AnnData, results: Results, key: str) -> None:
         "fdr_scope": "comparison" if results.splits is None else "split and comparison",
         "version": version("nbcompare"),
         **({} if results.splits is None else {"splits": results.splits, "split_table": results.split_table}),
+        **({"design": dict(results.design)} if results.design else {}),
     }
 
 
@@ -81,6 +85,7 @@ WORDS = frozenset(
         "pvals_all_replicates",
         "dispersions",
         "dispersions_genewise",
+        "coefficients",
         "status",
         "base_mean",
         "dispersion_trend",

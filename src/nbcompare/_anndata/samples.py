@@ -41,6 +41,12 @@ class SampleTable:
         """`condition | replicate` of each sample, the split before them."""
         return [SEPARATOR.join(words) for words in self.table[self.label].itertuples(index=False, name=None)]
 
+    def of_cells(self, min_cells: int) -> SampleTable:
+        """The samples of so many cells or more."""
+        kept = (self.table["n_cells"] >= min_cells).to_numpy()
+        table = self.table[kept].reset_index(drop=True)
+        return replace(self, codes=_renumbered(self.codes, kept), table=table)
+
     def of_split(self, split: str) -> SampleTable:
         """The samples of one split as a data set of their own."""
         kept = (self.table["split"] == split).to_numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from anndata import AnnData
 
 from nbcompare._anndata import SampleTable
 
-from ._design import make_design
-from ._estimate import moderated, unmoderated
+from ._design import make_design, sample_depths
+from ._designed import described, make_plan, run_design_tests, sample_flags
+from ._estimate import contrasted, moderated, unmoderated
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Outcome:
     comparisons: list[str]
     samples: pd.DataFrame  # with `size_factor`
     became: dict[str, Any]  # what arguments such as "auto" became, by name
+    design: dict[str, Any] = field(default_factory=dict)  # formula, coefficients, model matrix, contrasts
+    coefficients: np.ndarray | None = None  # (n_genes, n_coefficients) of the design
 
 
 def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:
@@ -34,6 +37,8 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
     The only way from samples to results: all that is shared by genes (size factors, trend, blocks) is shared by these samples.
     What a set of samples cannot answer is a ValueError that says why.
     """
+    if options["design"] is not None:
+        return _by_formula(adata, samples, counts, options)
     design = make_design(
         adata,
         samples,
@@ -51,3 +56,16 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
         arrays, columns = unmoderated(design, test=options["test"], **given)
     table = samples.table.assign(size_factor=design.pseudobulk.exposure)
     return Outcome(arrays, columns, trend, design.comparisons, table, {"size_factors_used": design.factors_used})
+
+
+def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:
+    """The same by contrasts of one fit."""
+    plan = make_plan(adata, samples, options)
+    exposure, unstable, used = sample_depths(adata, samples, counts, options["size_factors"], options["replicate_key"])
+    genes_first = np.ascontiguousarray(counts.T)
+    result = run_design_tests(plan, genes_first, exposure, options)
+    flags = sample_flags(plan, samples, unstable)
+    arrays, columns, trend, coefficients = contrasted(result, flags, (genes_first / exposure).mean(axis=1))
+    table = samples.table.assign(size_factor=exposure)
+    became = {"size_factors_used": used}
+    return Outcome(arrays, columns, trend, plan.names, table, became, described(plan, options), coefficients)

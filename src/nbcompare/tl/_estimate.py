@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from nbcompare._nb.adjust import adjust_p_values
-from nbcompare._nb.data import Fit, Group, Test
+from nbcompare._nb.data import Fit, Group, Test, Trend
+from nbcompare._nb.glm import DesignTests
 from nbcompare._nb.likelihood import fit_likelihood
 from nbcompare._nb.likelihood_ratio import likelihood_ratio_test
 from nbcompare._nb.moderated import moderated_tests
@@ -51,14 +52,7 @@ def moderated(
         "dispersions_genewise": genewise,
     }
     columns = {"base_mean": _base_mean(design), "dispersion_trend": result.trend.at(result.mean)}
-    trend = {
-        "mean": result.trend.mean,
-        "dispersion": result.trend.dispersion,
-        "scatter": result.trend.scatter,
-        "n_genes": result.trend.n_genes,
-        "noise": result.noise,
-    }
-    return arrays, columns, trend
+    return arrays, columns, _stored_trend(result.trend, result.noise)
 
 
 def unmoderated(
@@ -81,6 +75,34 @@ def unmoderated(
         status,
     )
     return arrays, {"base_mean": _base_mean(design)}
+
+
+def contrasted(
+    result: DesignTests, flags: np.ndarray, base_mean: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any], np.ndarray]:
+    """Arrays (n_genes, n_contrasts), columns (n_genes,), the trend and the coefficients of a design, logarithms to base 2."""
+    n_contrasts = result.p_value.shape[1]
+    dispersion, genewise = (
+        np.repeat(of_gene[:, None], n_contrasts, axis=1) for of_gene in (result.dispersion, result.genewise)
+    )
+    status = result.status | flags
+    arrays = _tested(result.log_fc, result.se, result.statistic, result.p_value, dispersion, status)
+    columns, trend = {"base_mean": base_mean}, {}
+    if result.trend.n_genes:
+        arrays["dispersions_genewise"] = genewise
+        columns["dispersion_trend"] = result.trend.at(result.mean)
+        trend = _stored_trend(result.trend, np.ones((n_contrasts, 2)))
+    return arrays, columns, trend, result.coefficients / np.log(2)
+
+
+def _stored_trend(trend: Trend, noise: np.ndarray) -> dict[str, Any]:
+    return {
+        "mean": trend.mean,
+        "dispersion": trend.dispersion,
+        "scatter": trend.scatter,
+        "n_genes": trend.n_genes,
+        "noise": noise,
+    }
 
 
 def _tested(log_fc, se, statistic, p_value, dispersion, status) -> dict[str, np.ndarray]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
 from anndata import AnnData
 
-from nbcompare._anndata import Results, check_key, write_results
+from nbcompare._anndata import Results, SampleTable, check_key, write_results
 
+from ._contrast import Contrast
 from ._data_set import compare_samples
 from ._design import offer_blocks, read_sample_counts
+from ._designed import check_design_options, check_plan
 from ._splits import check_levels, compare_splits
 
 Method = Literal["mom", "mle"]
-TestName = Literal["moderated", "wald", "lrt"]
+TestName = Literal["moderated", "wald", "lrt", "ql"]
 Dispersion = Literal["all", "pair"]
 
 
@@ -23,11 +25,13 @@ def nb_compare(
     adata: AnnData,
     groupby: str | Sequence[str],
     *,
-    reference: str,
+    reference: str | None = None,
     groups: Literal["all"] | Sequence[str] = "all",
     replicate_key: str | Sequence[str] | None = None,
     block_key: str | Sequence[str] | None = None,
     split_by: str | Sequence[str] | None = None,
+    design: str | None = None,
+    contrast: Contrast | None = None,
     method: Method = "mom",
     test: TestName = "moderated",
     layer: str | None = None,
@@ -70,6 +74,12 @@ def nb_compare(
     split_by
         Column of `.obs`, such as the cell type: the same comparisons are made in each of its values, each a data set of
         its own with its own size factors, trend and dispersions. What a value lacks samples for stays NaN.
+    design
+        Formula on columns of `.obs` that are constant within each sample, `"~ donor + condition"`: all samples are fitted at
+        once, and contrasts of the coefficients tested. See :doc:`/designs`.
+    contrast
+        What is compared in the design: `("condition", "treated", "ctrl")`, the name of a coefficient or a term, weights of the
+        coefficients, or several of these by name; see :doc:`/designs`. If None, `groups` with `reference`.
     method
         `"mom"`, moments: effects from sums, the unbiased moment estimator of the dispersion :cite:p:`svensson2025`.
         `"mle"`, joint maximum likelihood. With the moderated test it gives effects and gene-wise dispersions.
@@ -160,20 +170,20 @@ def nb_compare(
         min_cells=min_cells,
         min_counts=min_counts,
         cells_as_replicates=cells_as_replicates,
-        check=None if split_by is None else partial(check_levels, reference=str(reference), groups=groups),
+        check=_early_check(adata, params),
     )
     splits, split_table = None, None
     if split_by is None:
         outcome = compare_samples(adata, samples, counts, params)
     else:
         outcome, splits, split_table = compare_splits(adata, samples, counts, params)
-    if block_key is None:
+    if block_key is None and design is None:
         offer_blocks(samples, replicate_key, stacklevel=3)
     results = Results(
         outcome.arrays,
         outcome.columns,
         outcome.comparisons,
-        str(reference),
+        "" if contrast is not None else str(reference),
         _recorded(params) | outcome.became,
         outcome.samples,
         samples.dropped,
@@ -181,6 +191,8 @@ def nb_compare(
         outcome.trend,
         splits,
         split_table,
+        outcome.design,
+        outcome.coefficients,
     )
     target = adata.copy() if copy else adata
     write_results(target, results, key_added)
@@ -193,6 +205,7 @@ def _check_options(params: Mapping[str, Any]) -> None:
         if params[name] not in get_args(allowed):
             msg = f"{name} is {params[name]!r}, but must be one of {', '.join(map(repr, get_args(allowed)))}."
             raise ValueError(msg)
+    check_design_options(params)
     if not params["min_total"] >= 0:
         msg = f"min_total is {params['min_total']!r}, but it is a number of counts: 0 or more."
         raise ValueError(msg)
@@ -210,12 +223,22 @@ def _check_options(params: Mapping[str, Any]) -> None:
         raise ValueError(msg)
 
 
+def _early_check(adata: AnnData, params: Mapping[str, Any]) -> Callable[[SampleTable], None] | None:
+    """What is refused before anything is summed."""
+    if params["design"] is not None:
+        return partial(check_plan, adata=adata, options=params)
+    if params["split_by"] is not None or params["reference"] is None:
+        return partial(check_levels, reference=str(params["reference"]), groups=params["groups"])
+    return None
+
+
 def _recorded(params: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as files can hold them."""
     recorded = {
         name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
         for name, value in params.items()
-        if name not in ("copy", "size_factors")
+        if name not in ("copy", "size_factors", "contrast")
     }
+    recorded["contrast"] = None if params["contrast"] is None else repr(params["contrast"])
     factors = params["size_factors"]
     return recorded | {"size_factors": factors if isinstance(factors, str) else "given"}

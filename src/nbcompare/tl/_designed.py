@@ -1,0 +1,181 @@
+"""Comparisons by a formula: one fit of all samples, and contrasts of its coefficients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+from nbcompare._anndata import SampleTable, as_text, column_names
+from nbcompare._nb.glm import DesignTests, design_tests
+from nbcompare._nb.status import Status
+
+from ._confounding import check_estimable
+from ._contrast import Hypothesis, group_contrasts, read_contrasts
+from ._covariates import read_covariates, warn_of_codes
+from ._design import comparisons_with
+from ._formula import Model, build_model, formula_columns
+
+TINY = 10  # cells
+TELLS = 1e-9  # least weight of a sample in the least-squares estimate of a contrast, relative to the largest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is fitted and what is asked of it."""
+
+    model: Model
+    hypotheses: list[Hypothesis]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the comparisons."""
+        return [one.name for one in self.hypotheses]
+
+    @property
+    def informative(self) -> np.ndarray:
+        """Samples that tell of each comparison, (n_samples, n_comparisons) bool."""
+        estimates = np.linalg.pinv(self.model.matrix)
+        weights = np.stack([np.abs(one.weights.T @ estimates).max(axis=0) for one in self.hypotheses], axis=1)
+        return weights > TELLS * weights.max(axis=0)
+
+
+def check_design_options(options: Mapping[str, Any]) -> None:
+    """Refuse arguments that a formula excludes, or that need one."""
+    if options["design"] is None:
+        for name, given in (("contrast", options["contrast"] is not None), ("test='ql'", options["test"] == "ql")):
+            if given:
+                msg = f"{name} goes with a design, a formula such as design='~ donor + condition'. Pass one, or leave it out."
+                raise ValueError(msg)
+        return
+    if options["block_key"] is not None:
+        blocks = " + ".join(column_names(options["block_key"]))
+        msg = f"block_key and design exclude each other: put the blocks in the formula, design='~ {blocks} + ...'."
+        raise ValueError(msg)
+    if options["dispersion"] == "pair":
+        msg = "dispersion='pair' makes each comparison stand alone, but a design is one fit of all samples. Leave one of them out."
+        raise ValueError(msg)
+    if options["contrast"] is None and options["reference"] == "rest":
+        msg = "reference='rest' is not defined in a design. Give a contrast, such as weights of the coefficients."
+        raise ValueError(msg)
+    if options["contrast"] is not None and options["groups"] != "all":
+        msg = "groups says what is compared with the reference, but so does contrast. Leave one of them out."
+        raise ValueError(msg)
+
+
+def check_plan(samples: SampleTable, adata: AnnData, options: Mapping[str, Any]) -> None:
+    """The same refusals as `make_plan`, before anything is summed; in several splits those of the columns alone."""
+    if samples.splits:
+        columns = formula_columns(options["design"], list(map(str, adata.obs.columns)))
+        read_covariates(adata, samples, columns, labels=_labels(options))
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is said when the samples are final
+        make_plan(adata, samples, options)
+
+
+def make_plan(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) -> Plan:
+    """Model matrix and contrasts; refuses what these samples cannot answer, and says why."""
+    columns = formula_columns(options["design"], list(map(str, adata.obs.columns)))
+    covariates = read_covariates(adata, samples, columns, labels=_labels(options))
+    conditions, groupby = samples.table["condition"].to_numpy(), column_names(options["groupby"])
+    reference = None if options["reference"] is None else str(options["reference"])
+    if reference is not None and (at := np.flatnonzero(conditions == reference)).size:
+        for name in set(groupby) & set(columns):
+            if covariates[name].dtype == "category":  # coefficients are differences from the reference
+                first = covariates[name].iloc[at[0]]
+                others = [level for level in covariates[name].cat.categories if level != first]
+                covariates[name] = covariates[name].cat.reorder_categories([first, *others])
+    model = build_model(options["design"], covariates)
+    check_estimable(model)
+    warn_of_codes(covariates, [name for name in columns if name not in model.labels])
+    if options["contrast"] is not None:
+        return Plan(model, read_contrasts(model, options["contrast"]))
+    if missing := [name for name in groupby if name not in columns]:
+        msg = (
+            f"design {options['design']!r} does not name {', '.join(map(repr, missing))}, by which is compared (groupby). Add it, or "
+            "say with contrast what is compared."
+        )
+        raise ValueError(msg)
+    if reference is None:
+        msg = f"reference is None: with which of {', '.join(map(repr, dict.fromkeys(conditions)))} is to be compared?"
+        raise ValueError(msg)
+    groups = comparisons_with(samples, list(dict.fromkeys(conditions)), reference, options["groups"])
+    at = {
+        name: covariates[groupby].iloc[np.flatnonzero(conditions == name)[0]].to_dict() for name in [reference, *groups]
+    }
+    _warn_of_interactions(model, groupby)
+    return Plan(model, group_contrasts(model, {name: at[name] for name in groups}, at[reference]))
+
+
+def run_design_tests(plan: Plan, counts: np.ndarray, exposure: np.ndarray, options: Mapping[str, Any]) -> DesignTests:
+    """Tests of the contrasts; gene-wise dispersions are those of `method`."""
+    by_likelihood = options["method"] == "mle"
+    classical = options["test"] in ("wald", "lrt")
+
+    def tests(test: str, dispersion: str) -> DesignTests:
+        return design_tests(
+            counts,
+            np.log(np.atleast_2d(exposure)),
+            plan.model.matrix,
+            [one.weights for one in plan.hypotheses],
+            test=test,
+            dispersion=dispersion,
+            cox_reid=options["cox_reid"],
+            min_total=options["min_total"],
+        )
+
+    result = tests(options["test"], "genewise-ml" if by_likelihood and classical else "moderated")
+    if by_likelihood and not classical:
+        return replace(result, genewise=tests("wald", "genewise-ml").genewise)
+    return result
+
+
+def sample_flags(plan: Plan, samples: SampleTable, unstable: np.ndarray) -> np.ndarray:
+    """Status bits that samples lend to the comparisons that they tell of, (n_comparisons,) uint16."""
+    n_cells = samples.table["n_cells"].to_numpy()
+    tiny = (n_cells < TINY) & bool((n_cells > 1).any())
+    flags = np.zeros(len(plan.hypotheses), np.uint16)
+    for where, bit in ((tiny, Status.TINY_PSEUDOBULK), (unstable, Status.SIZE_FACTOR_UNSTABLE)):
+        flags[plan.informative[where].any(axis=0)] |= np.uint16(bit)
+    return flags
+
+
+def described(plan: Plan, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The design as it is stored."""
+    degrees = [one.weights.shape[1] for one in plan.hypotheses]
+    test = options["test"]
+    return {
+        "formula": plan.model.design,
+        "coefficients": as_text(plan.model.coefficients),
+        "model_matrix": plan.model.matrix,
+        "contrasts": np.concatenate([one.weights for one in plan.hypotheses], axis=1),
+        "contrast_of": np.repeat(np.arange(len(degrees)), degrees),
+        "tests": as_text(["ql" if test == "moderated" and k > 1 else test for k in degrees]),
+    }
+
+
+def _labels(options: Mapping[str, Any]) -> set[str]:
+    """Columns that are levels even if they are numbers: replicates, and conditions that are compared one by one."""
+    compared = column_names(options["groupby"]) if options["contrast"] is None else []
+    return {*column_names(options["replicate_key"]), *compared}
+
+
+def _warn_of_interactions(model: Model, groupby: list[str]) -> None:
+    for term, columns in model.term_columns.items():
+        if set(columns) & set(groupby) and (others := [name for name in columns if name not in groupby]):
+            at = ", ".join(_at(model, name) for name in others)
+            msg = (
+                f"design {model.design!r} lets differences depend on {', '.join(map(repr, others))} ({term}): the comparisons are "
+                f"those at {at}. Say with contrast what is compared, the interaction {term!r} for instance."
+            )
+            warnings.warn(msg, UserWarning, stacklevel=6)
+            return
+
+
+def _at(model: Model, name: str) -> str:
+    return f"{name} {model.levels(name)[0]!r}" if name in model.labels else f"the mean {name}"

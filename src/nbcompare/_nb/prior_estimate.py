@@ -1,0 +1,100 @@
+"""The data set's own prior of a comparison, from what its genes show after the moderated test."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nbcompare._nb.prior import INVERSE_GAMMA, Prior
+
+PSEUDO_NULLS = 10.0  # genes that are taken to be unchanged before any is seen [as in ashr]
+USUAL_SCALE, SCALE_LOG_SD = 0.5, 1.0  # prior of the scale, log-normal
+SCALES = np.geomspace(0.03, 5.0, 31)
+NULL_SHARE = (0.01, 0.99)
+LEAST_CENTRE_SD = 0.3
+
+
+def estimate_prior(
+    centre: np.ndarray,
+    log_fc: np.ndarray,
+    se: np.ndarray,
+    degrees: np.ndarray,
+    trend: np.ndarray,
+    scatter: float,
+    **given: np.ndarray | float,
+) -> Prior:
+    """Prior of one comparison's genes; what is `given` is taken as it is.
+
+    Parameters
+    ----------
+    centre
+        Mean of the two arms' log rates, (n_genes,).
+    log_fc, se
+        Log fold change and its standard error, NaN where not tested.
+    degrees
+        Degrees of freedom of the standard errors.
+    trend
+        Dispersion that the trend expects of the gene, (n_genes,).
+    scatter
+        Variance of log phi around the trend.
+    given
+        Fields of `Prior`.
+    """
+    known = np.isfinite(centre) & np.isfinite(se) & np.isfinite(log_fc)
+    log_mean, log_mean_sd = centre_prior(centre[known], se[known])
+    null_share, scale = effect_prior(log_fc[known], se[known], degrees[known])
+    own: dict[str, np.ndarray | float] = {
+        "log_mean": log_mean,
+        "log_mean_sd": log_mean_sd,
+        "log_dispersion": np.log(np.maximum(trend, 1e-8)) - 0.5 * scatter,
+        "scatter": float(np.sqrt(scatter)),
+        "tail": INVERSE_GAMMA,
+        "null_share": null_share,
+        "scale": scale,
+    }
+    return Prior(**(own | given))
+
+
+def centre_prior(centre: np.ndarray, se: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the genes' centres, the noise of their estimates (se^2 / 4) taken off."""
+    if len(centre) < 2:
+        return (float(centre.mean()) if len(centre) else 0.0), 3.0
+    variance = centre.var(ddof=1) - np.mean(se**2) / 4.0
+    return float(centre.mean()), float(np.sqrt(max(variance, LEAST_CENTRE_SD**2)))
+
+
+def effect_prior(log_fc: np.ndarray, se: np.ndarray, degrees: np.ndarray) -> tuple[float, float]:
+    r"""Share of unchanged genes and scale of the others' log fold changes, by penalised maximum likelihood.
+
+    .. math::  b_g / s_g \sim \pi_0 t_{d_g} + (1 - \pi_0) \sqrt{1 + \tau^2 / s_g^2}\; t_{d_g}
+
+    For every scale the likelihood is concave in the share, whose derivative is bisected; the scale is the highest of a list, refined by a
+    parabola. Ten unchanged genes are added :cite:p:`stephens2017`, and log tau has a wide normal prior, for where nearly all genes are
+    unchanged there is nothing to learn it from.
+    """
+    if len(log_fc) == 0:
+        return 0.5, USUAL_SCALE
+    profile = np.array([_share(log_fc, se, degrees, scale)[1] for scale in SCALES])
+    best = int(np.argmax(profile))
+    scale = SCALES[best]
+    if 0 < best < len(SCALES) - 1:
+        left, middle, right = profile[best - 1 : best + 2]
+        bend = 2 * middle - left - right
+        scale *= (SCALES[1] / SCALES[0]) ** float(0.5 * (right - left) / bend)
+    share, _ = _share(log_fc, se, degrees, scale)
+    return float(np.clip(share, *NULL_SHARE)), float(scale)
+
+
+def _share(log_fc: np.ndarray, se: np.ndarray, degrees: np.ndarray, scale: float) -> tuple[float, float]:
+    """Most likely share of unchanged genes at this scale, and the penalised log likelihood there, relative to all unchanged."""
+    variance = 1.0 + (scale / se) ** 2
+    square = (log_fc / se) ** 2 / degrees
+    log_ratio = 0.5 * (degrees + 1.0) * (np.log1p(square) - np.log1p(square / variance)) - 0.5 * np.log(variance)
+    ratio = np.exp(np.minimum(log_ratio, 600.0))
+    low, high = 1e-6, 1.0
+    for _ in range(30):
+        share = 0.5 * (low + high)
+        slope = ((1.0 - ratio) / (share + (1.0 - share) * ratio)).sum() + PSEUDO_NULLS / share
+        low, high = (share, high) if slope > 0 else (low, share)
+    share = 0.5 * (low + high)
+    log_likelihood = np.log(share + (1.0 - share) * ratio).sum() + PSEUDO_NULLS * np.log(share)
+    return share, float(log_likelihood - 0.5 * (np.log(scale / USUAL_SCALE) / SCALE_LOG_SD) ** 2)

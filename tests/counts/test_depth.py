@@ -38,6 +38,8 @@ def test_a_further_sample_is_on_the_same_scale_whatever_its_company(method):
 def test_what_a_reference_cannot_do_is_refused():
     with pytest.raises(ValueError, match="tmm"):
         fit_depths(_counts(50), "tmm")
+    with pytest.raises(ValueError, match="tmmwsp"):
+        fit_depths(_counts(50), "tmmwsp")
     with pytest.raises(ValueError, match="no counts"):
         fit_depths(np.vstack([_counts(50), np.zeros_like(_counts(50)[:1])]))
 

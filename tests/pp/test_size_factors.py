@@ -11,7 +11,7 @@ from scipy import sparse
 from nbcompare import pp
 from nbcompare._counts import exposure
 
-METHODS = ["auto", "median_of_ratios", "poscounts", "total", "tmm"]
+METHODS = ["auto", "median_of_ratios", "poscounts", "total", "tmm", "tmmwsp"]
 
 
 @pytest.fixture

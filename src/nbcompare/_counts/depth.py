@@ -40,9 +40,10 @@ class DepthReference:
 
 def fit_depths(counts: np.ndarray, method: str = "auto", *, n_threads: int = 1) -> tuple[np.ndarray, DepthReference]:
     """Size factors of (n_samples, n_genes) counts as `exposure.size_factors` gives them, and the reference for other samples."""
-    if method == "tmm":
+    if method in ("tmm", "tmmwsp"):
         msg = (
-            "size_factors is 'tmm', which compares with one sample of the set; a screen takes 'auto' or another method."
+            f"size_factors is {method!r}, which compares with one sample of the set; a screen takes 'auto' or another "
+            "method."
         )
         raise ValueError(msg)
     pieces = [counts[start : start + SAMPLES_AT_ONCE] for start in range(0, len(counts), SAMPLES_AT_ONCE)]

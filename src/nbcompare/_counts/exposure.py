@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from scipy.stats import rankdata
 
-Method = Literal["auto", "median_of_ratios", "poscounts", "total", "tmm"]
+from .trimmed import tmm, tmmwsp
+
+Method = Literal["auto", "median_of_ratios", "poscounts", "total", "tmm", "tmmwsp"]
 
 FEW_GENES = 10  # with fewer genes positive in all samples, their median ratio is mostly noise
 APART = 2.0  # factors by total and by positive counts that differ by more say that neither is to be trusted
@@ -83,53 +84,6 @@ def poscounts(counts: np.ndarray) -> np.ndarray:
     return np.array([np.exp(np.median(np.log(sample[sample > 0]) - log_reference[sample > 0])) for sample in counts])
 
 
-def tmm(counts: np.ndarray) -> np.ndarray:
-    """Total counts times the trimmed mean of log ratios to a reference sample (Robinson & Oshlack 2010).
-
-    The reference is the sample whose upper quartile, as a share of its total, is nearest to the mean of all.
-    """
-    totals = counts.sum(axis=1)
-    expressed = counts[:, (counts > 0).any(axis=0)]
-    quartiles = np.quantile(expressed, 0.75, axis=1) / totals
-    if np.median(quartiles) < 1e-20:  # mostly zeros: the richest sample
-        reference = int(np.argmax(np.sqrt(expressed).sum(axis=1)))
-    else:
-        reference = int(np.argmin(np.abs(quartiles - quartiles.mean())))
-    factors = [
-        _trimmed_mean(sample, expressed[reference], depth, totals[reference])
-        for sample, depth in zip(expressed, totals, strict=True)
-    ]
-    return totals * np.array(factors)
-
-
-def _trimmed_mean(counts: np.ndarray, reference: np.ndarray, depth: float, reference_depth: float) -> float:
-    """Factor of one sample: log ratios without the outer 30 % on each side and the outer 5 % of the mean levels.
-
-    M = log2(y/N / (y'/N')), A = (log2(y/N) + log2(y'/N')) / 2, weight = 1 / ((N-y)/(N y) + (N'-y')/(N' y')), by the delta method.
-    """
-    shared = (counts > 0) & (reference > 0)
-    if not shared.any():
-        msg = "A sample has no gene in common with the reference sample, so there is no TMM factor. Use 'poscounts'."
-        raise ValueError(msg)
-    rate, reference_rate = counts[shared] / depth, reference[shared] / reference_depth
-    ratio = np.log2(rate / reference_rate)
-    level = (np.log2(rate) + np.log2(reference_rate)) / 2
-    if np.abs(ratio).max() < 1e-6:
-        return 1.0
-    variance = (1 - rate) / counts[shared] + (1 - reference_rate) / reference[shared]
-    kept = _inner(ratio, 0.3) & _inner(level, 0.05)
-    if not kept.any():
-        return 1.0
-    return float(2 ** np.average(ratio[kept], weights=1 / variance[kept]))
-
-
-def _inner(values: np.ndarray, share: float) -> np.ndarray:
-    """Which values are left when this share of them is cut off at either end, ties sharing their mean rank."""
-    lowest = np.floor(len(values) * share) + 1
-    rank = rankdata(values)
-    return (rank >= lowest) & (rank <= len(values) + 1 - lowest)
-
-
 def _in_all_samples(counts: np.ndarray) -> np.ndarray:
     return counts.min(axis=0) > 0
 
@@ -148,4 +102,5 @@ _METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "poscounts": poscounts,
     "total": total,
     "tmm": tmm,
+    "tmmwsp": tmmwsp,
 }

@@ -35,6 +35,9 @@ def size_factors(
     `"tmm"`
         Total counts times the trimmed mean of log ratios to a reference sample :cite:p:`robinson2010`. For bulk-like
         tables, not for sparse ones.
+    `"tmmwsp"`
+        The same with singleton pairing: counts of genes that one of the two samples lacks are paired by size and used too,
+        as in edgeR. For sparser tables.
     `"auto"`
         The median of ratios; `poscounts` where fewer than 10 genes are positive in all samples.
 

@@ -9,7 +9,7 @@ from nbcompare._anndata import ScreenStore, differences
 from nbcompare._counts.exposure import Method
 from nbcompare._optional import require
 
-METHODS = tuple(method for method in get_args(Method) if method != "tmm")  # which knows no further samples
+METHODS = tuple(method for method in get_args(Method) if not method.startswith("tmm"))  # which knows no further samples
 TYPES = ("float32", "float64")
 AT_LEAST_ONE = ("n_lenders", "block_size", "targets_a_block", "n_jobs")
 NOT_OF_THE_RESULT = ("path", "append", "block_size", "n_jobs", "progress")
@@ -31,8 +31,11 @@ def check_options(params: Mapping[str, Any]) -> None:
     if params["reference"] == "rest":
         msg = "A screen compares with one group, not with the rest: give the name of the control as reference."
         raise ValueError(msg)
-    if params["size_factors"] == "tmm" if isinstance(params["size_factors"], str) else False:
-        msg = f"size_factors='tmm' compares with one sample of the set. A screen takes {', '.join(map(repr, METHODS))}."
+    if isinstance(params["size_factors"], str) and params["size_factors"] in ("tmm", "tmmwsp"):
+        msg = (
+            f"size_factors={params['size_factors']!r} compares with one sample of the set. A screen takes "
+            f"{', '.join(map(repr, METHODS))}."
+        )
         raise ValueError(msg)
     if params["path"] is not None:
         for module in ("dask", "xarray"):

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import chdtrc, fdtrc, ndtr, ndtri_exp
 
+from nbcompare._nb.contrast import halve_statistics
 from nbcompare._nb.data import Trend
 from nbcompare._nb.glm_contrast import LIKELIHOOD_RATIO, MODERATED, QUASI_LIKELIHOOD, WALD
 from nbcompare._nb.glm_genes import fit_and_test
+from nbcompare._nb.glm_groups import compare_pair
 from nbcompare._nb.glm_matrices import DesignMatrices, design_matrices
 from nbcompare._nb.glm_maximum import likelihood_ratios, maximise_design
 from nbcompare._nb.glm_moderation import Moderation, moderate_design
@@ -100,6 +102,8 @@ def design_tests(
         highest = maximise_design(counts, offset, matrices, cox_reid=cox_reid, n_threads=n_threads)
         basis = _at(highest.dispersion, counts)
     found = _test(counts, offset, matrices, basis, TESTS[test], null, n_threads)
+    if test == "moderated" and moderated and matrices.group is not None:
+        _compare_groups(found, counts, offset, matrices, basis, null)
     if test == "lrt" and highest and not cox_reid:
         gain = likelihood_ratios(counts, offset, matrices, highest, null, n_threads=n_threads)
         found.take_likelihood_ratios(gain, matrices.tested)
@@ -107,6 +111,8 @@ def design_tests(
     if moderated:
         _flag(status, (basis.mean > EXTRAPOLATED * basis.trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)
         _flag(status, basis.trend.n_genes < FEW_GENES, Status.FEW_GENES)
+    if test == "moderated":
+        halve_statistics(found.statistic, found.p_value, (status & Status.ZERO_ARM) > 0)
     untested = (status & NOT_TESTED) > 0
     status[untested] &= NOT_TESTED
     several = matrices.tested > 1
@@ -213,6 +219,37 @@ def _test(
         separated,
         coefficients @ matrices.to_coefficients.T,
     )
+
+
+def _compare_groups(
+    found: _Found,
+    counts: np.ndarray,
+    offset: np.ndarray,
+    matrices: DesignMatrices,
+    basis: Moderation,
+    null: np.ndarray,
+) -> None:
+    """Contrasts of one group with another in closed form, in place: what `moderated` does without a design."""
+    if matrices.group is None:
+        return
+    for c, pair in enumerate(matrices.pairs):
+        if pair is None:
+            continue
+        *groups, factor = pair
+        shift = np.where(matrices.group == groups[1], null[c] / factor, 0.0)
+        log_ratio, se, statistic, p_value = compare_pair(
+            counts,
+            np.exp(offset + shift),
+            matrices.group,
+            (groups[0], groups[1]),
+            basis.working,
+            basis.dispersion,
+            basis.degrees,
+        )
+        found.log_fc[:, c], found.se[:, c] = factor * log_ratio + null[c], factor * se
+        found.statistic[:, c], found.p_value[:, c] = statistic, p_value
+        empty = [counts[:, matrices.group == g].sum(axis=1) == 0 for g in groups]
+        found.separated[:, c] = empty[0] | empty[1]
 
 
 def _several_degrees(statistic: np.ndarray, p_value: np.ndarray, tested: np.ndarray, degrees: np.ndarray) -> None:

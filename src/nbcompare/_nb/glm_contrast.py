@@ -7,11 +7,13 @@ import math
 from numba import njit
 
 from nbcompare._nb.glm_fit import newton, project, start_from_counts
-from nbcompare._nb.separation import half_a_count, is_separated
-from nbcompare._nb.skovgaard import half_deviance, information_root, modified_root
+from nbcompare._nb.separation import free_direction, half_a_count, is_separated
+from nbcompare._nb.skovgaard import LARGEST_CORRECTION, half_deviance, information_root, modified_root, root_correction
 from nbcompare._nb.special import normal_from_t, normal_tail
 
 MODERATED, LIKELIHOOD_RATIO, QUASI_LIKELIHOOD, WALD = range(4)
+CLOSE_TO_NULL = 0.02  # roots by which the correction is not divided
+NEARBY = 0.1  # standard deviations
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -44,13 +46,51 @@ def contrast_result(y, offset, design, shift, effect, phi, full, phi_root, full_
             share = 0.5
             newton(y, design, phi, p - 1, null, space)
             root = signed_root(y, full, null, phi, effect, space)
-        root = modified_root(y, full.m, null.m, phi, design, root, space)
+        if abs(root) < CLOSE_TO_NULL:
+            root += correction_at_null(y, phi, design, root, space)
+        else:
+            root = modified_root(y, full.m, null.m, phi, design, root, space)
     elif test == WALD:
         root = effect / se
     else:
         root /= math.sqrt(tau2)
     deviate = normal_from_t(root, df)
     return effect, se, math.copysign(deviate, root), min(2.0 * share * normal_tail(deviate), 1.0), separated
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def correction_at_null(y, phi, design, root, space):
+    """log(u / r) / r of a root too small to divide by: interpolated between counts moved a tenth of a standard deviation either way.
+
+    They are moved as in `separation`, so that the null's fit is theirs too.
+    """
+    null = space.null
+    p = design.rows.shape[1]
+    space.w[:] = null.m
+    step = NEARBY / math.sqrt(max(free_direction(null.m, phi, design, space), 1e-12))
+    for i in range(y.shape[0]):
+        space.leverage[i] = space.w[i]
+        if space.w[i] != 0.0:
+            step = min(step, 0.5 * max(y[i], null.m[i]) / abs(space.w[i]))
+    roots = (0.0, 0.0)
+    corrections = (0.0, 0.0)
+    for side in range(2):
+        for i in range(y.shape[0]):
+            space.counts[i] = y[i] + (step if side else -step) * space.leverage[i]
+        space.refit.b[:] = 0.0
+        for j in range(p - 1):
+            space.refit.b[j] = null.b[j]
+        space.refit.eta[:] = null.eta
+        newton(space.counts, design, phi, p, space.refit, space)
+        moved = signed_root(space.counts, space.refit, null, phi, space.refit.b[p - 1], space)
+        correction = (
+            root_correction(space.counts, space.refit.m, null.m, phi, design, moved, space) if moved != 0.0 else 0.0
+        )
+        roots = (roots[1], moved)
+        corrections = (corrections[1], correction)
+    if not roots[0] < root < roots[1] or max(abs(corrections[0]), abs(corrections[1])) >= LARGEST_CORRECTION:
+        return 0.0
+    return corrections[0] + (corrections[1] - corrections[0]) * (root - roots[0]) / (roots[1] - roots[0])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -35,6 +35,9 @@ class DesignMatrices:
     k_noise: float
     k_count: float
     group: np.ndarray | None  # (n_samples,) intp, where the design is groups of samples with a mean each
+    pairs: list[
+        tuple[int, int, float] | None
+    ]  # where a contrast is so many times one group's log mean over another's: these, that
 
     @property
     def n_coefficients(self) -> int:
@@ -52,10 +55,11 @@ def design_matrices(design: np.ndarray, contrasts: Sequence[np.ndarray]) -> Desi
     n, p = design.shape
     basis, triangle = np.linalg.qr(design)
     basis, triangle = basis * np.sqrt(n), triangle / np.sqrt(n)
+    contrasts = [np.asarray(contrast, np.float64).reshape(p, -1) for contrast in contrasts]
     rows = [basis]
     tested, directions, length, touched = [], [], [], []
     for contrast in contrasts:
-        turned = np.linalg.solve(triangle.T, np.asarray(contrast, np.float64).reshape(p, -1))
+        turned = np.linalg.solve(triangle.T, contrast)
         k = turned.shape[1]
         complete = np.linalg.qr(turned, mode="complete")[0]
         one = k == 1
@@ -78,11 +82,27 @@ def design_matrices(design: np.ndarray, contrasts: Sequence[np.ndarray]) -> Desi
         np.linalg.inv(triangle),
         np.array(touched, bool).reshape(len(tested), n),
         *design_constants(columns[0]),
-        _groups(design),
+        *_groups(design, contrasts),
     )
 
 
-def _groups(design: np.ndarray) -> np.ndarray | None:
-    """The group of every sample if samples are either alike or free of each other, else None."""
+def _groups(
+    design: np.ndarray, contrasts: Sequence[np.ndarray]
+) -> tuple[np.ndarray | None, list[tuple[int, int, float] | None]]:
+    """The group of every sample if samples are either alike or free of each other, and contrasts between two groups."""
     cells, group = np.unique(design, axis=0, return_inverse=True)
-    return group.reshape(-1).astype(np.intp) if len(cells) == design.shape[1] else None
+    if len(cells) != design.shape[1]:
+        return None, [None] * len(contrasts)
+    return group.reshape(-1).astype(np.intp), [_pair(np.linalg.solve(cells.T, contrast)) for contrast in contrasts]
+
+
+def _pair(of_cells: np.ndarray) -> tuple[int, int, float] | None:
+    """The two groups between which a contrast of group means is taken, and its factor."""
+    if of_cells.shape[1] > 1:
+        return None
+    weight = of_cells[:, 0] / np.abs(of_cells).max()
+    used = np.flatnonzero(np.abs(weight) > TOUCHED)
+    if len(used) != 2 or abs(weight[used].sum()) > TOUCHED:
+        return None
+    first, second = used if weight[used[0]] < 0 else used[::-1]
+    return int(first), int(second), float(of_cells[second, 0])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbcompare._nb.data import Pseudobulk, Trend
-from nbcompare._nb.dispersion import sorted_members, sum_statistics
+from nbcompare._nb.glm_groups import group_statistics
 from nbcompare._nb.glm_matrices import DesignMatrices
 from nbcompare._nb.glm_trend import design_statistics, fit_design_trend
 from nbcompare._nb.trend import fit_trend, prior_dispersion
@@ -71,8 +71,4 @@ def _of_groups(
     pseudobulk = Pseudobulk(counts, np.exp(offset.mean(axis=0)), group)
     trend = fit_trend(pseudobulk, exposure=exposure, usable=usable)
     prior_phi, prior_df = prior_dispersion(mean, trend.at(mean), trend.scatter)
-    members, starts = sorted_members(group)
-    by_gene, by_group = np.empty((len(counts), 2)), np.empty((len(starts) - 1, 2))
-    sum_statistics(counts, exposure, members, starts, prior_phi, by_gene, by_group)
-    information = mean / (1 + prior_phi * mean)
-    return trend, prior_phi, prior_df, np.column_stack([by_gene, information])
+    return trend, prior_phi, prior_df, group_statistics(counts, exposure, group, prior_phi)

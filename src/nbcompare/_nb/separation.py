@@ -1,7 +1,7 @@
 """Samples without a count that a full fit sends to zero because the tested direction sets them apart: an empty arm, in any design.
 
-Half a count is moved into them, along a direction that leaves the null's score as it is, so that effect and root become finite:
-y + t m~ e with e the residual of the tested column on the others, weights m~ / (1 + phi m~).
+Half a count is moved into them, along a direction that leaves the null's score as it is, so that effect and root become finite: y + t u e
+with u = m~ in those samples and u = y in the others, e the residual of the tested column on the others, weights u / (1 + phi m~).
 """
 
 from __future__ import annotations
@@ -27,32 +27,20 @@ def is_separated(y, m, m_null):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def half_a_count(y, m, m_null, phi, design, rises, space):
-    """Counts (written to space.counts) with half a count in the samples sent to zero; no other count falls by more than half.
+    """Counts (written to space.counts) with half a count in the samples sent to zero, the others giving in proportion, at most half.
 
     `rises`: the effect is positive. False if the direction has no such sample, and nothing is to be moved.
     """
-    w = space.w
-    g = space.g
-    rows = design.rows
     n = y.shape[0]
-    q = rows.shape[1] - 1
-    for j in range(q):
-        g[j] = 0.0
+    w = space.w
     for i in range(n):
-        w[i] = m_null[i] / (1.0 + phi * m_null[i])
-        for j in range(q):
-            g[j] += w[i] * rows[i, q] * rows[i, j]
-    gram(w, design.products, q, space.a)
-    cholesky(space.a, q)
-    forward(space.a, g, q)
-    backward(space.a, g, q)
+        w[i] = m_null[i] if y[i] == 0.0 and m[i] < SENT_TO_ZERO else y[i]
+    free_direction(m_null, phi, design, space)
     empty = 0.0
     for i in range(n):
-        e = rows[i, q]
-        for j in range(q):
-            e -= rows[i, j] * g[j]
-        w[i] = -m_null[i] * e if rises else m_null[i] * e
-        if y[i] == 0.0 and m[i] < SENT_TO_ZERO and w[i] > 0.0:
+        if rises:
+            w[i] = -w[i]
+        if y[i] == 0.0 and w[i] > 0.0:
             empty += w[i]
     if empty <= 0.0:
         return False
@@ -63,3 +51,32 @@ def half_a_count(y, m, m_null, phi, design, rises, space):
     for i in range(n):
         space.counts[i] = max(y[i] + step * w[i], 0.0)
     return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def free_direction(m_null, phi, design, space):
+    """U e from u, both in space.w: along it counts change the tested column's score and none of the null's. Its information is given."""
+    w = space.w
+    g = space.g
+    rows = design.rows
+    n = m_null.shape[0]
+    q = rows.shape[1] - 1
+    for j in range(q):
+        g[j] = 0.0
+    for i in range(n):
+        w[i] /= 1.0 + phi * m_null[i]
+        t = w[i] * rows[i, q]
+        for j in range(q):
+            g[j] += t * rows[i, j]
+    gram(w, design.products, q, space.a)
+    cholesky(space.a, q)
+    forward(space.a, g, q)
+    backward(space.a, g, q)
+    information = 0.0
+    for i in range(n):
+        e = rows[i, q]
+        for j in range(q):
+            e -= rows[i, j] * g[j]
+        information += w[i] * e * e
+        w[i] *= e * (1.0 + phi * m_null[i])
+    return information

@@ -18,7 +18,6 @@ from numba import njit
 from nbcompare._nb.packed import cholesky, forward, gram
 from nbcompare._nb.special import fast_log1p
 
-CLOSE_TO_NULL = 0.02  # smaller roots need no correction
 LARGEST_CORRECTION = 1.0  # larger ones come from degenerate fits alone
 EMPTY = 1e-3  # samples with smaller means under both fits carry nothing
 
@@ -51,9 +50,14 @@ def information_root(m, phi, products, p, w, a):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def modified_root(y, m, m_null, phi, design, root, space):
-    """r* from the signed root r and m^ t; r itself near the null and where the correction is beyond belief."""
-    if abs(root) < CLOSE_TO_NULL:
-        return root
+    """r* from the signed root r and m^ t (space.pull), away from the null; r itself where the correction is beyond belief."""
+    correction = root_correction(y, m, m_null, phi, design, root, space)
+    return root + correction if abs(correction) < LARGEST_CORRECTION else root
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def root_correction(y, m, m_null, phi, design, root, space):
+    """log(u / r) / r, 0 where u has the other sign."""
     w = space.w
     a = space.a
     g = space.g
@@ -72,7 +76,7 @@ def modified_root(y, m, m_null, phi, design, root, space):
     forward(a, g, p)
     u = g[p - 1] * a[p * (p + 1) // 2 - 1]
     if u * root <= 0.0:
-        return root
+        return 0.0
     for i in range(n):
         w[i] = m[i] / (1.0 + phi * m[i]) if m[i] + m_null[i] > EMPTY else 0.0
     gram(w, products, p, a)
@@ -87,5 +91,4 @@ def modified_root(y, m, m_null, phi, design, root, space):
         w[i] = m_null[i] * (1.0 + phi * y[i]) * f * f if m[i] + m_null[i] > EMPTY else 0.0
     gram(w, products, p - 1, a)
     log_u -= cholesky(a, p - 1)
-    correction = (math.log(u / root) + log_u) / root
-    return root + correction if abs(correction) < LARGEST_CORRECTION else root
+    return (math.log(u / root) + log_u) / root

@@ -178,7 +178,7 @@ def test_nothing_in_any_type_is_an_error_with_all_reasons(types, unchanged):
         compare(lacking, groups=["c"])
     unchanged(lacking, before)
     types.obs["donor"], types.obs["replicate"] = "d", "r"
-    with pytest.raises(ValueError, match=r"^In each of the 2 splits the same: Each of the 2 groups has one replicate"):
+    with pytest.raises(ValueError, match=r"^In each of the 3 splits the same: Each of the 2 groups has one replicate"):
         compare(types[(types.obs["condition"] != "c") & (types.obs["cell_type"] != "mega")].copy(), block_key=None)
 
 
@@ -340,3 +340,34 @@ def test_scanpys_format_holds_one_type(types):
     assert ranked["pvals"].dtype.names == ("b", "c")
     first = get.nb_compare_df(types, "c", split="CD4/T").set_index("names").loc[ranked["names"]["c"], "scores"]
     np.testing.assert_allclose(ranked["scores"]["c"], first.fillna(0), rtol=1e-6)
+
+
+# formulas
+
+
+def test_a_formula_in_each_type_as_if_alone(types):
+    """Contrasts that a type lacks levels for are left out there, the others are kept."""
+    contrast = {"b": ("condition", "b", "ctrl"), "c against b": ("condition", "c", "b")}
+    options = {"block_key": None, "design": "~ donor + condition", "contrast": contrast}
+    compare(types, **options)
+    table = types.uns["nb_compare"]["split_table"]
+    assert list(table["comparison"]) == ["b", "c against b"] * 4
+    assert list(table["n_tested"] > 0) == [True, True, True, True, False, True, True, False]
+    assert "'ctrl'" in table["reason"][4]
+    assert "'c'" in table["reason"][7]
+    alone = types[(types.obs["cell_type"] == "CD4/T").to_numpy()].copy()
+    compare(alone, **options, split_by=None)
+    for word in ("pvals", "logfoldchanges", "status"):
+        np.testing.assert_array_equal(types.varm[f"nb_compare_{word}"][:, 2:4], alone.varm[f"nb_compare_{word}"])
+    n = len(alone.uns["nb_compare"]["design"]["coefficients"])
+    assert set(types.uns["nb_compare"]["design"]) == {"0", "1", "2", "3"}
+    np.testing.assert_array_equal(
+        types.varm["nb_compare_coefficients"][:, n : 2 * n], alone.varm["nb_compare_coefficients"]
+    )
+
+
+def test_a_formula_by_groups(types):
+    compare(types, block_key=None, design="~ donor + condition")
+    assert list(types.uns["nb_compare"]["split_table"]["n_tested"] > 0) == [True] * 4 + [False, False, True, False]
+    with pytest.raises(ValueError, match="There is no group 'd' to compare"):
+        compare(types, block_key=None, design="~ donor + condition", groups=["d"])

@@ -98,7 +98,8 @@ def dispersion(
             if column.split is None
             else samples.loc[samples["split"] == column.split, "size_factor"]
         )
-        _draw_trend(ax, table["base_mean"], trend, depths.mean(), noise=float(np.asarray(trend["noise"])[number, 1]))
+        noise = float(np.asarray(trend["noise"])[number, 1]) if "noise" in trend else 1.0
+        _draw_trend(ax, table["base_mean"], trend, depths.mean(), noise=noise)
     ax.set_xlabel("mean of normalized counts", fontsize=MEDIUM)
     ax.set_ylabel("dispersion", fontsize=MEDIUM)
     title_and_legend(ax, title)

@@ -14,7 +14,7 @@ from ._contrast import Contrast
 from ._data_set import compare_samples
 from ._design import offer_blocks, read_sample_counts
 from ._designed import check_design_options, check_plan
-from ._splits import check_levels, compare_splits
+from ._splits import check_levels, check_splits, compare_splits
 
 Method = Literal["mom", "mle"]
 TestName = Literal["moderated", "wald", "lrt", "ql"]
@@ -225,9 +225,11 @@ def _check_options(params: Mapping[str, Any]) -> None:
 
 def _early_check(adata: AnnData, params: Mapping[str, Any]) -> Callable[[SampleTable], None] | None:
     """What is refused before anything is summed."""
+    if params["split_by"] is not None:
+        return partial(check_splits, adata=adata, options=params)
     if params["design"] is not None:
         return partial(check_plan, adata=adata, options=params)
-    if params["split_by"] is not None or params["reference"] is None:
+    if params["reference"] is None:
         return partial(check_levels, reference=str(params["reference"]), groups=params["groups"])
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from nbcompare._anndata import SampleTable, as_text, choices, column_names
 from nbcompare._nb.status import NOT_TESTED, Status, status_text
 
 from ._data_set import Outcome, compare_samples
+from ._designed import check_plan, make_plan
 
 MOST_LISTED = 5  # reasons in a message
 OK, GROUP_MISSING, NOT_COMPARED = (np.uint16(bit) for bit in (Status.OK, Status.GROUP_MISSING, Status.NOT_COMPARED))
@@ -26,7 +28,7 @@ class Part:
 
     samples: SampleTable
     outcome: Outcome | None  # None where nothing could be compared
-    reason: str  # why, for all comparisons of the split
+    reason: str  # why, for all comparisons that the split lacks
     status: np.uint16  # the same as a bit of `Status`
 
 
@@ -40,6 +42,14 @@ def check_levels(samples: SampleTable, reference: str, groups: str | Sequence[st
         if group not in known:
             msg = f"There is no group {group!r} to compare. {choices(group, known)}"
             raise ValueError(msg)
+
+
+def check_splits(samples: SampleTable, adata: AnnData, options: Mapping[str, Any]) -> None:
+    """The same, and the columns of a formula."""
+    if options["contrast"] is None:
+        check_levels(samples, str(options["reference"]), options["groups"])
+    if options["design"] is not None:
+        check_plan(samples, adata, options)
 
 
 def compare_splits(
@@ -76,25 +86,57 @@ def _compared(
     adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any], asked: list[str]
 ) -> Part:
     """One split: those of the comparisons asked for whose groups have samples."""
-    left, reference = set(samples.table["condition"]), str(options["reference"])
-    present = [group for group in asked if group in left]
-    if options["contrast"] is not None:
-        return _attempted(adata, samples, counts, options)
-    if reference != "rest" and reference not in left:
-        return Part(samples, None, _absence(samples, reference), GROUP_MISSING)
-    if not present or len(left) < 2:
-        absent = [group for group in asked if group not in left]
-        reason = "; ".join(_absence(samples, group) for group in absent) or f"{present[0]!r} is alone"
+    present = [group for group in asked if (samples.table["condition"] == group).any()]
+    if reason := _nothing_to_compare(samples, options, asked, present):
         return Part(samples, None, reason, GROUP_MISSING)
-    return _attempted(adata, samples, counts, {**options, "groups": present})
-
-
-def _attempted(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Part:
-    """One split as it comes, what is refused being its reason."""
+    chosen, refused = ({"groups": present}, "") if asked else _possible(adata, samples, options)
     try:
-        return Part(samples, compare_samples(adata, samples, counts, options), "", OK)
+        return Part(samples, compare_samples(adata, samples, counts, {**options, **chosen}), refused, OK)
     except ValueError as error:
         return Part(samples, None, str(error), np.uint16(getattr(error, "status", NOT_COMPARED)))
+
+
+def _possible(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Of several contrasts those that this split can answer, all of them if none, and why not the others."""
+    contrast, refused = options["contrast"], {}
+    by_name = isinstance(contrast, Mapping) and not any(isinstance(value, Real) for value in contrast.values())
+    one_by_one = isinstance(contrast, list) and all(isinstance(one, tuple) for one in contrast)
+    each = (
+        [{name: one} for name, one in contrast.items()]
+        if by_name
+        else [[one] for one in contrast]
+        if one_by_one
+        else []
+    )
+    for number, one in enumerate(each):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # said when all are fitted
+                make_plan(adata, samples, {**options, "contrast": one})
+        except ValueError as error:
+            refused[number] = str(error)
+    if not refused or len(refused) == len(each):
+        return {}, ""
+    kept = [number for number in range(len(each)) if number not in refused]
+    names = list(contrast)  # of a dict its keys
+    joined = (
+        {names[number]: contrast[names[number]] for number in kept} if by_name else [names[number] for number in kept]
+    )
+    return {"contrast": joined}, "; ".join(dict.fromkeys(refused.values()))
+
+
+def _nothing_to_compare(samples: SampleTable, options: Mapping[str, Any], asked: list[str], present: list[str]) -> str:
+    """Why a split has no comparison, for want of groups; empty if it has, or if that is not for groups to say."""
+    left, reference = set(samples.table["condition"]), str(options["reference"])
+    if not left:
+        return f"no sample is left ({', '.join(dict.fromkeys(samples.dropped['reason']))})"
+    if not asked:
+        return ""
+    if reference != "rest" and reference not in left:
+        return _absence(samples, reference)
+    if not present:
+        return "; ".join(_absence(samples, group) for group in asked)
+    return f"all samples are of {present[0]!r}" if len(left) < 2 else ""
 
 
 def _absence(samples: SampleTable, group: str) -> str:
@@ -174,16 +216,16 @@ def _table(parts: Mapping[str, Part], outcome: Outcome) -> pd.DataFrame:
     rows = []
     for number, (split, part) in enumerate(parts.items()):
         for c, name in enumerate(outcome.comparisons):
-            reason = "" if n_tested[number, c] else part.reason or _reason(part, name, status[:, number, c])
+            reason = "" if n_tested[number, c] else _reason(part, name, status[:, number, c])
             rows.append((split, name, len(part.samples.table), int(n_tested[number, c]), reason))
     table = pd.DataFrame(rows, columns=["split", "comparison", "n_samples", "n_tested", "reason"])
     return table.astype({"split": object, "comparison": object, "reason": object})
 
 
 def _reason(part: Part, name: str, status: np.ndarray) -> str:
-    """Why a comparison of a split with others has no tested gene."""
-    if (status == GROUP_MISSING).all():
-        return _absence(part.samples, name)
+    """Why a comparison has no tested gene in a split."""
+    if part.outcome is None or name not in part.outcome.comparisons:
+        return part.reason or _absence(part.samples, name)
     values, counts = np.unique(status & np.uint16(NOT_TESTED), return_counts=True)
     return f"no gene was tested, most of them for {status_text(int(values[np.argmax(counts)]))!r}"
 

@@ -11,7 +11,9 @@ from nbcompare._nb.special import normal_from_t, normal_tail
 
 @pytest.fixture(scope="session")
 def slow():
-    return SimpleNamespace(trend=slow_trend, test=slow_test, moments=slow_moments, p_values=slow_p_values)
+    return SimpleNamespace(
+        trend=slow_trend, test=slow_test, moments=slow_moments, p_values=slow_p_values, signed_root=signed_root
+    )
 
 
 def relative_variance(n, T, phi):

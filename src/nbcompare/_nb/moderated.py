@@ -12,6 +12,7 @@ from nbcompare._nb.contrast import Setting, compare_genes, halve_statistics
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import moment_equation, solve_moments
 from nbcompare._nb.leave_one_out import leave_one_out
+from nbcompare._nb.matched import applies, fit_matched_trend, matched_design, matched_tests
 from nbcompare._nb.shared import fit_shared
 from nbcompare._nb.status import NOT_TESTED, Status
 
@@ -63,15 +64,12 @@ def moderated_tests(
     if shared or (pseudobulk.n_groups == 2 and len(pairs) == 1):
         return _tests(pseudobulk, np.ascontiguousarray(pairs, dtype=np.int64), min_total, leave_out)
     alone = [_tests(_pair(pseudobulk, *pair), np.array([[0, 1]]), min_total, leave_out) for pair in pairs]
-    joined: dict[str, Any] = {
-        name: np.concatenate([getattr(one, name) for one in alone], axis=1)
-        for name in ("log_fc", "se", "statistic", "p_value", "p_value_all", "dispersion", "genewise", "status")
-    }
-    noise = np.concatenate([one.noise for one in alone])
-    return replace(alone[-1], **joined, noise=noise, mean=pseudobulk.counts.mean(axis=1))
+    return replace(_joined(alone), mean=pseudobulk.counts.mean(axis=1))
 
 
 def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_out: bool) -> Moderated:
+    if applies(pseudobulk):
+        return _joined([_within_blocks(pseudobulk, int(treated), min_total, leave_out) for treated in pairs[:, 1]])
     counts = pseudobulk.counts
     model = fit_shared(pseudobulk, pairs, min_total=min_total)
     setting = model.setting(pseudobulk, pairs)
@@ -109,6 +107,59 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
         model.mean,
         setting.noise,
     )
+
+
+def _within_blocks(pseudobulk: Pseudobulk, treated: int, min_total: float, leave_out: bool) -> Moderated:
+    """Two groups within blocks: blocks without samples of both tell nothing of the difference, and their counts are not in its total."""
+    counts = pseudobulk.counts
+    design = matched_design(pseudobulk, treated)
+    mean = counts.mean(axis=1)
+    trend = fit_matched_trend(pseudobulk, design, counts.sum(axis=1) >= min_total)
+    found = matched_tests(pseudobulk, design, trend, leave_out=leave_out)
+
+    telling = design.informative[pseudobulk.block] if design.informative.any() else np.ones(counts.shape[1], bool)
+    below = counts[:, telling & (pseudobulk.group != treated)].sum(axis=1)
+    above = counts[:, telling & (pseudobulk.group == treated)].sum(axis=1)
+    status = np.zeros(len(counts), np.uint16)
+    _flag(status, below + above == 0, Status.ALL_ZERO)
+    _flag(status, below + above < min_total, Status.LOW_TOTAL)
+    _flag(status, (found.kept < MIN_KEPT_INFORMATION) & (below + above > 0), Status.CONFOUNDED)
+    _flag(status, design.residual < 1, Status.NO_REPLICATES)
+    _flag(status, (below == 0) | (above == 0), Status.ZERO_ARM)
+    _flag(status, design.sizes.min() == 1, Status.ONE_REPLICATE_ARM)
+    _flag(status, mean > EXTRAPOLATED * trend.mean[-1], Status.HIGH_MEAN_EXTRAPOLATED)
+    _flag(status, trend.n_genes < FEW_GENES, Status.FEW_GENES)
+    untested = (status & NOT_TESTED) > 0
+    status[untested] &= NOT_TESTED
+    _flag(status, found.rests_on_one & ~untested, Status.SINGLE_REPLICATE)
+    statistic, p_value, p_value_all, dispersion = (
+        np.where(untested, np.nan, values)
+        for values in (found.statistic, found.p_value, found.p_value_all, found.dispersion)
+    )
+    halve_statistics(statistic, p_value, (status & Status.ZERO_ARM) > 0)
+    no_error = (status & (Status.ALL_ZERO | Status.NO_REPLICATES | Status.CONFOUNDED)) > 0
+    return Moderated(
+        found.log_fc[:, None],
+        np.where(no_error, np.nan, found.se)[:, None],
+        statistic[:, None],
+        p_value[:, None],
+        p_value_all[:, None],
+        dispersion[:, None],
+        found.genewise[:, None],
+        status[:, None],
+        trend,
+        mean,
+        np.ones((1, 2)),
+    )
+
+
+def _joined(alone: list[Moderated]) -> Moderated:
+    """Comparisons beside each other; what they do not share is the last one's."""
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(one, name) for one in alone], axis=1)
+        for name in ("log_fc", "se", "statistic", "p_value", "p_value_all", "dispersion", "genewise", "status")
+    }
+    return replace(alone[-1], **joined, noise=np.concatenate([one.noise for one in alone]))
 
 
 def _pair(pseudobulk: Pseudobulk, reference: int, treated: int) -> Pseudobulk:

@@ -1,0 +1,106 @@
+"""From the counts of one gene in two groups within blocks to its p-value: prior, moderation, pseudo-counts, r*, Student's t."""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from nbcompare._nb.contrast import moderate, prior
+from nbcompare._nb.mantel_haenszel import compare_within_blocks, fill_cells
+from nbcompare._nb.matched_dispersion import fit_blocks_and_ratio, pearson_within_blocks
+from nbcompare._nb.special import normal_from_t, normal_tail
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constants, cells, rates, sums):
+    """Moderated dispersion, its degrees of freedom, the gene's own dispersion and the share of information kept; fills `cells`."""
+    total = 0.0
+    n = 0.0
+    for j in range(members.shape[0]):
+        if members[j] != skip:
+            total += y[members[j]]
+            n += 1.0
+    mean = total / n
+    if mean <= 0.0:
+        return math.nan, math.nan, math.nan, 0.0
+    phi, _ = prior(mean, trend, scatter)
+    fill_cells(y, l, members, bounds, skip, phi, cells)
+    ratio = fit_blocks_and_ratio(cells, phi, rates)
+    numerator, degrees, information, kept = pearson_within_blocks(
+        y, l, members, bounds, skip, ratio, rates, phi, constants[0], constants[1], sums
+    )
+    own = math.nan
+    if degrees > 0.0:
+        own = max(phi + (numerator / degrees - 1.0) / information, 0.0)
+        mean = information / max(
+            1.0 - phi * information, 1e-9
+        )  # the count that is as informative as the samples are on average
+    _, df = prior(mean, trend, scatter)
+    moderated, df = moderate(phi, df, mean, numerator, degrees)
+    return moderated, df, own, kept
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def test_matched(counts, exposure, members, bounds, trend, scatter, constants, log_shift, cells, rates, sums, out):
+    """Log fold change, standard error, signed statistic, p-value, moderated and own dispersion, share kept: out (n_genes, 7).
+
+    The null hypothesis is a log fold change of `log_shift`, by which statistic and p-value are signed.
+    """
+    ratio = math.exp(log_shift)
+    for g in range(counts.shape[0]):
+        phi, df, own, kept = moderate_within_blocks(
+            counts[g], exposure, members, bounds, -1, trend[g], scatter, constants, cells, rates, sums
+        )
+        log_fc, se, root, halve = (
+            compare_within_blocks(cells, phi, ratio) if kept > 0.0 else (math.nan, math.nan, math.nan, 1.0)
+        )
+        z = normal_from_t(abs(root), df)
+        out[g, 0] = log_fc + log_shift
+        out[g, 1] = se
+        out[g, 2] = math.copysign(z, root)
+        out[g, 3] = min(2.0 * halve * normal_tail(z), 1.0)
+        out[g, 4] = phi
+        out[g, 5] = own
+        out[g, 6] = kept
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def leave_out_matched(
+    genes,
+    counts,
+    exposure,
+    members,
+    bounds,
+    left_out,
+    trend,
+    scatter,
+    constants,
+    cells,
+    rates,
+    sums,
+    statistic,
+    p_value,
+):
+    """The largest p-value of each of these genes without one of the samples `left_out`, and its statistic, in place.
+
+    A sample left out takes its block along where it was the group's only one there. A change of sign counts as p = 1.
+    """
+    for t in range(genes.shape[0]):
+        g = genes[t]
+        whole = statistic[t]
+        for s in range(left_out.shape[0]):
+            skip = left_out[s]
+            phi, df, _, kept = moderate_within_blocks(
+                counts[g], exposure, members, bounds, skip, trend[g], scatter, constants[s], cells, rates, sums
+            )
+            p = 1.0
+            z = 0.0
+            if kept > 0.0:
+                _, _, root, halve = compare_within_blocks(cells, phi, 1.0)
+                if root * whole > 0.0:
+                    z = math.copysign(normal_from_t(abs(root), df), root)
+                    p = min(2.0 * halve * normal_tail(abs(z)), 1.0)
+            if p > p_value[t]:
+                p_value[t] = p
+                statistic[t] = z

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -21,6 +22,15 @@ class Block:
     values: np.ndarray | types.CSBase
     row: int = 0
     column: int = 0
+
+
+def read_ahead(pieces: Iterator[Block]) -> Iterator[Block]:
+    """The pieces, each read while the one before it is worked on: at most three lie in memory."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, pieces, None)
+        while (block := coming.result()) is not None:
+            coming = reader.submit(next, pieces, None)
+            yield block
 
 
 @singledispatch

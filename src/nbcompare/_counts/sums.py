@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from fast_array_utils import types
 
-from .blocks import BLOCK_SIZE, blocks, column, unreadable
+from .blocks import BLOCK_SIZE, blocks, column, read_ahead, unreadable
 from .check import PIECE, NotCountsError, check_counts, plain_numbers
 from .cluster import active_client
 from .cluster_sums import sum_on_cluster
@@ -44,7 +44,7 @@ def sum_groups(
     if client is not None:
         return Sums(*sum_on_cluster(client, matrix, codes, n_groups, progress))
     sums = Sums(np.zeros((n_groups, matrix.shape[1])), np.zeros(len(codes)))
-    for block in blocks(matrix, block_size):
+    for block in read_ahead(blocks(matrix, block_size)):
         rows = slice(block.row, block.row + block.values.shape[0])
         _add(block.values, codes[rows], block.column, sums.counts, sums.left_out[rows])
         if progress is not None:

@@ -41,7 +41,7 @@ def nb_screen_df(
     gene
         A gene of `var_names`, several, or `None` for all.
     pval_cutoff
-        Keep tests with an adjusted p-value below.
+        Keep tests with an adjusted p-value below, as scanpy does. `n_hits` counts those up to the level of the screen.
     log2fc_min
         Keep tests with a log2 fold change above.
     log2fc_max

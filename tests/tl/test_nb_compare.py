@@ -179,6 +179,7 @@ def test_every_argument_is_recorded(cells):
         "split_by": None,
         "design": None,
         "contrast": None,
+        "offset": None,
         "key_added": "x",
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .counts import read_matrix, sum_counts, sum_gene_counts
+from .counts import read_matrix, read_values, sum_counts, sum_gene_counts
 from .fingerprint import differences, fingerprint
 from .obs import as_text, choices, column_names, in_memory, levels_of, read_obs
 from .opening import opened
@@ -31,6 +31,7 @@ __all__ = [
     "read_matrix",
     "read_obs",
     "read_samples",
+    "read_values",
     "sum_counts",
     "sum_gene_counts",
     "sum_samples",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
+from fast_array_utils.conv import to_dense
 
 from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._counts.check import NotCountsError
@@ -28,6 +29,11 @@ def read_matrix(adata: AnnData, layer: str | None):
         msg = f"There is no layer {layer!r}. {choices(layer, _layers(adata))}"
         raise KeyError(msg)
     return adata.layers[layer]
+
+
+def read_values(adata: AnnData, layer: str) -> np.ndarray:
+    """All of a layer in memory, (n_obs, n_vars) float64, whatever it is stored as."""
+    return np.asarray(to_dense(read_matrix(adata, layer), to_cpu_memory=True), dtype=np.float64)
 
 
 def sum_counts(

@@ -23,6 +23,12 @@ class Pseudobulk:
     exposure: np.ndarray  # (n_samples,) size factors, > 0
     group: np.ndarray  # (n_samples,) intp, condition of the sample, 0 .. n_groups - 1
     block: np.ndarray | None = None  # (n_samples,) intp, block (donor, batch) of the sample, 0 .. n_blocks - 1
+    of_gene: np.ndarray | None = None  # (n_genes, n_samples) exposures where genes have their own
+
+    @property
+    def exposures(self) -> np.ndarray:
+        """Exposures, (1 or n_genes, n_samples)."""
+        return self.exposure[None, :] if self.of_gene is None else self.of_gene
 
     @property
     def n_groups(self) -> int:

@@ -63,7 +63,7 @@ def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float, n
     usable = pseudobulk.counts.sum(axis=1) >= min_total
     mean = pseudobulk.counts.mean(axis=1)
     lends = groups_that_lend(np.bincount(pseudobulk.group))
-    exposure, lost, lost_without = pseudobulk.exposure[None, :], 1.0, 1.0
+    exposure, lost, lost_without = pseudobulk.exposures, 1.0, 1.0
     trend = _trend_of(pseudobulk, exposure, lends, lost, usable, n_threads)
     phi = trend.at(mean)
     free, residual = len(pseudobulk.group) - pseudobulk.n_groups, residual_degrees(pseudobulk)

@@ -47,6 +47,7 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
         groups=options["groups"],
         factors=options["size_factors"],
         replicate_key=options["replicate_key"],
+        offset=options["offset"],
     )
     given = {name: options[name] for name in ("method", "cox_reid", "min_total")}
     trend: dict[str, Any] = {}
@@ -61,11 +62,14 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
 def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:
     """The same by contrasts of one fit."""
     plan = make_plan(adata, samples, options)
-    exposure, unstable, used = sample_depths(adata, samples, counts, options["size_factors"], options["replicate_key"])
+    exposure, of_gene, unstable, used = sample_depths(
+        adata, samples, counts, options["size_factors"], options["replicate_key"], options["offset"]
+    )
     genes_first = np.ascontiguousarray(counts.T)
-    result = run_design_tests(plan, genes_first, exposure, options)
+    exposures = exposure[None, :] if of_gene is None else of_gene
+    result = run_design_tests(plan, genes_first, exposures, options)
     flags = sample_flags(plan, samples, unstable)
-    arrays, columns, trend, coefficients = contrasted(result, flags, (genes_first / exposure).mean(axis=1))
+    arrays, columns, trend, coefficients = contrasted(result, flags, (genes_first / exposures).mean(axis=1))
     table = samples.table.assign(size_factor=exposure)
     became = {"size_factors_used": used}
     return Outcome(arrays, columns, trend, plan.names, table, became, described(plan, options), coefficients)

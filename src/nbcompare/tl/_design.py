@@ -16,6 +16,8 @@ from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._counts.exposure import Method, given_factors, size_factors, unstable_samples
 from nbcompare._nb.blocks import connected_parts, residual_degrees
 from nbcompare._nb.data import Pseudobulk
+
+from ._offsets import read_offsets
 from nbcompare._nb.status import Status
 
 METHODS = get_args(Method)
@@ -96,6 +98,7 @@ def make_design(
     groups: str | Sequence[str],
     factors: str | Sequence[float],
     replicate_key: str | Sequence[str] | None,
+    offset: str | np.ndarray | None = None,
 ) -> Design:
     """Groups, blocks, depths and pairs; refuses a design that cannot answer anything, and says how."""
     levels = list(dict.fromkeys(samples.table["condition"]))
@@ -105,8 +108,8 @@ def make_design(
     blocked = "block" in samples.table
     block = pd.factorize(samples.table["block"])[0].astype(np.intp) if blocked else None
     pairs = np.array([[-1 if reference == "rest" else code[str(reference)], code[name]] for name in comparisons])
-    exposure, unstable, used = sample_depths(adata, samples, counts, factors, replicate_key)
-    pseudobulk = Pseudobulk(np.ascontiguousarray(counts.T), exposure, group, block)
+    exposure, of_gene, unstable, used = sample_depths(adata, samples, counts, factors, replicate_key, offset)
+    pseudobulk = Pseudobulk(np.ascontiguousarray(counts.T), exposure, group, block, of_gene)
     check_replicates(samples, pseudobulk, pairs)
     return Design(samples, pseudobulk, comparisons, pairs.astype(np.int64), unstable, used)
 
@@ -171,14 +174,23 @@ def sample_depths(
     counts: np.ndarray,
     factors: str | Sequence[float],
     replicate_key: str | Sequence[str] | None,
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Size factors (n_samples,) by a method or as given, which of them cannot be known, and the method that was used."""
-    stable = np.zeros(len(counts), bool)
+    offset: str | np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, str]:
+    """Size factors (n_samples,) by a method or as given; exposures (n_genes, n_samples) if there are offsets, whose factors the
+    counts are rid of before depths are measured; samples whose depth cannot be known; the method that was used.
+    """
+    log_factors = None if offset is None else read_offsets(adata, samples, offset)
+    corrected = counts if log_factors is None else counts / np.exp(log_factors)
+    unstable = np.zeros(len(counts), bool)
     if isinstance(factors, str) and factors in METHODS:
-        exposure, used = size_factors(counts, factors)
-        return exposure, unstable_samples(counts) if factors == "auto" else stable, used
-    of_sample = factors_of_samples(adata, samples, factors, replicate_key)
-    return given_factors(of_sample, len(of_sample)), stable, "given"
+        exposure, used = size_factors(corrected, factors)
+        if factors == "auto":
+            unstable = unstable_samples(corrected)
+    else:
+        of_sample = factors_of_samples(adata, samples, factors, replicate_key)
+        exposure, used = given_factors(of_sample, len(of_sample)), "given"
+    of_gene = None if log_factors is None else np.ascontiguousarray((exposure[:, None] * np.exp(log_factors)).T)
+    return exposure, of_gene, unstable, used
 
 
 def factors_of_samples(

@@ -51,6 +51,13 @@ def check_design_options(options: Mapping[str, Any]) -> None:
             if given:
                 msg = f"{name} goes with a design, a formula such as design='~ donor + condition'. Pass one, or leave it out."
                 raise ValueError(msg)
+        plain = (options["test"], options["method"], options["block_key"], options["dispersion"])
+        if options["offset"] is not None and plain != ("moderated", "mom", None, "all"):
+            msg = (
+                "Without a design, offset goes with test='moderated', method='mom' and dispersion='all' alone, not with block_key, "
+                "other tests or methods. Pass a design, such as design='~ donor + condition', which takes offsets with all of them."
+            )
+            raise ValueError(msg)
         return
     if options["block_key"] is not None:
         blocks = " + ".join(column_names(options["block_key"]))
@@ -112,7 +119,7 @@ def make_plan(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) 
     return Plan(model, group_contrasts(model, {name: at[name] for name in groups}, at[reference]))
 
 
-def run_design_tests(plan: Plan, counts: np.ndarray, exposure: np.ndarray, options: Mapping[str, Any]) -> DesignTests:
+def run_design_tests(plan: Plan, counts: np.ndarray, exposures: np.ndarray, options: Mapping[str, Any]) -> DesignTests:
     """Tests of the contrasts; gene-wise dispersions are those of `method`."""
     by_likelihood = options["method"] == "mle"
     classical = options["test"] in ("wald", "lrt")
@@ -120,7 +127,7 @@ def run_design_tests(plan: Plan, counts: np.ndarray, exposure: np.ndarray, optio
     def tests(test: str, dispersion: str) -> DesignTests:
         return design_tests(
             counts,
-            np.log(np.atleast_2d(exposure)),
+            np.log(exposures),
             plan.model.matrix,
             [one.weights for one in plan.hypotheses],
             test=test,

@@ -140,7 +140,7 @@ def _at(fit: Fit, dispersion: np.ndarray) -> Fit:
 
 
 def _base_mean(design: Design) -> np.ndarray:
-    return (design.pseudobulk.counts / design.pseudobulk.exposure).mean(axis=1)
+    return (design.pseudobulk.counts / design.pseudobulk.exposures).mean(axis=1)
 
 
 def _sample_flags(design: Design) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
+import numpy as np
 from anndata import AnnData
 
 from nbcompare._anndata import Results, SampleTable, check_key, write_results
@@ -36,6 +37,7 @@ def nb_compare(
     test: TestName = "moderated",
     layer: str | None = None,
     size_factors: str | Sequence[float] = "auto",
+    offset: str | np.ndarray | None = None,
     dispersion: Dispersion = "all",
     cox_reid: bool = False,
     min_cells: int = 10,
@@ -62,7 +64,7 @@ def nb_compare(
     groupby
         Column of `.obs` with the conditions; several columns give a condition for each combination that occurs.
     reference
-        Condition to compare with, or `"rest"`: all other samples together.
+        Condition to compare with, or `"rest"`: all other samples together. Needed unless a `contrast` says it.
     groups
         Conditions to compare, `"all"` but the reference by default. The others still lend their dispersion.
     replicate_key
@@ -82,17 +84,26 @@ def nb_compare(
         coefficients, or several of these by name; see :doc:`/designs`. If None, `groups` with `reference`.
     method
         `"mom"`, moments: effects from sums, the unbiased moment estimator of the dispersion :cite:p:`svensson2025`.
-        `"mle"`, joint maximum likelihood. With the moderated test it gives effects and gene-wise dispersions.
+        `"mle"`, joint maximum likelihood. With the moderated test it gives effects and gene-wise dispersions. In a
+        `design` effects are always those of the likelihood, and gene-wise dispersions are by `method`; tests `"wald"` and
+        `"lrt"` then use them.
     test
         `"moderated"`, the moderated :math:`r^*`; `"wald"`, effect over standard error against a normal, with the
         gene's own dispersion, as in :cite:t:`svensson2025`; `"lrt"`, the likelihood ratio against chi-squared with
-        one degree of freedom. The last two reject too often at few replicates.
+        one degree of freedom. The last two reject too often at few replicates. With a `design`: Skovgaard's
+        :math:`r^*` :cite:p:`skovgaard2001`; `"ql"`, the quasi-likelihood F test :cite:p:`lund2012`, which also stands in
+        where several coefficients are tested together; `"wald"` and `"lrt"` at moderated dispersions, on t and F.
     layer
         Layer with the raw counts, `.X` if None. `.raw` is never used.
     size_factors
         How deep each sample is: a method of :func:`~nbcompare.pp.size_factors`, a column of `.obs` (constant within a
         sample), or, where each row is a sample, an array (n_obs,). `"auto"` is the median of ratios over genes positive
         in all samples, and `poscounts` where fewer than ten are.
+    offset
+        Where each row is a sample: layer, or array (n_obs, n_vars), with the natural logarithm of known factors of every
+        count, such as normalisation factors or gene lengths. They multiply the size factors, which are measured on counts
+        that are rid of them; what a gene has in all samples alike does not count. With a `design`, or with test
+        `"moderated"`, method `"mom"` and no blocks.
     dispersion
         `"all"`: dispersions are shared over all groups of the data set; `"pair"`: each comparison stands alone.
         Test `"moderated"` only.
@@ -127,11 +138,18 @@ def nb_compare(
         Moderated test: p-values before the rule that no single replicate may carry a difference.
     `.varm["nb_compare_status"]`
         Why there is no p-value, or what to know beside it; the codes are in `.uns`.
+    `.varm["nb_compare_coefficients"]`
+        Of a `design`: coefficients (n_vars, n_coefficients), log2; their names are in `.uns["nb_compare"]["design"]`.
     `.var["nb_compare_base_mean"]`, `.var["nb_compare_dispersion_trend"]`
         Mean of counts over size factors; the trend at the gene's mean (moderated test).
     `.uns["nb_compare"]`
         `comparisons`, `reference`, `params`, `samples` (with size factors), `dropped_samples`, `n_cells_left_out`,
         `trend`, `status_codes`, `status_meaning`, `log_base`, `fdr_scope`, `version`.
+
+    With `split_by` the columns of these arrays are the comparisons of the first split, then those of the second, and so
+    on, named by `.uns["nb_compare"]["splits"]` and `["comparisons"]`; `["split_table"]` says how many genes were tested
+    in each, or why none; p-values are adjusted within each split and comparison; `base_mean` and `dispersion_trend` are
+    arrays (n_vars, n_splits) of `.varm`.
 
     Raises
     ------
@@ -139,8 +157,10 @@ def nb_compare(
         If there is no such column or layer.
     ValueError
         If the matrix does not hold counts; if there is no such reference or group; if rows that look like cells are
-        taken for replicates; if no group has two replicates; if blocks and conditions are confounded; if options
-        exclude each other. Nothing is written then.
+        taken for replicates; if no group has two replicates; if blocks and conditions are confounded; if a design cannot be
+        estimated from the samples, which says why in their own words; if options exclude each other. Nothing is written
+        then. With `split_by` what holds of one split leaves that split without p-values; it is an error only if it
+        leaves none.
 
     See Also
     --------
@@ -239,8 +259,9 @@ def _recorded(params: Mapping[str, Any]) -> dict[str, Any]:
     recorded = {
         name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
         for name, value in params.items()
-        if name not in ("copy", "size_factors", "contrast")
+        if name not in ("copy", "size_factors", "contrast", "offset")
     }
     recorded["contrast"] = None if params["contrast"] is None else repr(params["contrast"])
-    factors = params["size_factors"]
-    return recorded | {"size_factors": factors if isinstance(factors, str) else "given"}
+    for name in ("size_factors", "offset"):
+        recorded[name] = params[name] if params[name] is None or isinstance(params[name], str) else "given"
+    return recorded

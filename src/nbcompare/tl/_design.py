@@ -16,9 +16,9 @@ from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._counts.exposure import Method, given_factors, size_factors, unstable_samples
 from nbcompare._nb.blocks import connected_parts, residual_degrees
 from nbcompare._nb.data import Pseudobulk
+from nbcompare._nb.status import Status
 
 from ._offsets import read_offsets
-from nbcompare._nb.status import Status
 
 METHODS = get_args(Method)
 CELLS_A_GROUP = 20  # more rows a group than this, each with fewer counts than the next line's, look like cells
@@ -176,8 +176,9 @@ def sample_depths(
     replicate_key: str | Sequence[str] | None,
     offset: str | np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, str]:
-    """Size factors (n_samples,) by a method or as given; exposures (n_genes, n_samples) if there are offsets, whose factors the
-    counts are rid of before depths are measured; samples whose depth cannot be known; the method that was used.
+    """Size factors (n_samples,), exposures (n_genes, n_samples) if there are offsets, samples of unknown depth, the method used.
+
+    Depths are measured on counts that are rid of the factors of the offsets.
     """
     log_factors = None if offset is None else read_offsets(adata, samples, offset)
     corrected = counts if log_factors is None else counts / np.exp(log_factors)

@@ -21,7 +21,7 @@ HUGE = 1e250
 def growth(y, phi):
     """sum_i sum_{j < y_i} log(1 + phi j): products for small counts, Stirling's formula of both log-gammas for large ones."""
     k = 1.0 / phi
-    rest_k = _stirling_rest(k)
+    rest_k = stirling_rest(k)
     product = 1.0
     total = 0.0
     for i in range(y.shape[0]):
@@ -32,7 +32,7 @@ def growth(y, phi):
                 total += math.log(product)
                 product = 1.0
         else:
-            total += (y[i] + k - 0.5) * fast_log1p(phi * y[i]) - y[i] + _stirling_rest(y[i] + k) - rest_k
+            total += (y[i] + k - 0.5) * fast_log1p(phi * y[i]) - y[i] + stirling_rest(y[i] + k) - rest_k
     return total + math.log(product)
 
 
@@ -92,7 +92,7 @@ def tabulate(y, l, eta, phi, step, below, above, slope, rates, table):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _stirling_rest(x):
+def stirling_rest(x):
     """Log Gamma(x) - (x - 1/2) log x + x - log(2 pi)/2 for x > 0: shifted to 8 and above, four terms of the series, to 1e-12."""
     shift = 0.0
     if x < 8.0:

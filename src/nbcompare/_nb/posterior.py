@@ -84,11 +84,11 @@ def grid_posterior(
     fineness
         Steps of the lattices relative to the usual ones.
     """
-    arms = (*_arm(counts1, exposure1), *_arm(counts2, exposure2))
+    arms = (*arm(counts1, exposure1), *arm(counts2, exposure2))
     priors = prior_matrix(prior, len(counts1))
     shapes = inverse_gamma_shape(priors[:, 3])
     wanted = np.asarray(levels, dtype=np.float64)
-    out = [np.empty((len(counts1), width)) for width in (SUMMARIES, len(wanted), len(wanted))]
+    out = columns(len(counts1), len(wanted))
 
     def integrate(start: int) -> None:
         part = slice(start, start + CHUNK)
@@ -102,33 +102,42 @@ def grid_posterior(
         )
 
     in_threads(integrate, len(counts1))
-    return from_columns(*out, GRID)
+    return from_columns(out, GRID)
 
 
 def summarise_mixture(mixture: Mixture, *, levels: Sequence[float] = ()) -> Posterior:
     """Means, standard deviations and quantiles of Gaussian mixtures: their marginals are Gaussian mixtures, nothing is drawn."""
     wanted = np.asarray(levels, dtype=np.float64)
-    out = [np.empty((len(mixture), width)) for width in (SUMMARIES, len(wanted), len(wanted))]
+    out = columns(len(mixture), len(wanted))
     arrays = [np.ascontiguousarray(getattr(mixture, field.name), dtype=np.float64) for field in fields(mixture)]
 
     def summarise(start: int) -> None:
         part = slice(start, start + CHUNK)
-        summarise_tests(*(array[part] for array in arrays), wanted, *(array[part] for array in out))
+        null, null_weight, null_mean, null_scale, weight, mean, scale = (array[part] for array in arrays)
+        summary, changes, dispersions = (array[part] for array in out)
+        summarise_tests(
+            null, null_weight, null_mean, null_scale, weight, mean, scale, wanted, summary, changes, dispersions
+        )
 
     in_threads(summarise, len(mixture))
-    return from_columns(*out, NETWORK)
+    return from_columns(out, NETWORK)
 
 
-def from_columns(summary: np.ndarray, changes: np.ndarray, dispersions: np.ndarray, source: int) -> Posterior:
-    """The columns that the kernels write, as a posterior."""
-    n = len(summary)
-    columns = np.ascontiguousarray(summary[:, :13].T)
+def columns(n_tests: int, n_levels: int) -> list[np.ndarray]:
+    """What the kernels write into: the summary, quantiles given a change, quantiles of the log dispersion."""
+    return [np.empty((n_tests, width)) for width in (SUMMARIES, n_levels, n_levels)]
+
+
+def from_columns(written: list[np.ndarray], source: int) -> Posterior:
+    """What the kernels wrote, as a posterior."""
+    summary, changes, dispersions = written
+    named = {
+        field.name: np.ascontiguousarray(column)
+        for field, column in zip(fields(Posterior), summary.T[:13], strict=False)
+    }
+    unknown, sources = np.full(len(summary), np.nan), np.full(len(summary), source, np.uint8)
     return Posterior(
-        *columns[[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]],
-        changes,
-        dispersions,
-        np.full(n, np.nan),
-        np.full(n, source, np.uint8),
+        **named, change_quantiles=changes, dispersion_quantiles=dispersions, pareto_k=unknown, source=sources
     )
 
 
@@ -143,7 +152,8 @@ def in_threads(work: Any, n_tests: int) -> None:
         list(pool.map(work, starts))
 
 
-def _arm(counts: np.ndarray, exposure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def arm(counts: np.ndarray, exposure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and exposure of one arm as the kernels take them, both (n_tests, n_replicates)."""
     counts = np.ascontiguousarray(counts, dtype=np.float64)
     exposure = np.ascontiguousarray(np.broadcast_to(exposure, counts.shape), dtype=np.float64)
     return counts, exposure

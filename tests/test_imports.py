@@ -47,8 +47,9 @@ RULES = {  # beside the part itself
         | {"nbcompare._counts", "nbcompare._nb.data", "nbcompare._nb.status"},
         {"h5py", "numcodecs", "zarr"},
     ),
+    "_transformer": Rule(ARRAYS | {"nbcompare._nb", "safetensors", "torch"}, {"tqdm"}),
     "_optional": Rule(set()),
-    "tl": Rule(EDGE, {"formulaic", "numba", "tqdm"}),
+    "tl": Rule(EDGE, {"formulaic", "nbcompare._transformer", "numba", "tqdm"}),
     "pp": Rule(EDGE),
     "get": Rule({"fast_array_utils", "nbcompare._anndata", "nbcompare._nb.status", "pandas"}, {"anndata"}),
     "pl": Rule({"nbcompare.get", "pandas", "scipy"}, {"adjustText", "anndata", "matplotlib"}),
@@ -130,7 +131,7 @@ def broken_rules(path: Path) -> list[str]:
     sentences = []
     for item in imports_of(path):
         where = f"{file}:{item.line}"
-        if not item.late and item.name.split(".")[0] in NEVER_AT_TOP:
+        if not item.late and item.name.split(".")[0] in NEVER_AT_TOP - RULES[part].top:
             sentences.append(f"{where}: {item.name} must not be imported at the top of a file")
         elif not item.name.startswith(f"nbcompare.{part}") and not RULES[part].allows(item.name, late=item.late):
             how = "" if item.late or not RULES[part].allows(item.name, late=True) else " outside a function"

@@ -1,0 +1,244 @@
+"""Posteriors of any number of tests by a trained network, in batches on any device. torch is loaded by the first call."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nbcompare._nb.mixture import Mixture
+from nbcompare._nb.posterior import in_threads
+from nbcompare._nb.prior import Prior, prior_matrix
+from nbcompare._optional import require
+from nbcompare._transformer.assemble import assemble
+from nbcompare._transformer.simulate import HIGHEST_LOG_MEAN, MOST_REPLICATES, Ranges
+from nbcompare._transformer.summaries import N_ANCHORS, N_SUMMARIES, summarise_into
+
+if TYPE_CHECKING:
+    import torch
+
+    from nbcompare._transformer.network import Network
+
+WEIGHTS = Path(__file__).parent / "weights"
+DEFAULT = "posterior"  # name of the weights that are read where none are asked for
+BYTES_PER_NUMBER = 4
+CONFLICT = 5.0  # prior standard deviations from the prior's mean, where data and prior contradict each other
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with what its file says of it."""
+
+    network: Network
+    header: dict[str, str]
+    ranges: Ranges  # what it was trained on
+
+
+def load_network(path: str | os.PathLike[str] | None = None) -> Trained:
+    """A trained network from its file.
+
+    Parameters
+    ----------
+    path
+        A safetensors file that ``python -m nbcompare._transformer.train`` wrote, or the name of one that comes with the package.
+        By default the package's own.
+
+    Raises
+    ------
+    ImportError
+        Without torch and safetensors.
+    ValueError
+        Where there is no such file, or it is of another format.
+    """
+    require("torch", "transformer")
+    require("safetensors", "transformer")
+    file = Path(DEFAULT if path is None else path)
+    bundled = WEIGHTS / f"{file}.safetensors"
+    if not file.is_file() and bundled.is_file():
+        file = bundled
+    if not file.is_file():
+        names = ", ".join(repr(found.stem) for found in sorted(WEIGHTS.glob("*.safetensors")))
+        msg = f"There is no network {str(path)!r}. Give the path of a file of weights, or one of {names}."
+        raise ValueError(msg)
+    return _load(str(file), file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _load(path: str, _changed: int) -> Trained:
+    from nbcompare._transformer.weights import read_weights
+
+    network, header = read_weights(path)
+    ranges: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(header["training"]).items()
+    }
+    return Trained(network, header, Ranges(**ranges))
+
+
+def posterior_of(
+    counts1: np.ndarray,
+    exposure1: np.ndarray,
+    counts2: np.ndarray,
+    exposure2: np.ndarray,
+    prior: Prior,
+    *,
+    network: Trained | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+) -> Mixture:
+    """The posterior of every test as the network gives it.
+
+    Parameters
+    ----------
+    counts1, counts2
+        Of reference and treated arm, (n_tests, n_replicates).
+    exposure1, exposure2
+        Their exposures, (n_replicates,) or (n_tests, n_replicates); 0 is an absent replicate. Every arm needs one that is present.
+    prior
+        Of every test, in natural logarithms.
+    network
+        From `load_network`; by default that of the package.
+    device
+        ``"auto"`` (CUDA or MPS where there is one, else the CPU) or a name that torch knows. Anchors are found on the CPU.
+    batch_size
+        Tests at once; by default what fits into a quarter of the free memory, and no more than is fast.
+    """
+    trained = load_network() if network is None else network
+    n_tests = len(counts1)
+    priors = prior_matrix(prior, n_tests)
+    arms = tuple(_rows(counts1, exposure1) + _rows(counts2, exposure2))
+    place = find_device(device)
+    size = batch_size or default_batch_size(trained.network.config, place)
+    own = trained.network if place == "cpu" else on_device(trained, place)
+    parts = [
+        _batch(own, [_part(array, start, size) for array in arms], priors[start : start + size], place)
+        for start in range(0, max(n_tests, 1), size)
+    ]
+    return Mixture(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in vars(parts[0])})
+
+
+def in_range(
+    counts1: np.ndarray,
+    exposure1: np.ndarray,
+    counts2: np.ndarray,
+    exposure2: np.ndarray,
+    prior: Prior,
+    *,
+    network: Trained | None = None,
+) -> np.ndarray:
+    """Whether each test lies where the network was trained, (n_tests,) bool.
+
+    Its prior must lie within the bounds of the training distribution, both arms must have 1 to 64 replicates present, and the arms'
+    rates and their ratio must be within five standard deviations of what the prior says.
+    """
+    ranges = (load_network() if network is None else network).ranges
+    columns = prior_matrix(prior, len(counts1)).T
+    log_mean, log_mean_sd, location, scatter, tail, _, scale = columns
+    rates, depths, numbers, logs = [], [], [], np.zeros(len(counts1))
+    for counts, exposure in ((counts1, exposure1), (counts2, exposure2)):
+        exposure = np.broadcast_to(np.asarray(exposure, dtype=np.float64), np.shape(counts))
+        present = exposure > 0
+        numbers.append(present.sum(axis=1))
+        depths.append(exposure.sum(axis=1))
+        rates.append(np.log((np.where(present, counts, 0.0).sum(axis=1) + 0.5) / depths[-1]))
+        logs += np.log(np.where(present, exposure, 1.0)).sum(axis=1)
+    count = log_mean + logs / (numbers[0] + numbers[1])
+    within = lambda x, low, high: (x >= low - 1e-9) & (x <= high + 1e-9)
+    least = np.sqrt(sum(1.0 / np.maximum(np.exp(rate) * depth, 0.5) for rate, depth in zip(rates, depths, strict=True)))
+    noise = np.hypot(least, np.exp(0.5 * np.minimum(location, 4.0)) * np.sqrt(1 / numbers[0] + 1 / numbers[1]))
+    fold = np.abs(rates[1] - rates[0])
+    centre = np.abs(0.5 * (rates[0] + rates[1]) - log_mean)
+    return (
+        within(count, np.log(ranges.mean[0]), np.minimum(np.log(ranges.mean[1]), HIGHEST_LOG_MEAN - 1.5 * log_mean_sd))
+        & within(log_mean_sd, *ranges.log_mean_sd)
+        & within(location, *np.log(ranges.dispersion))
+        & within(scatter, *ranges.scatter)
+        & within(scale, *ranges.scale)
+        & within(tail, 0.0, 1.0)
+        & within(np.minimum(*numbers), ranges.replicates[0], np.inf)
+        & within(np.maximum(*numbers), 1, ranges.replicates[1])
+        & (fold <= CONFLICT * np.hypot(scale, noise))
+        & (centre <= CONFLICT * np.hypot(log_mean_sd, 0.5 * noise))
+    )
+
+
+def find_device(device: str) -> str:
+    """The device that is meant, as torch calls it."""
+    torch = require("torch", "transformer")
+    if device != "auto":
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            msg = f"device={device!r} cannot be used here: {error}. Use 'auto' or 'cpu'."
+            raise ValueError(msg) from error
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def default_batch_size(config: Any, device: str) -> int:
+    """Tests whose layers fit into a quarter of the free memory, at most 4,096 on a CPU (its cache) and 262,144 elsewhere."""
+    numbers = (
+        2 * config.width * (config.depth + 3) + 4 * N_SUMMARIES + 20 * (config.own + 2 * config.pairs + config.null)
+    )
+    numbers += 2 * MOST_REPLICATES * config.replicate_width * 12
+    if device.startswith("cuda"):
+        import torch
+
+        free = torch.cuda.mem_get_info(device)[0]
+    elif "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        free = 2**30
+    most = 4096 if device == "cpu" else 262144
+    return int(np.clip(free // (4 * BYTES_PER_NUMBER * numbers), 64, most))
+
+
+def on_device(trained: Trained, device: str) -> Network:
+    """A copy of the network there."""
+    from copy import deepcopy
+
+    return deepcopy(trained.network).to(device)
+
+
+def _batch(network: Network, arms: list[np.ndarray], priors: np.ndarray, device: str) -> Mixture:
+    """The posterior of one batch."""
+    import torch
+
+    anchors = np.empty((len(priors), N_ANCHORS))
+    summaries = np.empty((len(priors), N_SUMMARIES), dtype=np.float32)
+    in_threads(lambda start: summarise_into(arms, priors, slice(start, start + 256), anchors, summaries), len(priors))
+    with torch.inference_mode():
+        x = torch.from_numpy(summaries).to(device=device, dtype=network.spread.dtype)
+        tokens = _tokens(network, arms, anchors, device)
+        factor, changed, equal = (part.cpu().numpy() for part in network.raw(x, tokens))
+    with np.errstate(divide="ignore"):
+        prior_odds = np.log(priors[:, 5]) - np.log1p(-priors[:, 5])
+    return assemble(anchors, prior_odds + anchors[:, 14] + factor, changed, equal)
+
+
+def _tokens(
+    network: Network, arms: list[np.ndarray], anchors: np.ndarray, device: str
+) -> tuple[torch.Tensor, ...] | None:
+    """What a network with attention reads of the replicates."""
+    if network.replicates is None:
+        return None
+    from nbcompare._transformer.replicates import tokens
+
+    return tokens(arms, anchors, device)
+
+
+def _rows(counts: np.ndarray, exposure: np.ndarray) -> list[np.ndarray]:
+    """Counts and exposures as the kernels take them, exposures with one row or as many as there are tests."""
+    counts = np.ascontiguousarray(counts, dtype=np.float64)
+    exposure = np.ascontiguousarray(exposure, dtype=np.float64)
+    return [counts, exposure[None] if exposure.ndim == 1 else exposure]
+
+
+def _part(array: np.ndarray, start: int, size: int) -> np.ndarray:
+    return array if len(array) == 1 else array[start : start + size]

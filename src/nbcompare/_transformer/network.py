@@ -1,0 +1,192 @@
+"""From the summaries of a test, and its replicates where the network reads them, to the posterior in units of its anchors.
+
+The trunk sees the arms in both orders, with the odd summaries' signs changed; what must not change under the exchange is the mean of the two
+readings, what must change sign half their difference, and components that are exchanged are one reading each. So the symmetry is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nbcompare._transformer.replicates import Replicates
+from nbcompare._transformer.summaries import N_ARM, N_EVEN, N_ODD
+
+WORST = -30.0  # log density of a test in training, so that the one in a million whose anchor failed does not rule
+EVEN = (
+    0,
+    1,
+    2,
+    4,
+    5,
+    6,
+    7,
+)  # of the ten numbers of a component: log weight, mean of alpha, centre; log scales, alpha with centre
+ODD = (3, 8, 9)  # mean of beta, alpha with beta, centre with beta
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the network."""
+
+    width: int = 96
+    depth: int = 3
+    own: int = 3  # components that the exchange of arms maps onto themselves
+    pairs: int = 1  # pairs of components that it exchanges
+    null: int = 3  # components where beta = 0
+    replicate_width: int = 0  # of the attention among replicates; 0 = summaries alone
+    replicate_blocks: int = 1
+
+    def as_dict(self) -> dict:
+        """The sizes by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Gaussian mixtures in units of the anchors; axes alpha, centre, beta (alpha, centre where beta = 0)."""
+
+    log_weight: Tensor  # (n, K), normalised
+    mean: Tensor  # (n, K, axes)
+    log_scale: Tensor  # (n, K, axes) log diagonal of the factor of the covariance
+    mixed: Tensor  # (n, K, axes (axes - 1) / 2) below the diagonal, by rows
+
+    def log_density(self, u: Tensor) -> Tensor:
+        """Log density at points (n, axes), but for the constant of a Gaussian."""
+        v: list[Tensor] = []
+        k = 0
+        for axis in range(u.shape[1]):
+            rest = u[:, None, axis] - self.mean[..., axis]
+            for before in v:
+                rest = rest - self.mixed[..., k] * before
+                k += 1
+            v.append(rest * torch.exp(-self.log_scale[..., axis]))
+        squares = sum((one * one for one in v), torch.zeros(()))
+        return torch.logsumexp(self.log_weight - 0.5 * squares - self.log_scale.sum(-1), dim=-1)
+
+    def joined(self) -> Tensor:
+        """Weights, means, log scales and below the diagonal side by side."""
+        return torch.cat([self.log_weight.exp()[..., None], self.mean, self.log_scale, self.mixed], dim=-1)
+
+
+class Network(nn.Module):
+    """Summaries -> what to add to the log Bayes factor, and the two mixtures."""
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.register_buffer("centre", torch.zeros(N_EVEN + N_ARM))
+        self.register_buffer("spread", torch.ones(N_EVEN + N_ARM + N_ODD))
+        self.first = nn.Linear(N_EVEN + 2 * N_ARM + N_ODD, config.width)
+        self.trunk = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.depth - 1))
+        self.own_even = nn.Linear(config.width, len(EVEN) * config.own)
+        self.own_odd = nn.Linear(config.width, len(ODD) * config.own, bias=False)
+        self.pairs = nn.Linear(config.width, 10 * config.pairs)
+        self.null = nn.Linear(config.width, 6 * config.null)
+        self.factor = nn.Linear(config.width, 1)
+        self.replicates = Replicates(config) if config.replicate_width else None
+        spread_out(self)
+
+    def standardise(self, summaries: Tensor) -> Tensor:
+        """Summaries (n, 55) in standard deviations of the training distribution, bounded."""
+        even, arm = self.centre[:N_EVEN], self.centre[N_EVEN:]
+        centre = torch.cat([even, arm, arm, torch.zeros_like(self.spread[:N_ODD])])
+        even, arm, odd = self.spread.split([N_EVEN, N_ARM, N_ODD])
+        return ((summaries - centre) / torch.cat([even, arm, arm, odd])).clamp(-8.0, 8.0)
+
+    def set_scales(self, summaries: Tensor) -> None:
+        """Centres and spreads of summaries like these; the arms share theirs."""
+        even, first, second, odd = summaries.split([N_EVEN, N_ARM, N_ARM, N_ODD], dim=1)
+        arms = torch.cat([first, second])
+        self.centre.copy_(torch.cat([even.mean(0), arms.mean(0)]))
+        self.spread.copy_(torch.cat([even.std(0), arms.std(0), odd.square().mean(0).sqrt()]).clamp(min=1e-3))
+
+    def forward(self, summaries: Tensor, tokens: tuple[Tensor, ...] | None = None) -> tuple[Tensor, Tensor]:
+        """The two readings, (n, width) each."""
+        x = self.standardise(summaries)
+        even, first, second, odd = x.split([N_EVEN, N_ARM, N_ARM, N_ODD], dim=1)
+        both = torch.cat([x, torch.cat([even, second, first, -odd], dim=1)])
+        h = self.first(both)
+        if self.replicates is not None and tokens is not None:
+            h = h + self.replicates(x, *tokens)
+        h = torch.nn.functional.silu(h)
+        for layer in self.trunk:
+            h = h + torch.nn.functional.silu(layer(h))
+        one, other = h.chunk(2)
+        return one, other
+
+    def log_factor(self, one: Tensor, other: Tensor) -> Tensor:
+        """What to add to the anchors' log Bayes factor, (n,)."""
+        return self.factor(0.5 * (one + other))[:, 0]
+
+    def changed(self, one: Tensor, other: Tensor) -> Tensor:
+        """The mixture where beta is not 0: (n, K, 10) log weights, means, log scales and below the diagonal."""
+        n = len(one)
+        even = self.own_even(0.5 * (one + other)).view(n, -1, len(EVEN))
+        odd = self.own_odd(0.5 * (one - other)).view(n, -1, len(ODD))
+        first = self.pairs(one).view(n, -1, 10)
+        second = exchange(self.pairs(other).view(n, -1, 10))
+        return torch.cat([interleave(even, odd), first, second], dim=1)
+
+    def equal(self, one: Tensor, other: Tensor) -> Tensor:
+        """The mixture where beta is 0: (n, K0, 6), the same of alpha and centre."""
+        return self.null(0.5 * (one + other)).view(len(one), -1, 6)
+
+    def raw(self, summaries: Tensor, tokens: tuple[Tensor, ...] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """All three heads, weights normalised and scales bounded: what `assemble` takes."""
+        one, other = self(summaries, tokens)
+        changed, equal = (as_components(raw) for raw in (self.changed(one, other), self.equal(one, other)))
+        return self.log_factor(one, other), changed.joined(), equal.joined()
+
+
+def as_components(raw: Tensor) -> Components:
+    """Ten or six numbers a component as a mixture."""
+    axes = 3 if raw.shape[-1] == 10 else 2
+    weight, mean, scale, mixed = raw.split([1, axes, axes, raw.shape[-1] - 2 * axes - 1], dim=-1)
+    return Components(torch.log_softmax(weight[..., 0], dim=-1), mean, scale.clamp(-5.0, 3.0), mixed)
+
+
+def interleave(even: Tensor, odd: Tensor) -> Tensor:
+    """The ten numbers of components from their even and odd ones."""
+    return torch.cat([even[..., :3], odd[..., :1], even[..., 3:7], odd[..., 1:]], dim=-1)
+
+
+def exchange(raw: Tensor) -> Tensor:
+    """The ten numbers of components with the sign of beta changed."""
+    return torch.cat([raw[..., :3], -raw[..., 3:4], raw[..., 4:8], -raw[..., 8:]], dim=-1)
+
+
+def spread_out(network: Network) -> None:
+    """Start near the anchors' Gaussian, components a little apart along alpha."""
+    with torch.no_grad():
+        for head in (network.own_even, network.own_odd, network.pairs, network.null, network.factor):
+            head.weight *= 0.1
+            if head.bias is not None:
+                head.bias.zero_()
+        for bias, size, count in (
+            (network.own_even.bias, len(EVEN), network.config.own),
+            (network.null.bias, 6, network.config.null),
+        ):
+            bias.view(count, size)[:, 1] = torch.linspace(-0.6, 0.6, count)
+
+
+def log_likelihoods(network: Network, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Mean log score of each part: whether beta = 0, the parameters where it is not, and where it is."""
+    one, other = network(batch["summaries"], batch.get("tokens"))
+    logit = batch["log_factor"] + network.log_factor(one, other)
+    null = batch["null"]
+    changed = (
+        as_components(network.changed(one[~null], other[~null])).log_density(batch["changed"][~null]).clamp(min=WORST)
+    )
+    equal = as_components(network.equal(one[null], other[null])).log_density(batch["equal"][null]).clamp(min=WORST)
+    factor = torch.nn.functional.logsigmoid(torch.where(null, logit, -logit)).clamp(min=WORST)
+    changed = (
+        as_components(network.changed(one[~null], other[~null])).log_density(batch["changed"][~null]).clamp(min=WORST)
+    )
+    equal = as_components(network.equal(one[null], other[null])).log_density(batch["equal"][null]).clamp(min=WORST)
+    return {"factor": factor.mean(), "changed": changed.mean(), "equal": equal.mean()}

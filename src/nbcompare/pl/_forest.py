@@ -35,7 +35,7 @@ def forest(
     Where the gene was called the row is coloured (up, down); where it was not tested the row says why. The interval is
     1.96 times the standard error that agrees with the p-value, :math:`|\beta| / |z|` with the stored score :math:`z`, and
     so leaves out zero just where the p-value is below 0.05; where :math:`|z| < 1` it is the stored standard error, or
-    :math:`|\beta|` if that is larger. Intervals that are far longer than the others end in an arrowhead.
+    :math:`|\beta|` if that is larger. Of a comparison with `lfc_threshold` it is the stored one throughout. Intervals that are far longer than the others end in an arrowhead.
 
     Parameters
     ----------
@@ -93,7 +93,8 @@ def forest(
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     compared = "" if rows["group"].nunique() > 1 else f", {rows['group'].iloc[0]}"
-    ax.set_xlabel(f"log$_2$ fold change{compared} vs {results['reference']}", fontsize=MEDIUM)
+    against = f" vs {results['reference']}" if results["reference"] else ""  # a contrast's name says it
+    ax.set_xlabel(f"log$_2$ fold change{compared}{against}", fontsize=MEDIUM)
     where = f", {rows['split'].iloc[0]}" if rows["split"].nunique() == 1 else ""
     ax.set_title(title + where, loc="left", fontsize=MEDIUM, fontweight="bold", fontstyle="italic")
     return ax
@@ -114,7 +115,8 @@ def _rows(
     change, score = rows["logfoldchanges"].abs(), rows["scores"].abs()
     with np.errstate(divide="ignore", invalid="ignore"):
         by_p_value = change / score
-    se = np.where(score >= 1, by_p_value, np.fmax(rows["lfc_se"], change))
+    tested_against_zero = not results["params"].get("lfc_threshold")
+    se = np.where(score >= 1, by_p_value, np.fmax(rows["lfc_se"], change)) if tested_against_zero else rows["lfc_se"]
     rows["half_width"] = np.where(rows["pvals_adj"].isna(), np.nan, 1.96 * se)
     return rows
 

@@ -91,6 +91,8 @@ def gene(
     present = set(samples["condition"].astype(str))
     reference = [level for level in [str(results["reference"])] if level in present]
     conditions = reference + [level for level in treated if level not in reference]
+    if not results["reference"]:  # comparisons are contrasts of a design, with names of their own
+        conditions = list(dict.fromkeys(samples["condition"].astype(str)))
     calls = nb_compare_df(adata, treated, split=split, key=key)
     calls = calls[(calls["names"] == name) & (calls["pvals_adj"] < pval_cutoff)]
     colours = dict(zip(calls["group"].astype(str), np.where(calls["logfoldchanges"] > 0, UP, DOWN), strict=True))

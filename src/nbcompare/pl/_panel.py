@@ -50,7 +50,7 @@ def comparison_table(
         if column.split is not None and table["pvals"].isna().all():
             raise ValueError(why_untested(results, column))
     table["label"] = table["names"] if gene_symbols is None else read_var(adata, gene_symbols).astype(str)
-    return table, f"{group} vs {results['reference']}"
+    return table, f"{group} vs {results['reference']}" if results["reference"] else str(group)
 
 
 def check_genes(adata: AnnData, genes: Sequence[str]) -> list[str]:

@@ -86,6 +86,17 @@ def test_an_interval_leaves_out_zero_where_p_is_small(types):
         assert (out == (p < 0.05))[sure & whole].all()
 
 
+def test_intervals_of_a_test_against_a_threshold(types):
+    """Its scores are not distances from zero."""
+    from nbcompare.pl._forest import _rows
+
+    types.uns["nb_compare"]["params"]["lfc_threshold"] = 1.0
+    rows = _rows(types, "gene_020", None, "B", "nb_compare")
+    np.testing.assert_allclose(
+        rows["half_width"], 1.96 * types.varm["nb_compare_lfc_se"][types.var_names.get_loc("gene_020"), :2]
+    )
+
+
 def test_types_by_comparisons(types):
     ax = pl.forest(types, called_gene(types))
     assert labels(ax) == [

@@ -35,7 +35,8 @@ def forest(
     Where the gene was called the row is coloured (up, down); where it was not tested the row says why. The interval is
     1.96 times the standard error that agrees with the p-value, :math:`|\beta| / |z|` with the stored score :math:`z`, and
     so leaves out zero just where the p-value is below 0.05; where :math:`|z| < 1` it is the stored standard error, or
-    :math:`|\beta|` if that is larger. Of a comparison with `lfc_threshold` it is the stored one throughout. Intervals that are far longer than the others end in an arrowhead.
+    :math:`|\beta|` if that is larger. Of a comparison with `lfc_threshold` it is the stored one throughout. Intervals
+    that are far longer than the others end in an arrowhead.
 
     Parameters
     ----------

@@ -1,5 +1,7 @@
 """Formulas on the columns of obs, contrasts of their coefficients, and what is confounded with what."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,7 +75,7 @@ def test_a_column_that_is_called_like_a_function(covariates):
     [
         (3, TypeError, "design is int, but a formula is text"),
         ("~ donor +", ValueError, "no formula"),
-        ("", ValueError, "formula|coefficients"),
+        ("", ValueError, "is empty"),
         ("counts ~ donor", ValueError, "several sides"),
         ("~ donor | condition", ValueError, "several sides or parts"),
         ("~ doner", KeyError, "'doner', which is no column.*Did you mean 'donor'"),
@@ -82,7 +84,7 @@ def test_a_column_that_is_called_like_a_function(covariates):
         ("~ lg(age)", ValueError, "cannot be evaluated.*lg"),
         ("~ log(donor)", ValueError, "cannot be evaluated"),
         ("~ log(age - 20)", ValueError, "is not a number in sample 0 .1 such"),
-        ("~ __import__('os').getcwd() + donor", ValueError, "evaluated"),
+        ("~ __import__('os').getcwd() + donor", ValueError, "no formula"),
         ("~ .", ValueError, "no formula"),
     ],
 )
@@ -218,6 +220,12 @@ def test_refused_contrasts(covariates, contrast, error, message):
         read_contrasts(model_of("~ donor + condition + age", covariates), contrast)
 
 
+@cache
+def small_model():
+    condition = pd.Categorical(["ctrl", "A"] * 3)
+    return model_of("~ donor + condition + age", table(donor="xxyyzz", condition=condition, age=np.arange(6.0)))
+
+
 PIECES = st.one_of(
     st.sampled_from(["condition", "donor", "age", "A", "ctrl", "condition[T.A]", "Intercept", "", "1", None, True, 2]),
     st.floats(),
@@ -233,19 +241,19 @@ ANYTHING = st.recursive(
 
 
 @given(ANYTHING)
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_any_other_contrast_is_refused_in_words(contrast):
-    covariates = table(donor="xxyyzz", condition=["ctrl", "A"] * 3, age=np.arange(6.0))
-    covariates["condition"] = pd.Categorical(covariates["condition"])
-    model = model_of("~ donor + condition + age", covariates)
+    model = small_model()
     try:
         found = read_contrasts(model, contrast)
     except (ValueError, KeyError, TypeError) as error:
-        assert len(str(error)) > 25
+        words = str(error)
     else:
+        words = "a name that says what is tested"
         for one in found:
             assert one.weights.shape[0] == len(model.coefficients)
             assert np.linalg.matrix_rank(one.weights) == one.weights.shape[1]
+    assert len(words) > 25
 
 
 # confounding

@@ -75,7 +75,7 @@ def build_model(design: str, covariates: pd.DataFrame) -> Model:
     try:
         with np.errstate(all="ignore"):  # what is not finite is named below
             coded = _parsed(design).get_model_matrix(covariates, context=CONTEXT, na_action="ignore")
-    except FormulaicError as error:
+    except (FormulaicError, SyntaxError) as error:
         msg = f"design {design!r} cannot be evaluated: {_first_line(error)} The columns are {', '.join(map(repr, covariates))}."
         raise ValueError(msg) from error
     spec, matrix = coded.model_spec, np.asarray(coded, dtype=np.float64)
@@ -104,9 +104,12 @@ def _parsed(design: str):
         raise TypeError(msg)
     try:
         formula = Formula(design)
-    except FormulaicError as error:
+    except (FormulaicError, SyntaxError) as error:
         msg = f"design {design!r} is no formula: {_first_line(error)} Write it as '~ donor + condition'."
         raise ValueError(msg) from error
+    if not design.strip(" ~"):
+        msg = f"design {design!r} is empty. Write it as '~ donor + condition'."
+        raise ValueError(msg)
     if not isinstance(formula, SimpleFormula):
         msg = f"design {design!r} has several sides or parts, but the counts are always the response. Write it as '~ donor + condition'."
         raise ValueError(msg)

@@ -243,3 +243,20 @@ def test_shifted_null_moves_the_exposure():
     np.testing.assert_allclose(shifted, moved, rtol=0.05, atol=0.05)
     whole = matched_tests(pseudobulk, design, trend, leave_out=False)
     np.testing.assert_array_equal(matched_roots(pseudobulk, design, trend, 0.0), whole.statistic)
+
+
+def test_genes_with_exposures_of_their_own():
+    """Rows that are all alike are the size factors; a gene's own row is that of a data set with these size factors."""
+    group, block = DESIGNS["two replicates"]
+    pseudobulk = simulate(6, group, block, n_genes=120)
+    rows = np.tile(pseudobulk.exposure, (120, 1))
+    alike = Pseudobulk(pseudobulk.counts, pseudobulk.exposure, group, block, rows)
+    np.testing.assert_array_equal(moderated_tests(alike, PAIR).p_value, moderated_tests(pseudobulk, PAIR).p_value)
+    other = pseudobulk.exposure * np.linspace(0.5, 2, len(group))
+    rows[7] = other
+    trend = Trend(np.ones(1), np.full(1, 0.2), 0.4, 100)
+    design = matched_design(pseudobulk, 1)
+    own = matched_tests(Pseudobulk(pseudobulk.counts, pseudobulk.exposure, group, block, rows), design, trend)
+    whole = matched_tests(Pseudobulk(pseudobulk.counts, other, group, block), design, trend)
+    assert own.p_value[7] == whole.p_value[7]
+    assert own.p_value[8] != whole.p_value[8]

@@ -110,6 +110,7 @@ def fit_matched_trend(pseudobulk: Pseudobulk, design: MatchedDesign, usable: np.
     if len(genes) == 0 or design.residual < 1:
         return Trend(np.ones(1), np.full(1, START), PRIOR_SCATTER, 0)
     counts = np.ascontiguousarray(pseudobulk.counts[genes])
+    exposure = pseudobulk.exposures if pseudobulk.of_gene is None else np.ascontiguousarray(pseudobulk.of_gene[genes])
     mean = counts.mean(axis=1)
     ascending = np.lexsort((np.square(counts).sum(axis=1), mean))  # the order in which genes are given is nothing
     bins = mean_bins(ascending, mean)
@@ -117,7 +118,7 @@ def fit_matched_trend(pseudobulk: Pseudobulk, design: MatchedDesign, usable: np.
     phi, out = np.full(len(bins), START), np.empty((len(genes), 3))
     for step in range(MOST_STEPS + 1):
         at_gene = np.exp(np.interp(np.log(mean), knots, np.log(phi)))
-        _statistics(counts, pseudobulk.exposure, design, at_gene, out)
+        _statistics(counts, exposure, design, at_gene, out)
         stepped = np.array([_step(phi[j], out[b]) for j, b in enumerate(bins)])
         if np.abs(np.log(stepped / phi)).max() < SETTLED or step == MOST_STEPS:
             break
@@ -196,7 +197,7 @@ def _test(pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, log_shift
     out = np.empty((len(pseudobulk.counts), 7))
     test_matched(
         pseudobulk.counts,
-        pseudobulk.exposure,
+        pseudobulk.exposures,
         design.members,
         design.bounds,
         trend.at(pseudobulk.counts.mean(axis=1)),
@@ -222,7 +223,7 @@ def _leave_one_out(
     leave_out_matched(
         genes,
         pseudobulk.counts,
-        pseudobulk.exposure,
+        pseudobulk.exposures,
         design.members,
         design.bounds,
         left_out,

@@ -122,12 +122,13 @@ def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_nois
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def matched_statistics(counts, exposure, members, bounds, phi, k_noise, k_count, cells, rates, sums, out):
-    """Numerator, degrees of freedom and A of every gene at its phi, out (n_genes, 3)."""
+    """Numerator, degrees of freedom and A of every gene at its phi, out (n_genes, 3); exposures (1 or n_genes, n_samples)."""
     for g in range(counts.shape[0]):
-        fill_cells(counts[g], exposure, members, bounds, -1, phi[g], cells)
+        l = exposure[g if exposure.shape[0] > 1 else 0]
+        fill_cells(counts[g], l, members, bounds, -1, phi[g], cells)
         ratio = fit_blocks_and_ratio(cells, phi[g], rates)
         numerator, degrees, information, _ = pearson_within_blocks(
-            counts[g], exposure, members, bounds, -1, ratio, rates, phi[g], k_noise, k_count, sums
+            counts[g], l, members, bounds, -1, ratio, rates, phi[g], k_noise, k_count, sums
         )
         out[g, 0] = numerator
         out[g, 1] = degrees

@@ -49,8 +49,9 @@ def test_matched(counts, exposure, members, bounds, trend, scatter, constants, l
     """
     ratio = math.exp(log_shift)
     for g in range(counts.shape[0]):
+        l = exposure[g if exposure.shape[0] > 1 else 0]
         phi, df, own, kept = moderate_within_blocks(
-            counts[g], exposure, members, bounds, -1, trend[g], scatter, constants, cells, rates, sums
+            counts[g], l, members, bounds, -1, trend[g], scatter, constants, cells, rates, sums
         )
         log_fc, se, root, halve = (
             compare_within_blocks(cells, phi, ratio) if kept > 0.0 else (math.nan, math.nan, math.nan, 1.0)
@@ -88,11 +89,12 @@ def leave_out_matched(
     """
     for t in range(genes.shape[0]):
         g = genes[t]
+        l = exposure[g if exposure.shape[0] > 1 else 0]
         whole = statistic[t]
         for s in range(left_out.shape[0]):
             skip = left_out[s]
             phi, df, _, kept = moderate_within_blocks(
-                counts[g], exposure, members, bounds, skip, trend[g], scatter, constants[s], cells, rates, sums
+                counts[g], l, members, bounds, skip, trend[g], scatter, constants[s], cells, rates, sums
             )
             p = 1.0
             z = 0.0

@@ -172,6 +172,7 @@ def _pair(pseudobulk: Pseudobulk, reference: int, treated: int) -> Pseudobulk:
         pseudobulk.exposure[chosen],
         in_treated[chosen].astype(np.intp),
         block,
+        None if pseudobulk.of_gene is None else np.ascontiguousarray(pseudobulk.of_gene[:, chosen]),
     )
 
 

@@ -80,7 +80,7 @@ def test_an_interval_leaves_out_zero_where_p_is_small(types):
     for gene in types.var_names[:60]:
         rows = _rows(types, gene, None, None, "nb_compare")
         p = types.varm["nb_compare_pvals"][types.var_names.get_loc(gene)]
-        out = rows["logfoldchanges"].abs() > rows["half_width"]
+        out = (rows["lower"] > 0) | (rows["upper"] < 0)
         sure = np.abs(p - 0.05) > 1e-4  # and not where an arm is empty, whose p-value is half that of the score
         whole = ~rows["status"].str.contains("zero_arm").to_numpy()
         assert (out == (p < 0.05))[sure & whole].all()
@@ -92,9 +92,11 @@ def test_intervals_of_a_test_against_a_threshold(types):
 
     types.uns["nb_compare"]["params"]["lfc_threshold"] = 1.0
     rows = _rows(types, "gene_020", None, "B", "nb_compare")
-    np.testing.assert_allclose(
-        rows["half_width"], 1.96 * types.varm["nb_compare_lfc_se"][types.var_names.get_loc("gene_020"), :2]
-    )
+    se = types.varm["nb_compare_lfc_se"][types.var_names.get_loc("gene_020"), :2]
+    np.testing.assert_allclose(rows["upper"] - rows["lower"], 2 * 1.96 * se)
+    for word in ("lower", "upper"):  # as a posterior has them
+        types.varm[f"nb_compare_lfc_{word}"] = np.full((types.n_vars, 6), 0.25 if word == "upper" else -1.0)
+    assert drawn(pl.forest(types, "gene_020", split="B"), "interval").get_segments()[0][:, 0].tolist() == [-1.0, 0.25]
 
 
 def test_types_by_comparisons(types):

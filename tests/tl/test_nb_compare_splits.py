@@ -193,7 +193,8 @@ def test_samples_of_many_types_do_not_look_like_cells():
     """Each type has few, though each condition has many."""
     draw = np.random.default_rng(0)
     obs = pd.MultiIndex.from_product([range(12), ["ctrl", "b"], range(3)], names=["type", "condition", "animal"])
-    samples = ad.AnnData(draw.poisson(30.0, (len(obs), 50)).astype(float), obs=obs.to_frame(index=False).astype(str))
+    frame = obs.to_frame(index=False).astype(str).rename(index=str)
+    samples = ad.AnnData(draw.poisson(30.0, (len(obs), 50)).astype(float), obs=frame)
     tl.nb_compare(samples, "condition", reference="ctrl", split_by="type")
     assert samples.varm["nb_compare_pvals"].shape == (50, 12)
     with pytest.raises(ValueError, match="they look like cells"):

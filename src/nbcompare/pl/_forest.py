@@ -35,8 +35,8 @@ def forest(
     Where the gene was called the row is coloured (up, down); where it was not tested the row says why. The interval is
     1.96 times the standard error that agrees with the p-value, :math:`|\beta| / |z|` with the stored score :math:`z`, and
     so leaves out zero just where the p-value is below 0.05; where :math:`|z| < 1` it is the stored standard error, or
-    :math:`|\beta|` if that is larger. Of a comparison with `lfc_threshold` it is the stored one throughout. Intervals
-    that are far longer than the others end in an arrowhead.
+    :math:`|\beta|` if that is larger. Of a comparison with `lfc_threshold` it is the stored one throughout; of a
+    posterior the bounds are its own, of 90 %. Intervals that are far longer than the others end in an arrowhead.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def forest(
 def _rows(
     adata: AnnData, name: str, groups: str | Sequence[str] | None, split: str | Sequence[str] | None, key: str
 ) -> pd.DataFrame:
-    """The gene in every comparison and split: effect, half width of the interval, adjusted p-value, status."""
+    """The gene in every comparison and split: effect, bounds of the interval, adjusted p-value, status."""
     results = stored_results(adata, key)
     chosen = chosen_columns(results, groups, split, key)
     gene = int(np.flatnonzero(adata.var_names == name)[0])
@@ -113,13 +113,21 @@ def _rows(
     rows = pd.DataFrame({word: np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in words})
     rows["group"], rows["split"] = [c.group for c in chosen], [c.split for c in chosen]
     rows["status"] = status_words(np.asarray(adata.varm[f"{key}_status"])[gene, numbers])
-    change, score = rows["logfoldchanges"].abs(), rows["scores"].abs()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        by_p_value = change / score
-    tested_against_zero = not results["params"].get("lfc_threshold")
-    se = np.where(score >= 1, by_p_value, np.fmax(rows["lfc_se"], change)) if tested_against_zero else rows["lfc_se"]
-    rows["half_width"] = np.where(rows["pvals_adj"].isna(), np.nan, 1.96 * se)
+    if f"{key}_lfc_lower" in adata.varm:
+        for word in ("lower", "upper"):
+            rows[word] = np.asarray(adata.varm[f"{key}_lfc_{word}"])[gene, numbers]
+    else:
+        half_width = 1.96 * _standard_errors(rows, against_zero=not results["params"].get("lfc_threshold"))
+        rows["lower"], rows["upper"] = rows["logfoldchanges"] - half_width, rows["logfoldchanges"] + half_width
     return rows
+
+
+def _standard_errors(rows: pd.DataFrame, *, against_zero: bool) -> pd.Series:
+    """Those that agree with the p-value, where it is one against zero."""
+    if not against_zero:
+        return rows["lfc_se"]
+    change, score = rows["logfoldchanges"].abs(), rows["scores"].abs()
+    return (change / score.where(score >= 1)).fillna(pd.concat([rows["lfc_se"], change], axis=1).max(axis=1))
 
 
 def _place(rows: pd.DataFrame) -> list[str]:
@@ -138,15 +146,15 @@ def _place(rows: pd.DataFrame) -> list[str]:
 
 def _draw_intervals(ax: Axes, rows: pd.DataFrame, pval_cutoff: float) -> None:
     """Effects and intervals, coloured by call; what leaves the panel ends in an arrowhead."""
-    tested = rows[rows["pvals_adj"].notna()]
+    tested = rows[rows["pvals_adj"].notna() & rows["logfoldchanges"].notna()]
     effect, place = tested["logfoldchanges"].to_numpy(), tested["place"].to_numpy()
-    longest = LONGEST * np.median(tested["half_width"]) if len(tested) else 1.0
-    half = np.minimum(tested["half_width"].to_numpy(), longest)
-    low, high = np.min(effect - half, initial=-0.5), np.max(effect + half, initial=0.5)
+    left, right = tested["lower"].to_numpy(), tested["upper"].to_numpy()
+    longest = LONGEST * np.median(right - left) / 2 if len(tested) else 1.0
+    low = np.min(np.maximum(left, effect - longest), initial=-0.5)
+    high = np.max(np.minimum(right, effect + longest), initial=0.5)
     low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
     called = (tested["pvals_adj"] < pval_cutoff).to_numpy()
     colours = np.where(called, np.where(effect > 0, UP, DOWN), DARK)
-    left, right = effect - tested["half_width"].to_numpy(), effect + tested["half_width"].to_numpy()
     ax.axvline(0, color=DARK, linewidth=0.6, zorder=1)
     ax.hlines(
         place,

@@ -33,6 +33,7 @@ class Results:
     split_table: pd.DataFrame | None = None  # one row a column
     design: Mapping[str, Any] = field(default_factory=dict)
     coefficients: np.ndarray | None = None  # (n_genes, n_coefficients)
+    prior: Mapping[str, Any] = field(default_factory=dict)  # of the posterior, under the users' names
 
 
 def check_key(key: str) -> None:
@@ -72,6 +73,7 @@ def write_results(adata: AnnData, results: Results, key: str) -> None:
         "version": version("nbcompare"),
         **({} if results.splits is None else {"splits": results.splits, "split_table": results.split_table}),
         **({"design": dict(results.design)} if results.design else {}),
+        **({"prior": dict(results.prior)} if results.prior else {}),
     }
 
 
@@ -79,6 +81,13 @@ WORDS = frozenset(
     {
         "logfoldchanges",
         "lfc_se",
+        "lfc_median",
+        "lfc_sd",
+        "lfc_lower",
+        "lfc_upper",
+        "null_probability",
+        "lfsr",
+        "pareto_k",
         "scores",
         "pvals",
         "pvals_adj",

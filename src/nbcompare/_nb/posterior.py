@@ -92,14 +92,9 @@ def grid_posterior(
 
     def integrate(start: int) -> None:
         part = slice(start, start + CHUNK)
-        integrate_tests(
-            *(array[part] for array in arms),
-            priors[part],
-            shapes[part],
-            wanted,
-            fineness,
-            *(array[part] for array in out),
-        )
+        y1, l1, y2, l2 = (array[part] for array in arms)
+        summary, changes, dispersions = (array[part] for array in out)
+        integrate_tests(y1, l1, y2, l2, priors[part], shapes[part], wanted, fineness, summary, changes, dispersions)
 
     in_threads(integrate, len(counts1))
     return from_columns(out, GRID)

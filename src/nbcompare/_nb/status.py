@@ -24,6 +24,7 @@ class Status(IntFlag):
     TINY_PSEUDOBULK = 4096
     ONE_REPLICATE_ARM = 8192
     NOISY_GROUP = 16384
+    OUTSIDE_TRAINING = 32768
 
 
 NOT_TESTED = 255
@@ -44,6 +45,7 @@ MEANING = {
     "tiny_pseudobulk": "tested: a sample of the comparison is the sum of fewer than 10 cells",
     "one_replicate_arm": "tested: an arm has one replicate, the dispersion is that of the other groups",
     "noisy_group": "tested: the replicates of the group scatter more than the data set's, its dispersion is raised",
+    "outside_training": "tested: the network was not trained on such a gene, its posterior is by quadrature, without refine in closed form",
 }
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from ._stored import chosen_columns, chosen_splits, listed, stored_comparison, stored_results
+from ._stored import POSTERIOR, chosen_columns, chosen_splits, listed, stored_comparison, stored_results
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -78,7 +78,8 @@ def nb_compare_df(
         Keep genes with a log2 fold change below.
     style
         Names of the columns. `"scanpy"`: `names`, `scores`, `logfoldchanges` (log2), `pvals`, `pvals_adj`, and beside
-        scanpy's `lfc_se` (log2), `base_mean`, `dispersions`, `status` (words, joined by `|`).
+        scanpy's `lfc_se` (log2), `base_mean`, `dispersions`, `status` (words, joined by `|`),
+        and of a posterior `lfc_median`, `lfc_sd`, `lfc_lower`, `lfc_upper` (log2), `null_probability`, `lfsr`, `pareto_k`.
         `"pertpy"`: `variable`, `log_fc`, `p_value`, `adj_p_value`, `contrast`. `"deseq2"`: `baseMean`,
         `log2FoldChange`, `lfcSE`, `stat`, `pvalue`, `padj`, with the genes as index.
     gene_symbols
@@ -135,6 +136,9 @@ def nb_compare_df(
         table["split"] = pd.Categorical(np.repeat([column.split for column in chosen], n_rows), categories=splits)
 
     columns = COLUMNS[style]
+    if style == "scanpy":  # what only a posterior has, before the status
+        found = {word: word for word in POSTERIOR if word in table}
+        columns = {word: name for word, name in columns.items() if word != "status"} | found | {"status": "status"}
     leading = ["split"] if splits else []
     leading += ["group"] if several and "group" not in columns else []
     extra = [] if gene_symbols is None else [gene_symbols]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+POSTERIOR = ("lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr", "pareto_k")
+
+
 @dataclass(frozen=True)
 class Column:
     """One comparison, in one split if there are several: a column of the stored arrays."""
@@ -134,7 +137,16 @@ def why_untested(results: Mapping[str, Any], column: Column) -> str:
 def stored_comparison(adata: AnnData, column: Column, key: str) -> pd.DataFrame:
     """Everything stored of one comparison, under the stored words, genes in their own order."""
     table = {"names": adata.var_names.to_numpy(object)}
-    for word in ("scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", "dispersions", "dispersions_genewise"):
+    for word in (
+        "scores",
+        "logfoldchanges",
+        "pvals",
+        "pvals_adj",
+        "lfc_se",
+        "dispersions",
+        "dispersions_genewise",
+        *POSTERIOR,
+    ):
         if f"{key}_{word}" in adata.varm:
             table[word] = np.asarray(adata.varm[f"{key}_{word}"])[:, column.number]
     for word in ("base_mean", "dispersion_trend"):

@@ -15,6 +15,7 @@ from nbcompare._anndata import SampleTable
 from ._design import make_design, sample_depths
 from ._designed import described, make_plan, run_design_tests, sample_flags
 from ._estimate import contrasted, moderated, unmoderated
+from ._posterior import POSTERIOR_METHODS, with_posterior
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Outcome:
     became: dict[str, Any]  # what arguments such as "auto" became, by name
     design: dict[str, Any] = field(default_factory=dict)  # formula, coefficients, model matrix, contrasts
     coefficients: np.ndarray | None = None  # (n_genes, n_coefficients) of the design
+    prior: dict[str, Any] = field(default_factory=dict)  # of the posterior
 
 
 def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:
@@ -51,12 +53,16 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
     )
     given = {name: options[name] for name in ("method", "cox_reid", "min_total")}
     trend: dict[str, Any] = {}
-    if options["test"] == "moderated":
+    prior: dict[str, Any] = {}
+    if options["method"] in POSTERIOR_METHODS:
+        arrays, columns, trend, prior = with_posterior(design, options)
+    elif options["test"] == "moderated":
         arrays, columns, trend = moderated(design, shared=options["dispersion"] == "all", **given)
     else:
         arrays, columns = unmoderated(design, test=options["test"], **given)
     table = samples.table.assign(size_factor=design.pseudobulk.exposure)
-    return Outcome(arrays, columns, trend, design.comparisons, table, {"size_factors_used": design.factors_used})
+    became = {"size_factors_used": design.factors_used}
+    return Outcome(arrays, columns, trend, design.comparisons, table, became, prior=prior)
 
 
 def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:

@@ -14,7 +14,7 @@ from nbcompare._nb.data import Fit, Group, Test, Trend
 from nbcompare._nb.glm import DesignTests
 from nbcompare._nb.likelihood import fit_likelihood
 from nbcompare._nb.likelihood_ratio import likelihood_ratio_test
-from nbcompare._nb.moderated import moderated_tests
+from nbcompare._nb.moderated import Moderated, moderated_tests
 from nbcompare._nb.moments import fit_moments
 from nbcompare._nb.status import NOT_TESTED, Status
 from nbcompare._nb.wald import standard_error, wald_test
@@ -34,14 +34,21 @@ def moderated(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
     """Arrays (n_genes, n_comparisons), columns (n_genes,) and the trend of the moderated r* test; the effects are those of `method`."""
     result = moderated_tests(design.pseudobulk, design.pairs, shared=shared, min_total=min_total)
+    return moderated_arrays(result, design, method=method, cox_reid=cox_reid)
+
+
+def moderated_arrays(
+    result: Moderated, design: Design, *, method: str, cox_reid: bool
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
+    """The same of tests that are done."""
     log_fc, se, genewise = result.log_fc, result.se, result.genewise
     if method == "mle":
-        fits = [estimator(method, cox_reid)(*arms) for arms in _arms(design)]
+        fits = [estimator(method, cox_reid)(*pair) for pair in arms(design)]
         log_fc, genewise = _columns(fits, "log_fc"), _columns(fits, "dispersion")
         se = np.stack(
             [
-                standard_error(_at(fit, np.where(np.isnan(phi), fit.dispersion, phi)), *arms)
-                for fit, phi, arms in zip(fits, result.dispersion.T, _arms(design), strict=True)
+                standard_error(_at(fit, np.where(np.isnan(phi), fit.dispersion, phi)), *pair)
+                for fit, phi, pair in zip(fits, result.dispersion.T, arms(design), strict=True)
             ],
             axis=1,
         )
@@ -60,10 +67,10 @@ def unmoderated(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Arrays (n_genes, n_comparisons) and columns (n_genes,) of the Wald or the likelihood ratio test, each comparison alone."""
     apply: Callable[[Fit, Group, Group], Test] = wald_test if test == "wald" else likelihood_ratio_test
-    arms = list(_arms(design))
-    fits = [estimator(method, cox_reid)(*pair) for pair in arms]
-    tests = [apply(fit, *pair) for fit, pair in zip(fits, arms, strict=True)]
-    total = np.stack([a.counts.sum(axis=1) + b.counts.sum(axis=1) for a, b in arms], axis=1)
+    pairs = arms(design)
+    fits = [estimator(method, cox_reid)(*pair) for pair in pairs]
+    tests = [apply(fit, *pair) for fit, pair in zip(fits, pairs, strict=True)]
+    total = np.stack([a.counts.sum(axis=1) + b.counts.sum(axis=1) for a, b in pairs], axis=1)
     low = np.where(total < min_total, np.uint16(Status.LOW_TOTAL), np.uint16(0))
     status = _columns(tests, "status") | low | _sample_flags(design)
     arrays = _tested(
@@ -120,7 +127,8 @@ def _tested(log_fc, se, statistic, p_value, dispersion, status) -> dict[str, np.
     }
 
 
-def _arms(design: Design) -> list[tuple[Group, Group]]:
+def arms(design: Design) -> list[tuple[Group, Group]]:
+    """Reference and treated arm of every comparison."""
     group = design.pseudobulk.group
     return [
         (

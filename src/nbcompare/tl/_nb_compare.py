@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from os import PathLike, fspath
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,9 +16,10 @@ from ._contrast import Contrast
 from ._data_set import compare_samples
 from ._design import offer_blocks, read_sample_counts
 from ._designed import check_design_options, check_plan
+from ._posterior import check_posterior_options
 from ._splits import check_levels, check_splits, compare_splits
 
-Method = Literal["mom", "mle"]
+Method = Literal["mom", "mle", "transformer", "quadrature"]
 TestName = Literal["moderated", "wald", "lrt", "ql"]
 Dispersion = Literal["all", "pair"]
 
@@ -40,6 +42,10 @@ def nb_compare(
     offset: str | np.ndarray | None = None,
     dispersion: Dispersion = "all",
     cox_reid: bool = False,
+    prior: Mapping[str, Any] | None = None,
+    network: str | PathLike[str] | None = None,
+    device: str = "auto",
+    refine: bool = True,
     min_cells: int = 10,
     min_counts: float = 0,
     min_total: float = 10,
@@ -86,7 +92,9 @@ def nb_compare(
         `"mom"`, moments: effects from sums, the unbiased moment estimator of the dispersion :cite:p:`svensson2025`.
         `"mle"`, joint maximum likelihood. With the moderated test it gives effects and gene-wise dispersions. In a
         `design` effects are always those of the likelihood, and gene-wise dispersions are by `method`; tests `"wald"` and
-        `"lrt"` then use them.
+        `"lrt"` then use them. `"quadrature"`, the posterior of fold change and dispersion under a prior that the data set's
+        genes give, exact, at a fifth of a millisecond a gene; `"transformer"`, the same by a trained network. Both take
+        p-values from the moderated test and need neither `design` nor blocks; see :doc:`/methods`.
     test
         `"moderated"`, the moderated :math:`r^*`; `"wald"`, effect over standard error against a normal, with the
         gene's own dispersion, as in :cite:t:`svensson2025`; `"lrt"`, the likelihood ratio against chi-squared with
@@ -109,6 +117,18 @@ def nb_compare(
         Test `"moderated"` only.
     cox_reid
         Adjust the likelihood's dispersion for the fitted means :cite:p:`cox1987`. Method `"mle"` only.
+    prior
+        What of the posterior's prior is known, the rest is estimated from the genes of each comparison: `null_share`, the share of
+        unchanged genes; `lfc_sd`, standard deviation of the others' log2 fold changes; `dispersion` (by default the trend's) and
+        `dispersion_log_sd`, the standard deviation of its natural logarithm; `tail`, `"inverse_gamma"` or `"lognormal"`; `mean`,
+        counts per unit of size factor, and `mean_log_sd`. Methods `"transformer"` and `"quadrature"` only, as are the next three.
+    network
+        File of weights, or the name of one that comes with the package; the default is the package's own.
+    device
+        Where the network runs: `"auto"`, `"cpu"`, `"cuda"`, `"mps"`.
+    refine
+        Correct the network by importance sampling from the likelihood and the prior, and by quadrature where that cannot
+        be trusted, so that the answer does not rest on the network. Method `"transformer"` only.
     min_cells
         Samples of fewer cells are dropped, and listed with the reason.
     min_counts
@@ -128,12 +148,18 @@ def nb_compare(
 
     `.varm["nb_compare_logfoldchanges"]`, `.varm["nb_compare_lfc_se"]`
         Log2 fold change over the reference and its standard error. Half a count stands for an arm without counts.
+    `.varm["nb_compare_lfc_sd"]`, `..._lfc_median"]`, `..._lfc_lower"]`, `..._lfc_upper"]`
+        Posterior: standard deviation, median and bounds of the central 90 % interval of the log2 fold change, whose mean is
+        `logfoldchanges`; they include the probability that nothing changes. `lfc_se` and `scores` remain those of the test.
+    `.varm["nb_compare_null_probability"]`, `..._lfsr"]`, `..._pareto_k"]`
+        Posterior: probability that nothing changes; local false sign rate :cite:p:`stephens2017`; with `refine`, how far
+        the network's draws can be trusted (below .7, else it is not the network that answers).
     `.varm["nb_compare_scores"]`
         Signed statistic, standard normal where nothing changes.
     `.varm["nb_compare_pvals"]`, `.varm["nb_compare_pvals_adj"]`
         Two-sided p-values, and Benjamini-Hochberg adjusted within the comparison; NaN where not tested.
     `.varm["nb_compare_dispersions"]`, `.varm["nb_compare_dispersions_genewise"]`
-        The dispersion that the test used; the gene's own estimate (moderated test).
+        The dispersion that the test used, of a posterior its median; the gene's own estimate (moderated test).
     `.varm["nb_compare_pvals_all_replicates"]`
         Moderated test: p-values before the rule that no single replicate may carry a difference.
     `.varm["nb_compare_status"]`
@@ -144,7 +170,7 @@ def nb_compare(
         Mean of counts over size factors; the trend at the gene's mean (moderated test).
     `.uns["nb_compare"]`
         `comparisons`, `reference`, `params`, `samples` (with size factors), `dropped_samples`, `n_cells_left_out`,
-        `trend`, `status_codes`, `status_meaning`, `log_base`, `fdr_scope`, `version`.
+        `trend`, `prior` (of a posterior), `status_codes`, `status_meaning`, `log_base`, `fdr_scope`, `version`.
 
     With `split_by` the columns of these arrays are the comparisons of the first split, then those of the second, and so
     on, named by `.uns["nb_compare"]["splits"]` and `["comparisons"]`; `["split_table"]` says how many genes were tested
@@ -213,6 +239,7 @@ def nb_compare(
         split_table,
         outcome.design,
         outcome.coefficients,
+        outcome.prior,
     )
     target = adata.copy() if copy else adata
     write_results(target, results, key_added)
@@ -225,6 +252,7 @@ def _check_options(params: Mapping[str, Any]) -> None:
         if params[name] not in get_args(allowed):
             msg = f"{name} is {params[name]!r}, but must be one of {', '.join(map(repr, get_args(allowed)))}."
             raise ValueError(msg)
+    check_posterior_options(params)
     check_design_options(params)
     if not params["min_total"] >= 0:
         msg = f"min_total is {params['min_total']!r}, but it is a number of counts: 0 or more."
@@ -259,8 +287,10 @@ def _recorded(params: Mapping[str, Any]) -> dict[str, Any]:
     recorded = {
         name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
         for name, value in params.items()
-        if name not in ("copy", "size_factors", "contrast", "offset")
+        if name not in ("copy", "size_factors", "contrast", "offset", "prior", "network")
     }
+    recorded["prior"] = None if params["prior"] is None else dict(params["prior"])
+    recorded["network"] = None if params["network"] is None else fspath(params["network"])
     recorded["contrast"] = None if params["contrast"] is None else repr(params["contrast"])
     for name in ("size_factors", "offset"):
         recorded[name] = params[name] if params[name] is None or isinstance(params[name], str) else "given"

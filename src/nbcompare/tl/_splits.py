@@ -168,7 +168,8 @@ def _joined(parts: Mapping[str, Part], asked: Sequence[str]) -> Outcome:
         trend[str(number)] = _with_noise_of_all(outcome.trend, places, len(comparisons))
     samples = pd.concat([_named(outcome.samples, split) for split, outcome in found.items()], ignore_index=True)
     became = _became([outcome.became for outcome in found.values()])
-    return Outcome(arrays, columns, trend, comparisons, samples, became, *_designs(found, list(parts)))
+    priors = {str(n): found[split].prior for n, split in enumerate(parts) if split in found and found[split].prior}
+    return Outcome(arrays, columns, trend, comparisons, samples, became, *_designs(found, list(parts)), priors)
 
 
 def _designs(found: Mapping[str, Outcome], splits: list[str]) -> tuple[dict[str, Any], np.ndarray | None]:

@@ -1,0 +1,164 @@
+"""The posterior of comparisons: a network or quadrature, guarded and refined, beside the p-values of the moderated test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nbcompare._nb.closed_form import closed_form, far_apart
+from nbcompare._nb.importance import refine
+from nbcompare._nb.mixture import Mixture
+from nbcompare._nb.moderated import Moderated, moderated_tests
+from nbcompare._nb.posterior import CLOSED_FORM, Posterior, grid_posterior, summarise_mixture
+from nbcompare._nb.prior import FIELDS, Prior, prior_matrix
+from nbcompare._nb.prior_estimate import estimate_prior
+from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare._nb.trend import prior_degrees
+
+from ._design import Design
+from ._estimate import arms, moderated_arrays
+from ._prior import LOG_2, as_given, given_fields
+
+Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # counts and exposure of the reference, of the treated arm
+POSTERIOR_METHODS = ("transformer", "quadrature")
+WORDS = ("logfoldchanges", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr", "pareto_k")
+
+
+def check_posterior_options(options: Mapping[str, Any]) -> None:
+    """Refuse what does not go with a posterior, or what only a posterior knows; loads the network, so that a missing one is told first."""
+    method = options["method"]
+    if method not in POSTERIOR_METHODS:
+        known = {"prior": options["prior"], "network": options["network"]}
+        unasked = [name for name, value in known.items() if value is not None]
+        unasked += ["device"] if options["device"] != "auto" else []
+        if unasked:
+            msg = (
+                f"{unasked[0]} goes with method='transformer' or 'quadrature', but method is {method!r}. Leave it out."
+            )
+            raise ValueError(msg)
+        return
+    excluded = {"design": options["design"], "block_key": options["block_key"]}
+    for name, value in excluded.items():
+        if value is not None:
+            msg = f"method={method!r} compares two groups without blocks, so {name} does not go with it. Use method='mom', or leave {name} out."
+            raise ValueError(msg)
+    if options["test"] != "moderated":
+        msg = f"method={method!r} takes its p-values from test='moderated', but test is {options['test']!r}. Leave it out."
+        raise ValueError(msg)
+    given_fields(options["prior"])
+    if method == "quadrature" and (options["network"] is not None or options["device"] != "auto"):
+        msg = "network and device go with method='transformer'; method='quadrature' uses no network. Leave them out."
+        raise ValueError(msg)
+    if method == "transformer":
+        from nbcompare._transformer.estimate import find_device, load_network
+
+        load_network(options["network"])
+        find_device(options["device"])
+
+
+def with_posterior(
+    design: Design, options: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
+    """Arrays (n_genes, n_comparisons), columns, trend and prior: p-values of the moderated test, effects of the posterior."""
+    shared = options["dispersion"] == "all"
+    result = moderated_tests(design.pseudobulk, design.pairs, shared=shared, min_total=options["min_total"])
+    arrays, columns, trend = moderated_arrays(result, design, method="mom", cox_reid=False)
+    for word in WORDS:
+        arrays[word] = np.full(result.p_value.shape, np.nan)
+    arrays["dispersions"] = np.full(result.p_value.shape, np.nan)
+    if options["method"] == "quadrature":
+        del arrays["pareto_k"]
+    priors = []
+    for c, (reference, treated) in enumerate(arms(design)):
+        tested = np.flatnonzero((arrays["status"][:, c] & NOT_TESTED) == 0)
+        data = (reference.counts[tested], reference.exposure, treated.counts[tested], treated.exposure)
+        prior, anchor = prior_and_anchor(result, c, tested, data, given_fields(options["prior"]))
+        priors.append(prior)
+        posterior, outside = posterior_of_tests(data, prior, anchor, options)
+        for word, values in as_stored(posterior).items():
+            if word in arrays:
+                arrays[word][tested, c] = values
+        arrays["status"][tested[outside], c] |= np.uint16(Status.OUTSIDE_TRAINING)
+    return arrays, columns, trend, as_given(priors)
+
+
+def prior_and_anchor(
+    result: Moderated, c: int, tested: np.ndarray, data: Data, given: Mapping[str, Any]
+) -> tuple[Prior, Mixture]:
+    """The data set's own prior of one comparison, but for what is given, and the posterior in closed form, of the tested genes."""
+    mean = result.mean[tested]
+    trend = result.trend.at(mean) * max(float(result.noise[c].max()), 1.0)
+    informative = trend * mean / (1.0 + trend * mean)
+    n_residual = max(data[0].shape[1] + data[2].shape[1] - 2, 0)
+    degrees = prior_degrees(result.trend.scatter * informative**2)[0] + n_residual
+    log_rates = [np.log(np.maximum(y.sum(axis=1), 0.5) / l.sum()) for y, l in (data[:2], data[2:])]
+    centre = 0.5 * (log_rates[0] + log_rates[1])
+    log_fc, se = result.log_fc[tested, c], result.se[tested, c]
+    of_gene = {
+        k: v[tested] if isinstance(v, np.ndarray) and v.shape == result.mean.shape else v for k, v in given.items()
+    }
+    prior = estimate_prior(centre, log_fc, se, degrees, trend, result.trend.scatter, **of_gene)
+    return prior, closed_form(centre, log_fc, se, result.dispersion[tested, c], degrees, prior)
+
+
+def posterior_of_tests(
+    data: Data, prior: Prior, anchor: Mixture, options: Mapping[str, Any]
+) -> tuple[Posterior, np.ndarray]:
+    """Posterior of every test, and which lie outside of what the network was trained on, (n_tests,) bool.
+
+    Those are by quadrature with `refine`, in closed form without.
+    """
+    n = len(data[0])
+    if options["method"] == "quadrature" or n == 0:
+        return grid_posterior(*data, prior), np.zeros(n, bool)
+    from nbcompare._transformer.estimate import in_range, load_network, posterior_of
+
+    network = load_network(options["network"])
+    mixture = posterior_of(*data, prior, network=network, device=options["device"])
+    outside = ~in_range(*data, prior, network=network) | far_apart(mixture, anchor)
+    inside, out = np.flatnonzero(~outside), np.flatnonzero(outside)
+    if not options["refine"]:
+        posterior = summarise_mixture(mixture)
+        closed = summarise_mixture(anchor.take(out))
+        closed.source[:] = CLOSED_FORM
+        return posterior.replaced(out, closed), outside
+    refined = refine(*_rows(data, inside), _of(prior, n, inside), mixture.take(inside))
+    grid = grid_posterior(*_rows(data, out), _of(prior, n, out))
+    return _joined(refined, grid, inside, out), outside
+
+
+def as_stored(posterior: Posterior) -> dict[str, np.ndarray]:
+    """The posterior under the stored words, log2."""
+    return {
+        "logfoldchanges": posterior.log_fc / LOG_2,
+        "lfc_median": posterior.log_fc_median / LOG_2,
+        "lfc_sd": posterior.log_fc_sd / LOG_2,
+        "lfc_lower": posterior.log_fc_lower / LOG_2,
+        "lfc_upper": posterior.log_fc_upper / LOG_2,
+        "null_probability": posterior.null_probability,
+        "lfsr": posterior.lfsr,
+        "dispersions": np.exp(posterior.log_dispersion_median),
+        "pareto_k": posterior.pareto_k,
+    }
+
+
+def _rows(data: Data, tests: np.ndarray) -> Data:
+    """The counts and exposures of these tests."""
+    y1, l1, y2, l2 = (array if array.ndim == 1 else array[tests] for array in data)
+    return y1, l1, y2, l2
+
+
+def _of(prior: Prior, n_tests: int, tests: np.ndarray) -> Prior:
+    """The prior of these tests."""
+    return Prior(**dict(zip(FIELDS, prior_matrix(prior, n_tests)[tests].T, strict=True)))
+
+
+def _joined(first: Posterior, second: Posterior, inside: np.ndarray, out: np.ndarray) -> Posterior:
+    """Two posteriors of parts of the tests as one of all."""
+    merged: dict[str, Any] = {}
+    for name, values in vars(first).items():
+        merged[name] = np.empty((len(inside) + len(out), *values.shape[1:]), values.dtype)
+        merged[name][inside], merged[name][out] = values, getattr(second, name)
+    return Posterior(**merged)

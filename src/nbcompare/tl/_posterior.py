@@ -48,14 +48,22 @@ def check_posterior_options(options: Mapping[str, Any]) -> None:
         msg = f"method={method!r} takes its p-values from test='moderated', but test is {options['test']!r}. Leave it out."
         raise ValueError(msg)
     given_fields(options["prior"])
-    if method == "quadrature" and (options["network"] is not None or options["device"] != "auto"):
-        msg = "network and device go with method='transformer'; method='quadrature' uses no network. Leave them out."
-        raise ValueError(msg)
-    if method == "transformer":
-        from nbcompare._transformer.estimate import find_device, load_network
+    check_network(options)
 
-        load_network(options["network"])
-        find_device(options["device"])
+
+def check_network(options: Mapping[str, Any]) -> None:
+    """Load the network and find the device, or refuse what a quadrature has no use for."""
+    if options["method"] == "quadrature":
+        if options["network"] is not None or options["device"] != "auto":
+            msg = (
+                "network and device go with method='transformer'; method='quadrature' uses no network. Leave them out."
+            )
+            raise ValueError(msg)
+        return
+    from nbcompare._transformer.estimate import find_device, load_network
+
+    load_network(options["network"])
+    find_device(options["device"])
 
 
 def with_posterior(

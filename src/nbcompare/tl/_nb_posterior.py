@@ -1,0 +1,155 @@
+"""Posteriors of any tests, from arrays: for those who simulate, or keep their counts elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from nbcompare._nb.closed_form import closed_form
+from nbcompare._nb.mixture import Mixture
+from nbcompare._nb.prior import FIELDS, INVERSE_GAMMA, Prior
+
+from ._posterior import Data, as_stored, check_network, posterior_of_tests
+from ._prior import RANGES, given_fields
+
+Method = Literal["transformer", "quadrature"]
+SOURCES = np.array(["network", "refined", "quadrature", "closed_form"], dtype=object)
+
+
+def nb_posterior(
+    counts_reference: np.ndarray,
+    counts_treated: np.ndarray,
+    *,
+    prior: Mapping[str, Any],
+    exposure_reference: np.ndarray | None = None,
+    exposure_treated: np.ndarray | None = None,
+    method: Method = "transformer",
+    network: str | PathLike[str] | None = None,
+    device: str = "auto",
+    refine: bool = True,
+) -> pd.DataFrame:
+    r"""Posterior of fold change, rate and dispersion of any number of two-group comparisons, from arrays of counts.
+
+    Counts are negative binomial with mean :math:`l e^{\eta}` and variance :math:`m + \phi m^2`, :math:`\phi` the same in both
+    groups. The centre of the two log rates is normal, their difference zero with a known probability and otherwise
+    normal, and :math:`\phi` inverse gamma or log-normal. The posterior is integrated numerically, or given by a trained network
+    :cite:p:`svensson2025` that knows the prior, and then corrected by importance sampling :cite:p:`vehtari2024`. See :doc:`/methods`.
+
+    Parameters
+    ----------
+    counts_reference, counts_treated
+        Whole numbers, (n_tests, n_replicates) each.
+    prior
+        Numbers for all tests, or arrays (n_tests,). `null_share`: share of tests in which nothing changes; `lfc_sd`: standard deviation of
+        the others' log2 fold changes; `dispersion`: geometric mean of :math:`\phi`; `dispersion_log_sd`: standard deviation of its natural
+        logarithm; `mean`: geometric mean of the counts per unit of exposure; `mean_log_sd`: standard deviation of their
+        natural logarithm; `tail`: `"inverse_gamma"` (default) or `"lognormal"`.
+    exposure_reference, exposure_treated
+        How deep each replicate is, (n_replicates,) or (n_tests, n_replicates); 0 where a test lacks a replicate; one by default.
+    method
+        `"transformer"`, or `"quadrature"`: exact, a fifth of a millisecond a test, without torch.
+    network
+        File of weights, or the name of one that comes with the package; the default is the package's own.
+    device
+        Where the network runs: `"auto"`, `"cpu"`, `"cuda"`, `"mps"`.
+    refine
+        Correct the network by importance sampling, and by quadrature where that cannot be trusted.
+
+    Returns
+    -------
+    One row a test: `logfoldchanges` (posterior mean, log2), `lfc_median`, `lfc_sd`, `lfc_lower`, `lfc_upper` (central 90 %
+    interval), `null_probability`, `lfsr` (local false sign rate :cite:p:`stephens2017`), `mean` (the reference's
+    rate) and `dispersions` (medians), `pareto_k`, and `source`: `"network"`, `"refined"`, `"quadrature"` or `"closed_form"`.
+
+    Raises
+    ------
+    ImportError
+        If the method is `"transformer"` and torch is missing.
+    ValueError
+        If arrays do not match, hold what are not counts, or a test lacks an arm; if the prior is incomplete.
+
+    See Also
+    --------
+    nbcompare.tl.nb_compare : The same for cells, with the prior that their genes give.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nbcompare as nb
+    >>> prior = dict(null_share=0.5, lfc_sd=1.5, dispersion=0.1, dispersion_log_sd=0.8, mean=20, mean_log_sd=2)
+    >>> reference, treated = np.array([[10, 12, 9], [10, 12, 9]]), np.array([[11, 8, 12], [55, 31, 40]])
+    >>> nb.tl.nb_posterior(reference, treated, prior=prior, method="quadrature")["null_probability"].round(2).tolist()
+    [0.77, 0.01]
+    """
+    if method not in get_args(Method):
+        msg = f"method is {method!r}, but must be one of {', '.join(map(repr, get_args(Method)))}."
+        raise ValueError(msg)
+    options = {"method": method, "network": network, "device": device, "refine": refine}
+    check_network(options)
+    data = (
+        *_arm("reference", counts_reference, exposure_reference),
+        *_arm("treated", counts_treated, exposure_treated),
+    )
+    if len(data[0]) != len(data[2]):
+        msg = f"The reference has {len(data[0])} tests and the treated group {len(data[2])}. Give both the same rows."
+        raise ValueError(msg)
+    known = _complete(prior, len(data[0]))
+    posterior, _ = posterior_of_tests(data, known, _anchor(data, known), options)
+    words = as_stored(posterior)
+    pareto_k = {"pareto_k": words.pop("pareto_k")}
+    dispersions = {"mean": np.exp(posterior.log_mean_median), "dispersions": words.pop("dispersions")}
+    return pd.DataFrame({**words, **dispersions, **pareto_k, "source": SOURCES[posterior.source]})
+
+
+def _arm(name: str, counts: np.ndarray, exposure: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and exposure of one arm, both (n_tests, n_replicates)."""
+    counts = np.asarray(counts, dtype=np.float64)
+    if counts.ndim != 2:
+        msg = f"counts_{name} has the shape {counts.shape}, but must be (n_tests, n_replicates)."
+        raise ValueError(msg)
+    if not (np.isfinite(counts).all() and (counts >= 0).all() and (counts == np.round(counts)).all()):
+        msg = f"counts_{name} holds what are not counts. Give whole numbers, 0 or more, not normalised or logged."
+        raise ValueError(msg)
+    depth = np.ones(counts.shape[1]) if exposure is None else np.asarray(exposure, dtype=np.float64)
+    if depth.shape not in (counts.shape, counts.shape[1:]):
+        msg = f"exposure_{name} has the shape {depth.shape}, but must be {counts.shape[1:]} or {counts.shape}."
+        raise ValueError(msg)
+    if not (np.isfinite(depth).all() and (depth >= 0).all()):
+        msg = f"exposure_{name} must be positive, or 0 where a test lacks a replicate."
+        raise ValueError(msg)
+    depth = np.ascontiguousarray(np.broadcast_to(depth, counts.shape))
+    if not (depth > 0).any(axis=1).all():
+        msg = f"exposure_{name} is 0 in all replicates of a test. Leave such tests out."
+        raise ValueError(msg)
+    return np.where(depth > 0, counts, 0.0), depth
+
+
+def _complete(prior: Mapping[str, Any], n_tests: int) -> Prior:
+    found = {"tail": INVERSE_GAMMA} | given_fields(prior)
+    missing = [name for name, (field, *_) in RANGES.items() if field not in found]
+    if missing:
+        msg = f"prior lacks {', '.join(map(repr, missing))}. Without a data set there is nothing to estimate it from."
+        raise ValueError(msg)
+    for name, value in found.items():
+        if np.ndim(value) and np.shape(value) != (n_tests,):
+            msg = f"An array of the prior has the shape {np.shape(value)}, but must be ({n_tests},): one number a test."
+            raise ValueError(msg)
+        found[name] = value
+    return Prior(**{name: found[name] for name in FIELDS})
+
+
+def _anchor(data: Data, prior: Prior) -> Mixture:
+    """The posterior in closed form at the prior's dispersion."""
+    phi = np.exp(np.broadcast_to(np.asarray(prior.log_dispersion, float), len(data[0])))
+    log_rates, variance = [], np.zeros(len(phi))
+    for counts, exposure in (data[:2], data[2:]):
+        rate = np.maximum(counts.sum(axis=1), 0.5) / exposure.sum(axis=1)
+        mean = exposure * rate[:, None]
+        variance += 1.0 / (mean / (1.0 + phi[:, None] * mean)).sum(axis=1)
+        log_rates.append(np.log(rate))
+    centre, log_fc = 0.5 * (log_rates[0] + log_rates[1]), log_rates[1] - log_rates[0]
+    return closed_form(centre, log_fc, np.sqrt(variance), phi, np.ones(len(phi)), prior)

@@ -16,15 +16,15 @@ import numpy as np
 from numba import njit
 from scipy.special import digamma
 
-from nbcompare._nb.density import stirling_rest
 from nbcompare._nb.prior import INVERSE_GAMMA, LEAST_SCATTER, inverse_gamma_shape
-from nbcompare._transformer.laplace import begin, climb, growth_part, log_prior_alpha, rate_part
+from nbcompare._transformer.laplace import begin, climb, log_prior_alpha
+from nbcompare._transformer.probes import DISPERSIONS, PLACES, add_growth, add_rates
 
 N_EVEN, N_ARM, N_ODD = 33, 9, 4
 N_SUMMARIES = N_EVEN + 2 * N_ARM + N_ODD
 N_ANCHORS = 15
 NEAR, FAR = 1.0, 2.5  # where the posterior is looked at, in its standard deviations
-LEAST_NULL_SHARE = 1e-12
+SECOND = 13  # the place of the mode without change
 
 _LOG_SCATTER = np.linspace(math.log(LEAST_SCATTER), math.log(20.0), 4001)
 _LOG_SHAPE = np.log(inverse_gamma_shape(np.exp(_LOG_SCATTER)))
@@ -64,24 +64,6 @@ def climbing_prior(prior: np.ndarray) -> np.ndarray:
     heavy = tail == INVERSE_GAMMA
     columns = [log_mean, log_mean_sd, location, scatter, np.where(heavy, shape, 0.0), np.where(heavy, rate, 0.0), scale]
     return np.stack(columns, axis=1)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def alpha_part(y1, y2, prior, alpha):
-    """What of the log posterior depends on the dispersion and not on the rates."""
-    value, _, _ = log_prior_alpha(alpha, prior[2], prior[3], prior[4], prior[5])
-    phi = math.exp(alpha)
-    rest = stirling_rest(1.0 / phi)
-    return value + growth_part(y1, phi, rest) + growth_part(y2, phi, rest)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def rates_part(y1, l1, y2, l2, prior, alpha, c, b):
-    """What depends on the rates."""
-    phi = math.exp(alpha)
-    value = rate_part(y1, l1, c - 0.5 * b, phi) + rate_part(y2, l2, c + 0.5 * b, phi)
-    d = (c - prior[0]) / prior[1]
-    return value - 0.5 * d * d - 0.5 * b * b / (prior[6] * prior[6])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -133,21 +115,21 @@ def compact(y, l, into_y, into_l):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _summarise(counts1, exposure1, counts2, exposure2, priors, anchors, summaries):
     width = max(counts1.shape[1], counts2.shape[1])
-    room = np.empty((4, width))
+    arms = np.empty((4, width))
+    room = np.empty((9, PLACES))
     prior = np.empty(7)
-    start = np.empty(3)
     few = np.zeros((11, 2))
     for t in range(priors.shape[0]):
         prior[:] = priors[t]
         n1, total1, depth1, logs1, zeros1 = compact(
-            counts1[t], exposure1[t if exposure1.shape[0] > 1 else 0], room[0], room[1]
+            counts1[t], exposure1[t if exposure1.shape[0] > 1 else 0], arms[0], arms[1]
         )
         n2, total2, depth2, logs2, zeros2 = compact(
-            counts2[t], exposure2[t if exposure2.shape[0] > 1 else 0], room[2], room[3]
+            counts2[t], exposure2[t if exposure2.shape[0] > 1 else 0], arms[2], arms[3]
         )
         shift = (logs1 + logs2) / (n1 + n2)
         unit = math.exp(-shift)
-        y1, l1, y2, l2 = room[0, :n1], room[1, :n1], room[2, :n2], room[3, :n2]
+        y1, l1, y2, l2 = arms[0, :n1], arms[1, :n1], arms[2, :n2], arms[3, :n2]
         for i in range(n1):
             l1[i] *= unit
         for i in range(n2):
@@ -156,31 +138,85 @@ def _summarise(counts1, exposure1, counts2, exposure2, priors, anchors, summarie
         depth2 *= unit
         prior[0] += shift
         _test(
-            y1, l1, y2, l2, total1, depth1, zeros1, total2, depth2, zeros2, prior, start, few, anchors[t], summaries[t]
+            y1, l1, y2, l2, total1, depth1, zeros1, total2, depth2, zeros2, prior, room, few, anchors[t], summaries[t]
         )
         anchors[t, 1] -= shift
         anchors[t, 10] -= shift
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _test(y1, l1, y2, l2, total1, depth1, zeros1, total2, depth2, zeros2, prior, start, few, anchor, out):
+def lay_places(anchor, alpha, c, b):
+    """Where the log posterior is looked at: the mode, along centre, beta and alpha; the mode without change, along centre and alpha."""
+    for j in range(PLACES):
+        at = 0 if j < SECOND else 9
+        alpha[j], c[j], b[j] = anchor[at], anchor[at + 1], anchor[2] if j < SECOND else 0.0
+    for j in range(4):
+        k = step(j)
+        c[1 + j] += k * anchor[5]
+        b[1 + j] += k * anchor[7]
+        b[5 + j] += k * anchor[8]
+        alpha[9 + j] += k * anchor[3]
+        c[9 + j] += k * anchor[4]
+        b[9 + j] += k * anchor[6]
+        c[SECOND + 1 + j] += k * anchor[13]
+        alpha[SECOND + 5 + j] += k * anchor[11]
+        c[SECOND + 5 + j] += k * anchor[12]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def step(j):
+    """Minus far, minus near, near, far."""
+    size = FAR if j == 0 or j == 3 else NEAR
+    return -size if j < 2 else size
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def look(y1, l1, y2, l2, total1, total2, prior, anchor, room, value, growth):
+    """Log posterior at the places but for what depends on the dispersion alone; that, at the ten dispersions: mode and along alpha, twice."""
+    alpha, c, b, scale, inverse, phi = room[0], room[1], room[2], room[3], room[4], room[5]
+    lay_places(anchor, alpha, c, b)
+    for j in range(PLACES):
+        eta1, eta2 = c[j] - 0.5 * b[j], c[j] + 0.5 * b[j]
+        d = (c[j] - prior[0]) / prior[1]
+        value[j] = total1 * eta1 + total2 * eta2 - 0.5 * d * d - 0.5 * b[j] * b[j] / (prior[6] * prior[6])
+        inverse[j] = math.exp(-alpha[j])
+        scale[j] = math.exp(alpha[j] + eta1)
+        phi[j] = math.exp(alpha[j] + eta2)
+    add_rates(y1, l1, scale, inverse, value)
+    add_rates(y2, l2, phi, inverse, value)
+    for j in range(DISPERSIONS):
+        at = dispersion_place(min(j, 9))
+        inverse[j] = inverse[at]
+        phi[j] = 1.0 / inverse[j]
+        growth[j], _, _ = log_prior_alpha(alpha[at], prior[2], prior[3], prior[4], prior[5])
+    add_growth(y1, phi, inverse, scale, growth)
+    add_growth(y2, phi, inverse, scale, growth)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def dispersion_place(j):
+    """The place of the j-th dispersion; places are at or behind it."""
+    if j == 0:
+        return 0
+    if j < 5:
+        return 8 + j
+    return SECOND if j == 5 else SECOND - 1 + j
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _test(y1, l1, y2, l2, total1, depth1, zeros1, total2, depth2, zeros2, prior, room, few, anchor, out):
     """Anchors and summaries of one test."""
     tau, spread, sigma = prior[1], prior[3], prior[6]
-    variance = tau * tau + 0.25 * sigma * sigma
+    start, value, growth = room[6], room[7], room[8]
     begin(y1, l1, total1, depth1, y2, l2, total2, depth2, prior, start)
-    changed = climb(y1, l1, y2, l2, prior, start, False, few, anchor[:9])
-    start[0] = anchor[0]
-    start[1] = anchor[1]
-    equal = climb(y1, l1, y2, l2, prior, start, True, few, anchor[9:14])
-    # factor of (alpha, centre) at 12, 13, 14 once shifted below; `climb` writes 0, 1, 3, 4, 5
-    log_factor = changed - equal
-    alpha, c, b = anchor[0], anchor[1], anchor[2]
-    la, lca, lc, lba, lbc, lb = anchor[3], anchor[4], anchor[5], anchor[6], anchor[7], anchor[8]
-    alpha0, c0 = anchor[9], anchor[10]
-    la0, lca0, lc0 = anchor[12], anchor[13], anchor[14]
-    anchor[11], anchor[12], anchor[13] = la0, lca0, lc0
-    anchor[14] = -log_factor  # of no change against change
-    phi = math.exp(alpha)
+    climb(y1, l1, y2, l2, prior, start, False, few, anchor[:9])
+    start[0], start[1] = anchor[0], anchor[1]
+    climb(y1, l1, y2, l2, prior, start, True, few, anchor[9:15])
+    anchor[11], anchor[12], anchor[13] = anchor[12], anchor[13], anchor[14]  # beta's place is not used
+    look(y1, l1, y2, l2, total1, total2, prior, anchor, room, value, growth)
+    alpha, c, b, la, lca, lc, lba, lbc, lb, alpha0, c0, la0, lca0, lc0, _ = anchor
+    changed = value[0] + growth[0] + math.log(la * lc * lb / sigma)
+    anchor[14] = value[SECOND] + growth[5] + math.log(la0 * lc0) - changed  # log Bayes factor of no change
     out[0] = math.log(tau)
     out[1] = math.log(sigma)
     out[2] = math.log(spread)
@@ -195,33 +231,31 @@ def _test(y1, l1, y2, l2, total1, depth1, zeros1, total2, depth2, zeros2, prior,
     first = N_EVEN
     second = N_EVEN + N_ARM
     odd = N_EVEN + 2 * N_ARM
-    top = rates_part(y1, l1, y2, l2, prior, alpha, c, b)
-    top0 = rates_part(y1, l1, y2, l2, prior, alpha0, c0, 0.0)
-    peak = alpha_part(y1, y2, prior, alpha)
-    peak0 = alpha_part(y1, y2, prior, alpha0)
+    phi = math.exp(alpha)
     info1 = information(l1, c - 0.5 * b, phi)
     info2 = information(l2, c + 0.5 * b, phi)
+    variance = tau * tau + 0.25 * sigma * sigma
+    volume = log_volume(info1, info2, tau, sigma)
     phi0 = math.exp(alpha0)
     info0 = information(l1, c0, phi0) + information(l2, c0, phi0) + 1.0 / (tau * tau)
     for j in range(4):
-        k = -FAR if j == 0 else (-NEAR if j == 1 else (NEAR if j == 2 else FAR))
-        out[11 + j] = departure(top - rates_part(y1, l1, y2, l2, prior, alpha, c + k * lc, b + k * lbc), k)
-        at_b = departure(top - rates_part(y1, l1, y2, l2, prior, alpha, c, b + k * lb), k)
-        out[(first if k < 0.0 else second) + (5 if abs(k) > NEAR else 4)] = at_b
+        k = step(j)
+        far = 1 if abs(k) > NEAR else 0
+        out[11 + j] = departure(value[0] - value[1 + j], k)
+        out[(first if k < 0.0 else second) + 4 + far] = departure(value[0] - value[5 + j], k)
         a, ca, ba = alpha + k * la, c + k * lca, b + k * lba
         there1 = information(l1, ca - 0.5 * ba, math.exp(a))
         there2 = information(l2, ca + 0.5 * ba, math.exp(a))
-        fall = top + peak - rates_part(y1, l1, y2, l2, prior, a, ca, ba) - alpha_part(y1, y2, prior, a)
-        fall += 0.5 * (log_volume(there1, there2, tau, sigma) - log_volume(info1, info2, tau, sigma))
-        out[15 + j] = departure(fall, k)
-        if abs(k) > NEAR:
+        fall = value[0] + growth[0] - value[9 + j] - growth[1 + j]
+        out[15 + j] = departure(fall + 0.5 * (log_volume(there1, there2, tau, sigma) - volume), k)
+        if far == 1:
             column = 6 if k < 0.0 else 7
             out[first + column] = math.log(there1 / info1)
             out[second + column] = math.log(there2 / info2)
-        out[25 + j] = departure(top0 - rates_part(y1, l1, y2, l2, prior, alpha0, c0 + k * lc0, 0.0), k)
+        out[25 + j] = departure(value[SECOND] - value[SECOND + 1 + j], k)
         a, ca = alpha0 + k * la0, c0 + k * lca0
         there = information(l1, ca, math.exp(a)) + information(l2, ca, math.exp(a))
-        fall = top0 + peak0 - rates_part(y1, l1, y2, l2, prior, a, ca, 0.0) - alpha_part(y1, y2, prior, a)
+        fall = value[SECOND] + growth[5] - value[SECOND + 5 + j] - growth[6 + j]
         out[29 + j] = departure(fall + 0.5 * math.log((there + 1.0 / (tau * tau)) / info0), k)
     out[19] = math.asinh(anchor[14])
     out[20] = math.log(la0 / spread)

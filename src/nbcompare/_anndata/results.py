@@ -81,6 +81,7 @@ WORDS = frozenset(
     {
         "logfoldchanges",
         "lfc_se",
+        "lfc_unshrunken",
         "lfc_median",
         "lfc_sd",
         "lfc_lower",

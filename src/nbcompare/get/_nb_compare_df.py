@@ -79,7 +79,7 @@ def nb_compare_df(
     style
         Names of the columns. `"scanpy"`: `names`, `scores`, `logfoldchanges` (log2), `pvals`, `pvals_adj`, and beside
         scanpy's `lfc_se` (log2), `base_mean`, `dispersions`, `status` (words, joined by `|`),
-        and of a posterior `lfc_median`, `lfc_sd`, `lfc_lower`, `lfc_upper` (log2), `null_probability`, `lfsr`, `pareto_k`.
+        and of a posterior `lfc_unshrunken`, `lfc_median`, `lfc_sd`, `lfc_lower`, `lfc_upper` (log2), `null_probability`, `lfsr`, `pareto_k`.
         `"pertpy"`: `variable`, `log_fc`, `p_value`, `adj_p_value`, `contrast`. `"deseq2"`: `baseMean`,
         `log2FoldChange`, `lfcSE`, `stat`, `pvalue`, `padj`, with the genes as index.
     gene_symbols

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-POSTERIOR = ("lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr", "pareto_k")
+POSTERIOR = ("lfc_unshrunken", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr", "pareto_k")
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,19 @@ def stored_trend(results: Mapping[str, Any], split_number: int) -> Mapping[str, 
     """What is stored of the trend, in a split if there are several; empty where there is none."""
     trend = results.get("trend", {})
     return trend.get(str(split_number), {}) if stored_splits(results) else trend
+
+
+def stored_prior(results: Mapping[str, Any], column: Column) -> dict[str, float]:
+    """The prior of one comparison, empty where there is no posterior."""
+    prior = results.get("prior", {})
+    if stored_splits(results):
+        prior = prior.get(str(column.split_number), {})
+    known = list(dict.fromkeys(str(name) for name in results["comparisons"]))
+    place = known.index(column.group)
+    numbers = {name: np.asarray(value) for name, value in prior.items() if name != "tail"}
+    return {
+        name: float(value if value.ndim == 0 else value[min(place, len(value) - 1)]) for name, value in numbers.items()
+    }
 
 
 def why_untested(results: Mapping[str, Any], column: Column) -> str:

@@ -73,9 +73,10 @@ def with_posterior(
     shared = options["dispersion"] == "all"
     result = moderated_tests(design.pseudobulk, design.pairs, shared=shared, min_total=options["min_total"])
     arrays, columns, trend = moderated_arrays(result, design, method="mom", cox_reid=False)
+    tests = arrays["logfoldchanges"]
     for word in WORDS:
         arrays[word] = np.full(result.p_value.shape, np.nan)
-    arrays["dispersions"] = np.full(result.p_value.shape, np.nan)
+    arrays["lfc_unshrunken"], arrays["dispersions"] = tests, np.full(result.p_value.shape, np.nan)
     if options["method"] == "quadrature":
         del arrays["pareto_k"]
     priors = []

@@ -106,11 +106,19 @@ def posterior_of(
         ``"auto"`` (CUDA or MPS where there is one, else the CPU) or a name that torch knows. Anchors are found on the CPU.
     batch_size
         Tests at once; by default what fits into a quarter of the free memory, and no more than is fast.
+
+    Raises
+    ------
+    ImportError
+        Without torch and safetensors.
+    ValueError
+        Where a count is negative or not a number, an arm has no replicate, or a prior is no prior.
     """
     trained = load_network() if network is None else network
     n_tests = len(counts1)
     priors = prior_matrix(prior, n_tests)
-    arms = tuple(_rows(counts1, exposure1) + _rows(counts2, exposure2))
+    arms = [*_rows(counts1, exposure1), *_rows(counts2, exposure2)]
+    _check(arms, priors)
     place = find_device(device)
     size = batch_size or default_batch_size(trained.network.config, place)
     own = trained.network if place == "cpu" else on_device(trained, place)
@@ -238,6 +246,24 @@ def _rows(counts: np.ndarray, exposure: np.ndarray) -> list[np.ndarray]:
     counts = np.ascontiguousarray(counts, dtype=np.float64)
     exposure = np.ascontiguousarray(exposure, dtype=np.float64)
     return [counts, exposure[None] if exposure.ndim == 1 else exposure]
+
+
+def _check(arms: list[np.ndarray], priors: np.ndarray) -> None:
+    """Refuse what no posterior can be found of."""
+    for name, counts, exposure in (("counts1", *arms[:2]), ("counts2", *arms[2:])):
+        if not (counts >= 0).all() or np.isinf(counts).any():
+            msg = f"{name} has values that are negative or not numbers. Give counts, 0 where a replicate is absent."
+            raise ValueError(msg)
+        if not np.isfinite(exposure).all() or not (exposure > 0).any(axis=1).all():
+            msg = f"The exposures of {name} leave a test without a replicate, or are not numbers. Give every arm one exposure above 0 at least."
+            raise ValueError(msg)
+    spreads, share = priors[:, [1, 3, 6]], priors[:, 5]
+    if not (np.isfinite(priors).all() and (spreads >= 0).all() and (spreads[:, [0, 2]] > 0).all()):
+        msg = "The prior has values that are not numbers, or spreads that are not positive. Give log_mean_sd > 0, scale > 0 and scatter >= 0."
+        raise ValueError(msg)
+    if not ((share >= 0) & (share <= 1)).all():
+        msg = "The prior's null_share is a probability; give values from 0 to 1."
+        raise ValueError(msg)
 
 
 def _part(array: np.ndarray, start: int, size: int) -> np.ndarray:

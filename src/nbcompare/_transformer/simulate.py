@@ -42,14 +42,15 @@ class Tests:
     exposure1: np.ndarray  # (n, n_most), 0 = absent
     counts2: np.ndarray
     exposure2: np.ndarray
-    prior: np.ndarray  # (n, 7), columns of `Prior`; null share 1/2
+    prior: np.ndarray  # (n, 7), columns of `Prior`
     truth: np.ndarray  # (n, 3) alpha, centre, beta
     null: np.ndarray  # (n,) bool, beta = 0
 
 
-def simulate(rng: np.random.Generator, n_tests: int, ranges: Ranges) -> Tests:
-    """Fresh tests; half of them are null, whatever the share in the data: the network learns the Bayes factor."""
+def simulate(rng: np.random.Generator, n_tests: int, ranges: Ranges, *, null_share: np.ndarray | float = 0.5) -> Tests:
+    """Fresh tests. In training half of them are null, whatever the share in the data: the network learns the Bayes factor."""
     prior = draw_prior(rng, n_tests, ranges)
+    prior[:, 5] = null_share
     truth, null = draw_truth(rng, prior)
     present = [replicates(rng, n_tests, ranges)]
     other = replicates(rng, n_tests, ranges)

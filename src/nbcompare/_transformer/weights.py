@@ -25,6 +25,7 @@ def write_weights(path: Path, network: Network, about: dict[str, str]) -> None:
     }
     part = path.with_suffix(".part")
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, part, metadata=header)
+    part.chmod(0o644)
     part.replace(path)
 
 

@@ -1,0 +1,249 @@
+"""What the network of method="transformer" gets right: every figure of its model card.
+
+    python benchmarks/transformer.py [accuracy coverage null_probability misstated means replicates speed training] [--network PATH]
+
+The Bayes limit is the posterior by quadrature under the same prior: nothing has a smaller expected error. Seeds are not those of training.
+accuracy: mu, alpha as in benchmarks/paper_table.py ("mid" and "low"), 2 to 10 replicates an arm, half of the tests null; the centre of the arms has the prior
+N(-1, 2^2) that the network is told, and, "paper", the reference's log rate has it, as in the paper, which the network is not told.
+coverage: intervals of beta given a change and of alpha, over deciles of the expected count and of the dispersion, on the whole training distribution.
+null_probability: calibration error in ten bins, null shares uniform on 0 to .99. misstated: both where the network is told a wrong prior.
+means: error of beta by mean count beside likelihood and moments. replicates: beyond the 64 of training. speed: CPU time, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from nbcompare._nb.data import Group
+from nbcompare._nb.likelihood import fit_likelihood
+from nbcompare._nb.moments import fit_moments
+from nbcompare._nb.posterior import Posterior, grid_posterior, summarise_mixture
+from nbcompare._nb.prior import FIELDS, Prior
+from nbcompare._transformer.estimate import Trained, load_network, posterior_of
+from nbcompare._transformer.simulate import Ranges, Tests, draw_arm, simulate
+
+SETTINGS = {"mid": (1e6, 0.5), "low": (1e4, 1.0)}
+LEVELS = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
+INTERVALS = {0.5: (2, 4), 0.9: (1, 5), 0.99: (0, 6)}
+PARTS = ("accuracy", "coverage", "null_probability", "misstated", "means", "replicates", "speed", "training")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=[], help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--network", help="path or name of the weights")
+    parser.add_argument("--tests", type=int, default=200_000, help="tests of the whole training distribution")
+    options = parser.parse_args()
+    network = load_network(options.network)
+    for part in options.parts or PARTS:
+        print(f"\n## {part}\n", flush=True)
+        globals()[part](network, options.tests)
+
+
+def accuracy(network: Trained, n_tests: int) -> None:
+    print("| setting | mu | beta | alpha | limit: mu | beta | alpha | ratio: mu | beta | alpha |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for setting, (depth, spread) in SETTINGS.items():
+        for paper in (False, True):
+            tests = told(n_tests // 10, depth, spread, paper=paper)
+            found = of_network(network, tests)
+            limit = of_grid(tests)
+            errors, best = mean_errors(tests, found), mean_errors(tests, limit)
+            cells = [f"{x:.4f}" for x in (*errors, *best, *(errors / best))]
+            print(f"| {setting}{' (paper)' if paper else ''} | {' | '.join(cells)} |", flush=True)
+
+
+def coverage(network: Trained, n_tests: int) -> None:
+    tests = simulate(np.random.default_rng(101), n_tests, Ranges())
+    found = of_network(network, tests)
+    present = tests.exposure1 > 0
+    depth = np.where(present, tests.exposure1, 0).sum(1) / present.sum(1)
+    mean = np.log(depth) + tests.truth[:, 1]
+    changed = ~tests.null
+    rows = {
+        "beta given a change": (covered(found.change_quantiles, tests.truth[:, 2]), changed),
+        "alpha": (covered(found.dispersion_quantiles, tests.truth[:, 0]), np.ones(n_tests, bool)),
+    }
+    print("| | interval | overall | lowest and highest decile of mean | of dispersion |\n|---|---|---|---|---|")
+    for name, (inside, use) in rows.items():
+        for level, hits in inside.items():
+            cells = [hits[use].mean()]
+            by = [by_decile(x[use], hits[use]) for x in (mean, tests.prior[:, 2])]
+            text = [
+                f"{cells[0]:.4f}",
+                *(f"{b.min():.4f} {b.max():.4f} (off by {abs(b - level).max():.4f})" for b in by),
+            ]
+            print(f"| {name} | {level:.0%} | {' | '.join(text)} |", flush=True)
+
+
+def null_probability(network: Trained, n_tests: int) -> None:
+    rng = np.random.default_rng(102)
+    tests = simulate(rng, n_tests, Ranges(), null_share=rng.uniform(0, 0.99, n_tests))
+    found = of_network(network, tests)
+    print(f"whole distribution: {calibration(found.null_probability, tests.null)}")
+    for setting, (depth, spread) in SETTINGS.items():
+        tests = told(n_tests // 4, depth, spread)
+        print(f"{setting}: {calibration(of_network(network, tests).null_probability, tests.null)}", flush=True)
+
+
+def misstated(network: Trained, n_tests: int) -> None:
+    tests = told(n_tests // 4, *SETTINGS["mid"])
+    limit = mean_errors(tests, of_grid(first(tests, 10_000)))
+    for name, change in {
+        "as it is": {},
+        "null share .2 for .5": {"null_share": 0.2},
+        "null share .8 for .5": {"null_share": 0.8},
+        "scale 2 for 1": {"scale": 2.0},
+        "scale .5 for 1": {"scale": 0.5},
+    }.items():
+        prior = tests.prior.copy()
+        for field, value in change.items():
+            prior[:, FIELDS.index(field)] = value
+        found = of_network(network, replace(tests, prior=prior))
+        ratio = mean_errors(tests, found) / limit
+        inside = covered(found.change_quantiles, tests.truth[:, 2])
+        alpha = covered(found.dispersion_quantiles, tests.truth[:, 0])
+        print(
+            f"{name}: error / limit {np.round(ratio, 3)}; P(beta = 0): {calibration(found.null_probability, tests.null)}"
+        )
+        print(
+            "  coverage of beta given a change",
+            {f"{k:.0%}": round(v[~tests.null].mean(), 4) for k, v in inside.items()},
+            "of alpha",
+            {f"{k:.0%}": round(v.mean(), 4) for k, v in alpha.items()},
+            flush=True,
+        )
+
+
+def means(network: Trained, n_tests: int) -> None:
+    print("| mean count | network | limit | likelihood | moments |\n|---|---|---|---|---|")
+    for mean in (0.3, 1.0, 3.0, 10.0, 100.0, 1000.0, 10000.0):
+        tests = told(n_tests // 50, 1e4, 0.3, centre=np.log(mean), centre_sd=0.5, size=5, shared=True)
+        group1, group2 = (
+            Group(counts, exposure[0])
+            for counts, exposure in ((tests.counts1, tests.exposure1), (tests.counts2, tests.exposure2))
+        )
+        others = [fit_likelihood(group1, group2).log_fc, fit_moments(group1, group2).log_fc]
+        use = np.isfinite(others[0]) & np.isfinite(others[1])
+        estimates = [of_network(network, tests).log_fc_median, of_grid(tests).log_fc_median, *others]
+        print(f"| {mean:g} | " + " | ".join(f"{abs(x - tests.truth[:, 2])[use].mean():.4f}" for x in estimates) + " |")
+
+
+def replicates(network: Trained, n_tests: int) -> None:
+    for size in (1, 2, 3, 5, 10, 20, 40, 64, 100, 200, 400):
+        tests = told(max(n_tests // (100 + 4 * size), 200), 1e5, 0.5, size=size)
+        ratio = mean_errors(tests, of_network(network, tests)) / mean_errors(tests, of_grid(tests))
+        print(f"{size} replicates an arm: error / limit {np.round(ratio, 4)}", flush=True)
+
+
+def speed(network: Trained, _: int) -> None:
+    import numba
+    import torch
+
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
+    tests = told(20_000, *SETTINGS["mid"], size=5, shared=True)
+    arms = (tests.counts1, tests.exposure1[0], tests.counts2, tests.exposure2[0])
+    prior = Prior(*tests.prior[0])
+    seconds = []
+    for _i in range(7):
+        start = time.process_time()
+        mixture = posterior_of(*arms, prior, network=network, device="cpu")
+        middle = time.process_time()
+        summarise_mixture(mixture)
+        seconds.append((middle - start, time.process_time() - middle))
+    network_time, summary_time = np.median(seconds, axis=0) / len(tests.null) * 1e6
+    print(f"5 v 5, 20,000 tests, one thread: {network_time:.1f} us a test, and {summary_time:.1f} us for its summary")
+
+
+def training(network: Trained, _: int) -> None:
+    for name, value in network.header.items():
+        print(f"{name}: {value}")
+
+
+def told(
+    n: int,
+    depth: float,
+    spread: float,
+    *,
+    paper: bool = False,
+    centre: float | None = None,
+    centre_sd: float = 2.0,
+    size: int | None = None,
+    shared: bool = False,
+    seed: int = 103,
+) -> Tests:
+    """Tests of one prior: rates an exposure of 10^4, `depth` the geometric mean of the exposures."""
+    rng = np.random.default_rng(seed)
+    location = -1.0 if centre is None else centre
+    null = rng.random(n) < 0.5
+    beta = np.where(null, 0.0, rng.normal(0.0, 1.0, n))
+    alpha = rng.normal(-2.0, 1.0, n)
+    eta = rng.normal(location, centre_sd, n) - (0.0 if paper else 0.5 * beta)
+    arms = []
+    for effect in (0.0, beta):
+        present = np.full(n, size) if size else rng.integers(2, 11, n)
+        if shared:
+            exposure = np.exp(spread * rng.standard_normal(size)) * depth / 1e4
+            noise = rng.gamma(np.exp(-alpha), np.exp(alpha), (size, n)).T
+            counts = rng.poisson(np.exp(eta + effect)[:, None] * exposure * noise).astype(float)
+            arms += [counts, np.broadcast_to(exposure, counts.shape)]
+        else:
+            arms += draw_arm(rng, present, eta + effect, alpha, np.full(n, spread), np.full(n, np.log(depth / 1e4)))
+    prior = np.tile([location, centre_sd, -2.0, 1.0, 0.0, 0.5, 1.0], (n, 1))
+    return Tests(*arms, prior, np.stack([alpha, eta + 0.5 * beta, beta], axis=1), null)
+
+
+def of_network(network: Trained, tests: Tests) -> Posterior:
+    return summarise_mixture(posterior_of(*arms_of(tests), Prior(*tests.prior.T), network=network), levels=LEVELS)
+
+
+def of_grid(tests: Tests) -> Posterior:
+    return grid_posterior(*arms_of(tests), Prior(*tests.prior.T), levels=LEVELS)
+
+
+def arms_of(tests: Tests) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    return tests.counts1, tests.exposure1, tests.counts2, tests.exposure2
+
+
+def first(tests: Tests, n: int) -> Tests:
+    return Tests(**{name: values[:n] for name, values in vars(tests).items()})
+
+
+def mean_errors(tests: Tests, posterior: Posterior) -> np.ndarray:
+    """Mean absolute errors of the medians of mu, beta and alpha."""
+    n = len(posterior)
+    alpha, centre, beta = tests.truth[:n].T
+    found = (posterior.log_mean_median, posterior.log_fc_median, posterior.log_dispersion_median)
+    return np.array([abs(x - y).mean() for x, y in zip(found, (centre - 0.5 * beta, beta, alpha), strict=True)])
+
+
+def covered(quantiles: np.ndarray, truth: np.ndarray) -> dict[float, np.ndarray]:
+    return {
+        level: (truth >= quantiles[:, low]) & (truth <= quantiles[:, high]) for level, (low, high) in INTERVALS.items()
+    }
+
+
+def by_decile(x: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    edges = np.quantile(x, np.linspace(0, 1, 11))[1:-1]
+    bins = np.digitize(x, edges)
+    return np.array([hits[bins == b].mean() for b in range(10)])
+
+
+def calibration(probability: np.ndarray, null: np.ndarray) -> str:
+    """Largest and weighted mean distance of the share of nulls from the mean probability, in ten bins of .1 (of 200 tests or more)."""
+    bins = np.minimum((probability * 10).astype(int), 9)
+    sizes = np.bincount(bins, minlength=10)
+    gaps = np.array(
+        [abs(probability[bins == b].mean() - null[bins == b].mean()) if n >= 200 else 0 for b, n in enumerate(sizes)]
+    )
+    return json.dumps({"largest": round(gaps.max(), 4), "mean": round(float(np.average(gaps, weights=sizes)), 4)})
+
+
+if __name__ == "__main__":
+    main()

@@ -56,14 +56,14 @@ def fit_blocks(
     Exposures (n_genes, n_samples), and shares in 0 .. 1 (n_genes, n_comparisons).
     """
     if pseudobulk.block is None:
-        return pseudobulk.exposure[None, :], np.ones((len(pseudobulk.counts), 0 if pairs is None else len(pairs)))
+        return pseudobulk.exposures, np.ones((len(pseudobulk.counts), 0 if pairs is None else len(pairs)))
     members, starts = sorted_members(pseudobulk.group)
     pairs = np.empty((0, 2), np.int64) if pairs is None else pairs
     exposures = np.empty_like(pseudobulk.counts)
     kept = np.ones((len(pseudobulk.counts), len(pairs)))
     _fit_genes(
         pseudobulk.counts,
-        pseudobulk.exposure,
+        pseudobulk.exposures,
         members,
         starts,
         pseudobulk.block,
@@ -84,13 +84,24 @@ def fit_blocks(
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fit_genes(counts, exposure, members, starts, block, n_blocks, phi, pairs, exposures, kept):
     n_groups = starts.shape[0] - 1
-    weight = np.empty(exposure.shape[0])
+    weight = np.empty(exposure.shape[1])
     scratch = np.empty((3, n_blocks))
     cells = np.empty((n_groups, n_blocks))
     factor = np.empty((n_blocks, n_blocks))
     for g in range(counts.shape[0]):
         e = exposures[g]
-        sweep(counts[g], exposure, members, starts, block, phi[g], -1, e, weight, scratch)
+        sweep(
+            counts[g],
+            exposure[g if exposure.shape[0] > 1 else 0],
+            members,
+            starts,
+            block,
+            phi[g],
+            -1,
+            e,
+            weight,
+            scratch,
+        )
         if pairs.shape[0] == 0:
             continue
         weigh_cells(weight, e, members, starts, block, -1, cells)

@@ -176,9 +176,9 @@ def matched_tests(
     )
 
 
-def matched_roots(pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, log_shift: float) -> np.ndarray:
-    """Signed statistics (n_genes,) of the null hypothesis that the log fold change is `log_shift`."""
-    return _test(pseudobulk, design, trend, log_shift)[:, 2]
+def matched_shifted(pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, log_shift: float) -> np.ndarray:
+    """Signed deviates (n_genes, 1) of the null hypothesis that the log fold change is `log_shift`."""
+    return _test(pseudobulk, design, trend, log_shift)[:, 2:3]
 
 
 def _left_without(second: np.ndarray, block: np.ndarray) -> np.ndarray:

@@ -67,6 +67,7 @@ def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_nois
     if shared <= 0.0:
         return 0.0, 0.0, 0.0, 0.0
     kept = shared * (whole1 + whole2) / (whole1 * whole2)
+    of_shared = 1.0 / shared
     squares = 0.0
     residuals = 0.0
     told = 0.0
@@ -79,11 +80,12 @@ def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_nois
         both = sums[r, 0] + sums[r, 1]
         if both <= 0.0:
             continue
+        of_both = 1.0 / both
         of_block = 0.0
         for g in range(2):
             rate = rates[r] * ratio if g == 1 else rates[r]
-            other = sums[r, 1 - g] / both
-            share = 1.0 / both + other * other / shared
+            other = sums[r, 1 - g] * of_both
+            share = of_both + other * other * of_shared
             of_group = 0.0
             for j in range(bounds[r, g], bounds[r, g + 1]):
                 i = members[j]
@@ -96,7 +98,7 @@ def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_nois
                 rest = 1.0 - leverage
                 counts = max(0.0, 1.0 - slope * share)
                 noise = 0.5 * phi * (leverage + k_noise)
-                shrink = 1.0 / ((1.0 + 2.0 * noise) * (1.0 + 3.0 * noise))
+                root = 1.0 / math.sqrt((1.0 + 2.0 * noise) * (1.0 + 3.0 * noise))
                 e = y[i] - m
                 squares += e * e * precision
                 residuals += rest
@@ -104,17 +106,17 @@ def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_nois
                 information += rest * m * slope
                 total += m
                 used += 1.0
-                variance += shrink * (2.0 * rest * (counts + noise) + rest * rest * (precision + 6.0 * phi))
-                of_group += rest * (1.0 + 2.0 * phi * m) * math.sqrt(shrink) * slope
+                variance += root * root * (2.0 * rest * (counts + noise) + rest * rest * (precision + 6.0 * phi))
+                of_group += rest * (1.0 + 2.0 * phi * m) * root * slope
             of_block += of_group
             if g == 1:
                 of_ratio += of_group
-        variance -= of_block * of_block / both
-        of_ratio -= sums[r, 1] / both * of_block
+        variance -= of_block * of_block * of_both
+        of_ratio -= sums[r, 1] * of_both * of_block
     told /= 1.0 + phi * k_noise
     if residuals < FEWEST_RESIDUALS or told < FEWEST_TOLD:
         return 0.0, 0.0, 0.0, kept
-    variance = max(variance - of_ratio * of_ratio / shared, 0.3 * told)
+    variance = max(variance - of_ratio * of_ratio * of_shared, 0.3 * told)
     degrees = 2.0 * told * told / variance
     scaled = squares * (1.0 + phi * k_noise) / (1.0 + k_count * used / total)
     return degrees * (1.0 + (scaled - residuals) / told), degrees, information / residuals, kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +13,10 @@ from nbcompare._nb.contrast import Setting, compare_genes, halve_statistics
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import moment_equation, solve_moments
 from nbcompare._nb.leave_one_out import leave_one_out
-from nbcompare._nb.matched import applies, fit_matched_trend, matched_design, matched_tests
+from nbcompare._nb.matched import applies, fit_matched_trend, matched_design, matched_shifted, matched_tests
 from nbcompare._nb.shared import fit_shared
 from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare._nb.threshold import halved, shifted_genes
 
 MIN_KEPT_INFORMATION = 0.05
 EXTRAPOLATED = 10.0  # means above so many times the trend's last knot are flagged
@@ -36,6 +38,7 @@ class Moderated:
     trend: Trend  # the data set's; with pair-wise dispersions that of the last comparison
     mean: np.ndarray  # (n_genes,) mean count of a sample, where the trend is read
     noise: np.ndarray  # (n_comparisons, 2) dispersion of reference and treated arm relative to the data set's
+    shifted: np.ndarray | None = None  # (n_genes, n_comparisons, 2) deviates of the nulls -threshold and threshold
 
 
 def moderated_tests(
@@ -45,6 +48,7 @@ def moderated_tests(
     shared: bool = True,
     min_total: float = 10.0,
     leave_out: bool = True,
+    threshold: float = 0.0,
 ) -> Moderated:
     """Test every comparison by the moderated r*.
 
@@ -60,16 +64,20 @@ def moderated_tests(
         Genes with fewer counts in the two arms together are not tested.
     leave_out
         Apply the leave-one-replicate-out rule.
+    threshold
+        Log fold change beside whose null hypotheses of zero those of +-threshold are tested too, if positive; from all replicates.
     """
     if shared or (pseudobulk.n_groups == 2 and len(pairs) == 1):
-        return _tests(pseudobulk, np.ascontiguousarray(pairs, dtype=np.int64), min_total, leave_out)
-    alone = [_tests(_pair(pseudobulk, *pair), np.array([[0, 1]]), min_total, leave_out) for pair in pairs]
+        return _tests(pseudobulk, np.ascontiguousarray(pairs, dtype=np.int64), min_total, leave_out, threshold)
+    alone = [_tests(_pair(pseudobulk, *pair), np.array([[0, 1]]), min_total, leave_out, threshold) for pair in pairs]
     return replace(_joined(alone), mean=pseudobulk.counts.mean(axis=1))
 
 
-def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_out: bool) -> Moderated:
+def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_out: bool, threshold: float) -> Moderated:
     if applies(pseudobulk):
-        return _joined([_within_blocks(pseudobulk, int(treated), min_total, leave_out) for treated in pairs[:, 1]])
+        return _joined(
+            [_within_blocks(pseudobulk, int(treated), min_total, leave_out, threshold) for treated in pairs[:, 1]]
+        )
     counts = pseudobulk.counts
     model = fit_shared(pseudobulk, pairs, min_total=min_total)
     setting = model.setting(pseudobulk, pairs)
@@ -106,10 +114,13 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
         model.trend,
         model.mean,
         setting.noise,
+        _deviates(lambda shift: shifted_genes(setting, shift), threshold, status, log_fc),
     )
 
 
-def _within_blocks(pseudobulk: Pseudobulk, treated: int, min_total: float, leave_out: bool) -> Moderated:
+def _within_blocks(
+    pseudobulk: Pseudobulk, treated: int, min_total: float, leave_out: bool, threshold: float
+) -> Moderated:
     """Two groups within blocks: blocks without samples of both tell nothing of the difference, and their counts are not in its total."""
     counts = pseudobulk.counts
     design = matched_design(pseudobulk, treated)
@@ -150,7 +161,24 @@ def _within_blocks(pseudobulk: Pseudobulk, treated: int, min_total: float, leave
         trend,
         mean,
         np.ones((1, 2)),
+        _deviates(
+            lambda shift: matched_shifted(pseudobulk, design, trend, shift),
+            threshold,
+            status[:, None],
+            found.log_fc[:, None],
+        ),
     )
+
+
+def _deviates(
+    test: Callable[[float], np.ndarray], threshold: float, status: np.ndarray, log_fc: np.ndarray
+) -> np.ndarray | None:
+    """Deviates of the nulls -threshold and threshold; without a threshold None."""
+    if threshold <= 0:
+        return None
+    zero_arm, tested = (status & Status.ZERO_ARM) > 0, (status & NOT_TESTED) == 0
+    both = [halved(test(shift), zero_arm, log_fc) for shift in (-threshold, threshold)]
+    return np.where(tested[..., None], np.stack(both, axis=-1), np.nan)
 
 
 def _joined(alone: list[Moderated]) -> Moderated:
@@ -159,7 +187,13 @@ def _joined(alone: list[Moderated]) -> Moderated:
         name: np.concatenate([getattr(one, name) for one in alone], axis=1)
         for name in ("log_fc", "se", "statistic", "p_value", "p_value_all", "dispersion", "genewise", "status")
     }
-    return replace(alone[-1], **joined, noise=np.concatenate([one.noise for one in alone]))
+    shifted = [one.shifted for one in alone if one.shifted is not None]
+    return replace(
+        alone[-1],
+        **joined,
+        noise=np.concatenate([one.noise for one in alone]),
+        shifted=np.concatenate(shifted, axis=1) if shifted else None,
+    )
 
 
 def _pair(pseudobulk: Pseudobulk, reference: int, treated: int) -> Pseudobulk:

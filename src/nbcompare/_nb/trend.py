@@ -58,7 +58,9 @@ def fit_trend(
     exposures = np.ascontiguousarray(shared if len(shared) == 1 else shared[genes])
 
     moments = np.empty((len(genes), 3))
-    moment_equation(counts, pseudobulk.exposure[None, :], members, starts, 1.0, moments)
+    own = pseudobulk.exposures  # without block effects
+    own = own if len(own) == 1 else np.ascontiguousarray(own[genes])
+    moment_equation(counts, own, members, starts, 1.0, moments)
     mean = moments[:, 2]
     ascending = np.lexsort((moments[:, 1], moments[:, 0], mean))  # the order in which genes are given is nothing
     bins = mean_bins(ascending, mean)

@@ -13,7 +13,8 @@ from anndata import AnnData
 from nbcompare._anndata import SampleTable
 
 from ._design import make_design, sample_depths
-from ._designed import described, make_plan, run_design_tests, sample_flags
+from ._designed import described, make_plan, run_design_tests, sample_flags, shifted_design_tests
+from ._effects import with_effects
 from ._estimate import contrasted, moderated, unmoderated
 from ._posterior import POSTERIOR_METHODS, with_posterior
 
@@ -53,13 +54,16 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
     )
     given = {name: options[name] for name in ("method", "cox_reid", "min_total")}
     trend: dict[str, Any] = {}
+    shifted = None
     prior: dict[str, Any] = {}
     if options["method"] in POSTERIOR_METHODS:
         arrays, columns, trend, prior = with_posterior(design, options)
     elif options["test"] == "moderated":
-        arrays, columns, trend = moderated(design, shared=options["dispersion"] == "all", **given)
+        shared, threshold = options["dispersion"] == "all", options["lfc_threshold"]
+        arrays, columns, trend, shifted = moderated(design, shared=shared, lfc_threshold=threshold, **given)
     else:
         arrays, columns = unmoderated(design, test=options["test"], **given)
+    arrays = with_effects(arrays, shifted, options)
     table = samples.table.assign(size_factor=design.pseudobulk.exposure)
     became = {"size_factors_used": design.factors_used}
     return Outcome(arrays, columns, trend, design.comparisons, table, became, prior=prior)
@@ -76,6 +80,7 @@ def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, option
     result = run_design_tests(plan, genes_first, exposures, options)
     flags = sample_flags(plan, samples, unstable)
     arrays, columns, trend, coefficients = contrasted(result, flags, (genes_first / exposures).mean(axis=1))
+    arrays = with_effects(arrays, shifted_design_tests(plan, genes_first, exposures, options), options)
     table = samples.table.assign(size_factor=exposure)
     became = {"size_factors_used": used}
     return Outcome(arrays, columns, trend, plan.names, table, became, described(plan, options), coefficients)

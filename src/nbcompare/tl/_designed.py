@@ -13,6 +13,7 @@ from anndata import AnnData
 from nbcompare._anndata import SampleTable, as_text, column_names
 from nbcompare._nb.glm import DesignTests, design_tests
 from nbcompare._nb.status import Status
+from nbcompare._nb.threshold import halved
 
 from ._confounding import check_estimable
 from ._contrast import Hypothesis, group_contrasts, read_contrasts
@@ -140,6 +141,35 @@ def run_design_tests(plan: Plan, counts: np.ndarray, exposures: np.ndarray, opti
     if by_likelihood and not classical:
         return replace(result, genewise=tests("wald", "genewise-ml").genewise)
     return result
+
+
+def shifted_design_tests(
+    plan: Plan, counts: np.ndarray, exposures: np.ndarray, options: Mapping[str, Any]
+) -> np.ndarray | None:
+    """Deviates of the nulls -threshold and threshold, (n_genes, n_contrasts, 2); without a threshold None."""
+    threshold = options["lfc_threshold"] * np.log(2)
+    if threshold == 0:
+        return None
+    several = [one.name for one in plan.hypotheses if one.weights.shape[1] > 1]
+    if several:
+        msg = (
+            f"lfc_threshold is for one log fold change, but {several[0]!r} is about several. Test its parts as contrasts of their own, or "
+            "leave lfc_threshold out."
+        )
+        raise ValueError(msg)
+
+    def deviates(shift: float) -> np.ndarray:
+        result = design_tests(
+            counts,
+            np.log(exposures),
+            plan.model.matrix,
+            [one.weights for one in plan.hypotheses],
+            null=np.full(len(plan.hypotheses), shift),
+            min_total=options["min_total"],
+        )
+        return halved(result.statistic, (result.status & Status.ZERO_ARM) > 0, result.log_fc)
+
+    return np.stack([deviates(-threshold), deviates(threshold)], axis=-1)
 
 
 def sample_flags(plan: Plan, samples: SampleTable, unstable: np.ndarray) -> np.ndarray:

@@ -30,11 +30,16 @@ def estimator(method: str, cox_reid: bool) -> Callable[[Group, Group], Fit]:
 
 
 def moderated(
-    design: Design, *, method: str, cox_reid: bool, shared: bool, min_total: float
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays (n_genes, n_comparisons), columns (n_genes,) and the trend of the moderated r* test; the effects are those of `method`."""
-    result = moderated_tests(design.pseudobulk, design.pairs, shared=shared, min_total=min_total)
-    return moderated_arrays(result, design, method=method, cox_reid=cox_reid)
+    design: Design, *, method: str, cox_reid: bool, shared: bool, min_total: float, lfc_threshold: float = 0.0
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any], np.ndarray | None]:
+    """Arrays (n_genes, n_comparisons), columns (n_genes,) and the trend of the moderated r* test; the effects are those of `method`.
+
+    Last the deviates of the nulls -threshold and threshold (log2), None without a threshold.
+    """
+    result = moderated_tests(
+        design.pseudobulk, design.pairs, shared=shared, min_total=min_total, threshold=lfc_threshold * np.log(2)
+    )
+    return *moderated_arrays(result, design, method=method, cox_reid=cox_reid), result.shifted
 
 
 def moderated_arrays(

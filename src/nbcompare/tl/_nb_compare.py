@@ -16,6 +16,7 @@ from ._contrast import Contrast
 from ._data_set import compare_samples
 from ._design import offer_blocks, read_sample_counts
 from ._designed import check_design_options, check_plan
+from ._effects import Alternative, check_effect_options
 from ._posterior import check_posterior_options
 from ._splits import check_levels, check_splits, compare_splits
 
@@ -42,6 +43,9 @@ def nb_compare(
     offset: str | np.ndarray | None = None,
     dispersion: Dispersion = "all",
     cox_reid: bool = False,
+    lfc_threshold: float = 0,
+    alternative: Alternative = "greater_abs",
+    shrink: bool = False,
     prior: Mapping[str, Any] | None = None,
     network: str | PathLike[str] | None = None,
     device: str = "auto",
@@ -117,6 +121,13 @@ def nb_compare(
         Test `"moderated"` only.
     cox_reid
         Adjust the likelihood's dispersion for the fitted means :cite:p:`cox1987`. Method `"mle"` only.
+    lfc_threshold
+        Absolute log2 fold change that is tested against instead of zero, such as 1 for twofold. Test `"moderated"` only.
+    alternative
+        What is to be shown with `lfc_threshold`: `"greater_abs"`, that a change is larger :cite:p:`mccarthy2009`;
+        `"less_abs"`, that it is smaller, in either direction.
+    shrink
+        Also give shrunken effects with their local false sign rates :cite:p:`stephens2017`. P-values stay as they are.
     prior
         What of the posterior's prior is known, the rest is estimated from the genes of each comparison: `null_share`, the share of
         unchanged genes; `lfc_sd`, standard deviation of the others' log2 fold changes; `dispersion` (by default the trend's) and
@@ -163,6 +174,9 @@ def nb_compare(
         The dispersion that the test used, of a posterior its median; the gene's own estimate (moderated test).
     `.varm["nb_compare_pvals_all_replicates"]`
         Moderated test: p-values before the rule that no single replicate may carry a difference.
+    `.varm["nb_compare_lfc_shrunk"]`, `..._lfc_shrunk_se"]`, `..._lfsr"]`, `..._svalue"]`
+        With `shrink`: posterior mean and standard deviation of the log2 fold change; the probability that its sign is wrong or
+        it is zero; the mean of these rates over the genes that are called with this one.
     `.varm["nb_compare_status"]`
         Why there is no p-value, or what to know beside it; the codes are in `.uns`.
     `.varm["nb_compare_coefficients"]`
@@ -254,6 +268,7 @@ def _check_options(params: Mapping[str, Any]) -> None:
             msg = f"{name} is {params[name]!r}, but must be one of {', '.join(map(repr, get_args(allowed)))}."
             raise ValueError(msg)
     check_posterior_options(params)
+    check_effect_options(params)
     check_design_options(params)
     if not params["min_total"] >= 0:
         msg = f"min_total is {params['min_total']!r}, but it is a number of counts: 0 or more."

@@ -118,10 +118,13 @@ def test_each_type_as_if_alone(types, options):
 
 
 def test_partial_results_are_kept_and_say_why(types):
-    with pytest.warns(UserWarning, match=r"^3 of 8 comparisons could not be made.*mono, c: no sample of 'c'\.$"):
+    with pytest.warns(
+        UserWarning, match=r"^3 of 8 comparisons could not be made.*mono, c: no sample of 'c'\.$"
+    ) as told:
         tl.nb_compare(
             types, "condition", reference="ctrl", replicate_key="replicate", block_key="donor", split_by="cell_type"
         )
+    assert [warning.filename for warning in told] == [__file__]
     uns = types.uns["nb_compare"]
     assert list(uns["splits"]) == ["B", "B", "CD4/T", "CD4/T", "mega", "mega", "mono", "mono"]
     assert list(uns["comparisons"]) == ["b", "c"] * 4

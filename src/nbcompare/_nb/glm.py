@@ -94,14 +94,14 @@ def design_tests(
     moderated = dispersion == "moderated"
     highest = None
     if matrices.residual_degrees < 1:
-        basis = _at(np.zeros(len(counts)), counts)
+        basis = fixed_dispersions(np.zeros(len(counts)), counts)
     elif moderated:
         usable = counts.sum(axis=1) >= min_total
         basis = moderate_design(counts, offset, matrices, usable, n_threads=n_threads)
     else:
         highest = maximise_design(counts, offset, matrices, cox_reid=cox_reid, n_threads=n_threads)
-        basis = _at(highest.dispersion, counts)
-    found = _test(counts, offset, matrices, basis, TESTS[test], null, n_threads)
+        basis = fixed_dispersions(highest.dispersion, counts)
+    found = run_tests(counts, offset, matrices, basis, TESTS[test], null, n_threads)
     if test == "moderated" and moderated and matrices.group is not None:
         _compare_groups(found, counts, offset, matrices, basis, null)
     if test == "lrt" and highest and not cox_reid:
@@ -118,6 +118,7 @@ def design_tests(
     several = matrices.tested > 1
     statistic, p_value = found.statistic, found.p_value
     _several_degrees(statistic, p_value, matrices.tested, basis.degrees)
+    dispersion_used = np.where(matrices.residual_degrees > 0, basis.dispersion, np.nan)
     found.log_fc[((status & Status.ALL_ZERO) > 0) | several] = np.nan
     found.se[((status & (Status.ALL_ZERO | Status.NO_REPLICATES)) > 0) | several] = np.nan
     statistic[untested] = np.nan
@@ -127,8 +128,8 @@ def design_tests(
         found.se,
         statistic,
         p_value,
-        basis.dispersion,
-        basis.genewise,
+        dispersion_used,
+        np.where(matrices.residual_degrees > 0, basis.genewise, np.nan),
         basis.degrees,
         found.coefficients,
         status,
@@ -138,7 +139,7 @@ def design_tests(
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """What the kernels write, in the coordinates of the user."""
 
     log_fc: np.ndarray
@@ -156,14 +157,14 @@ class _Found:
         self.p_value[:, one] = 2 * ndtr(-np.abs(self.statistic[:, one]))
 
 
-def _at(dispersion: np.ndarray, counts: np.ndarray) -> Moderation:
+def fixed_dispersions(dispersion: np.ndarray, counts: np.ndarray) -> Moderation:
     """Dispersions taken as they are: normal and chi-squared references, no trend."""
     no_trend = Trend(np.ones(1), np.full(1, np.nan), np.nan, 0)
     one, infinite = np.ones(len(counts)), np.full(len(counts), np.inf)
     return Moderation(dispersion, dispersion, one, infinite, dispersion, no_trend, counts.mean(axis=1), None)
 
 
-def _test(
+def run_tests(
     counts: np.ndarray,
     offset: np.ndarray,
     matrices: DesignMatrices,
@@ -171,7 +172,7 @@ def _test(
     test: int,
     null: np.ndarray,
     n_threads: int,
-) -> _Found:
+) -> Found:
     """All genes, in pieces; effects and coefficients turned back from the designs of `matrices`."""
     n_genes, n_contrasts = len(counts), len(matrices.tested)
     begun = basis.coefficients is not None
@@ -181,17 +182,14 @@ def _test(
     effect, se, statistic, p_value = np.full((4, n_genes, n_contrasts), np.nan)
     separated = np.zeros((n_genes, n_contrasts), bool)
     length = np.where(matrices.tested == 1, matrices.length, 1.0)
-    quasi = test == QUASI_LIKELIHOOD
-    phi_root = basis.working if quasi else basis.dispersion
-    tau2 = basis.tau2 if quasi else np.ones(n_genes)
 
     def run(part: slice) -> None:
         fit_and_test(
             counts[part],
             offset if len(offset) == 1 else offset[part],
             basis.dispersion[part],
-            phi_root[part],
-            tau2[part],
+            basis.working[part],
+            basis.tau2[part],
             basis.degrees[part],
             test,
             matrices.rows,
@@ -200,6 +198,7 @@ def _test(
             matrices.tested,
             matrices.directions,
             null / length,
+            matrices.centred,
             begun,
             coefficients[part],
             effect[part],
@@ -211,18 +210,18 @@ def _test(
 
     in_pieces(run, n_genes, n_threads)
     coefficients[basis.mean <= 0] = np.nan
-    return _Found(
+    return Found(
         effect * length + null,
         se * length,
         statistic,
         p_value,
         separated,
-        coefficients @ matrices.to_coefficients.T,
+        matrices.coefficients(coefficients, counts, offset),
     )
 
 
 def _compare_groups(
-    found: _Found,
+    found: Found,
     counts: np.ndarray,
     offset: np.ndarray,
     matrices: DesignMatrices,

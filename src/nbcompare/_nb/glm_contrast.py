@@ -7,8 +7,16 @@ import math
 from numba import njit
 
 from nbcompare._nb.glm_fit import newton, project, start_from_counts
+from nbcompare._nb.packed import half_log_determinant
 from nbcompare._nb.separation import free_direction, half_a_count, is_separated
-from nbcompare._nb.skovgaard import LARGEST_CORRECTION, half_deviance, information_root, modified_root, root_correction
+from nbcompare._nb.skovgaard import (
+    LARGEST_CORRECTION,
+    half_deviance,
+    information_root,
+    modified_root,
+    root_correction,
+    telling_information,
+)
 from nbcompare._nb.special import normal_from_t, normal_tail
 
 MODERATED, LIKELIHOOD_RATIO, QUASI_LIKELIHOOD, WALD = range(4)
@@ -38,7 +46,7 @@ def contrast_result(y, offset, design, shift, effect, phi, full, phi_root, full_
         start_from_counts(y, space.offset, design, phi, p, full, space)
         newton(y, design, phi, p, full, space)
         effect = full.b[p - 1]
-    information_root(full.m, phi, design.products, p, space.w, space.a)
+    telling_information(full.m, null.m, phi, design.products, p, space.w, space.a)
     se = space.a[p * (p + 1) // 2 - 1]
     share = 1.0
     if test == MODERATED:
@@ -49,7 +57,8 @@ def contrast_result(y, offset, design, shift, effect, phi, full, phi_root, full_
         if abs(root) < CLOSE_TO_NULL:
             root += correction_at_null(y, phi, design, root, space)
         else:
-            root = modified_root(y, full.m, null.m, phi, design, root, space)
+            log_information = half_log_determinant(space.a, p)
+            root = modified_root(y, full.m, null.m, phi, design, log_information, root, space)
     elif test == WALD:
         root = effect / se
     else:
@@ -83,9 +92,13 @@ def correction_at_null(y, phi, design, root, space):
         space.refit.eta[:] = null.eta
         newton(space.counts, design, phi, p, space.refit, space)
         moved = signed_root(space.counts, space.refit, null, phi, space.refit.b[p - 1], space)
-        correction = (
-            root_correction(space.counts, space.refit.m, null.m, phi, design, moved, space) if moved != 0.0 else 0.0
-        )
+        correction = 0.0
+        if moved != 0.0:
+            telling_information(space.refit.m, null.m, phi, design.products, p, space.w, space.a)
+            log_information = half_log_determinant(space.a, p)
+            correction = root_correction(
+                space.counts, space.refit.m, null.m, phi, design, log_information, moved, space
+            )
         roots = (roots[1], moved)
         corrections = (corrections[1], correction)
     if not roots[0] < root < roots[1] or max(abs(corrections[0]), abs(corrections[1])) >= LARGEST_CORRECTION:

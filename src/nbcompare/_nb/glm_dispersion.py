@@ -16,7 +16,16 @@ import math
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.glm_fit import Matrices, centre, make_fitted, make_space, newton, predict, start_from_counts
+from nbcompare._nb.glm_fit import (
+    Matrices,
+    centre,
+    common_depth,
+    make_fitted,
+    make_space,
+    newton,
+    predict,
+    start_from_counts,
+)
 from nbcompare._nb.skovgaard import information_root
 
 EMPTY = 1e-3  # samples with smaller fitted means tell nothing
@@ -108,16 +117,17 @@ def leverages(columns, p, a, z, h):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pearson_of_genes(counts, log_exposure, rows, columns, products, phi, k_noise, k_count, begun, b, out):
+def pearson_of_genes(counts, log_exposure, rows, columns, products, phi, k_noise, k_count, centred, begun, b, out):
     """Numerator, degrees of freedom and A of every gene at its phi, out (n_genes, 3); from the coefficients b if begun, into b."""
     n, p = rows.shape
     design = Matrices(rows, columns, products)
     offset = np.empty(n)
     fitted = make_fitted(n, p)
     space = make_space(n, p)
+    depth = common_depth(log_exposure)
     for k in range(counts.shape[0]):
         y = counts[k]
-        if centre(y, log_exposure[k if log_exposure.shape[0] > 1 else 0], offset) <= 0.0:
+        if centre(y, log_exposure[k if log_exposure.shape[0] > 1 else 0], depth, centred, offset) <= 0.0:
             out[k] = 0.0
             b[k] = 0.0
             continue

@@ -2,7 +2,8 @@
 
     score  X' (y - m) / (1 + phi m),        observed information  X' W X,  W = m (1 + phi y) / (1 + phi m)^2
 
-Kernels take the first p columns of a design. Offsets carry the gene's pooled rate, so coefficients are near zero unless there are effects.
+Kernels take the first p columns of a design. Where designs have an intercept, offsets carry
+the gene's pooled rate, and coefficients are near zero unless there are effects.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb.branchless import exp
-from nbcompare._nb.packed import RIDGE, backward, cholesky, forward, gram
+from nbcompare._nb.packed import RIDGE, add_times, backward, cholesky, forward, gram, transposed_times
 
 MAX_STEPS = 40
 LARGEST_STEP = 2.0  # on the scale of the linear predictor
 LARGEST_PREDICTOR = 40.0
+SMALL_STEP = 0.01  # whose exponential is a short series
+ENOUGH = 1e-6
 
 
 class Matrices(NamedTuple):
@@ -42,10 +45,11 @@ class Space(NamedTuple):
 
     null: Fitted
     refit: Fitted
-    offset: np.ndarray  # (n_samples,), as those to `w`
+    offset: np.ndarray  # (n_samples,), as the following to `w`
     counts: np.ndarray
     leverage: np.ndarray
     pull: np.ndarray
+    move: np.ndarray
     w: np.ndarray
     g: np.ndarray  # (p,)
     z: np.ndarray  # (p, n_samples)
@@ -67,6 +71,7 @@ def make_space(n, p):
         np.empty(n),
         np.empty(n),
         np.empty(n),
+        np.empty(n),
         np.empty(p),
         np.empty((p, n)),
         np.empty(p * (p + 1) // 2),
@@ -74,18 +79,33 @@ def make_space(n, p):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def centre(y, log_exposure, offset):
-    """Total count; offset becomes the log of the means of samples that differ in exposure alone."""
+def centre(y, log_exposure, depth, centred, offset):
+    """Total count; offset becomes the log exposures, if `centred` those of the means of samples that differ in exposure alone.
+
+    `depth`: sum of the exposures, if known.
+    """
     total = 0.0
-    depth = 0.0
     for i in range(y.shape[0]):
         total += y[i]
-        depth += math.exp(log_exposure[i])
-    if total > 0.0:
+    shift = 0.0
+    if centred and total > 0.0:
+        if depth <= 0.0:
+            for i in range(y.shape[0]):
+                depth += math.exp(log_exposure[i])
         shift = math.log(total / depth)
-        for i in range(y.shape[0]):
-            offset[i] = log_exposure[i] + shift
+    for i in range(y.shape[0]):
+        offset[i] = log_exposure[i] + shift
     return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def common_depth(log_exposure):
+    """Sum of the exposures where all genes have the same, else 0."""
+    depth = 0.0
+    if log_exposure.shape[0] == 1:
+        for i in range(log_exposure.shape[1]):
+            depth += math.exp(log_exposure[0, i])
+    return depth
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -103,17 +123,15 @@ def start_from_counts(y, offset, design, phi, p, fitted, space):
 def project(offset, design, p, fitted, space):
     """Coefficients (written) by least squares, with weights space.w, of eta - offset; eta becomes theirs."""
     b = fitted.b
-    for j in range(p):
-        b[j] = 0.0
-    for i in range(offset.shape[0]):
-        t = space.w[i] * (fitted.eta[i] - offset[i])
-        for j in range(p):
-            b[j] += t * design.rows[i, j]
+    eta = fitted.eta
+    for i in range(eta.shape[0]):
+        eta[i] = space.w[i] * (eta[i] - offset[i])
+    transposed_times(eta, design.columns, p, b)
     gram(space.w, design.products, p, space.a)
     cholesky(space.a, p)
     forward(space.a, b, p)
     backward(space.a, b, p)
-    predict(offset, design.columns, p, b, fitted.eta)
+    predict(offset, design.columns, p, b, eta)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -121,10 +139,7 @@ def predict(offset, columns, p, b, eta):
     """Linear predictor of coefficients b."""
     for i in range(eta.shape[0]):
         eta[i] = offset[i]
-    for j in range(p):
-        t = b[j]
-        for i in range(eta.shape[0]):
-            eta[i] += t * columns[j, i]
+    add_times(b, columns, p, eta)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -138,20 +153,18 @@ def newton(y, design, phi, p, fitted, space):
     m = fitted.m
     w = space.w
     g = space.g
+    t = space.move
     n = y.shape[0]
+    for i in range(n):
+        m[i] = exp(min(max(eta[i], -LARGEST_PREDICTOR), LARGEST_PREDICTOR))
     for _ in range(MAX_STEPS):
         for i in range(n):
-            m[i] = exp(min(max(eta[i], -LARGEST_PREDICTOR), LARGEST_PREDICTOR))
-        for i in range(n):
             f = 1.0 / (1.0 + phi * m[i])
+            t[i] = (y[i] - m[i]) * f
             w[i] = m[i] * (1.0 + phi * y[i]) * f * f
-            m[i] = (y[i] - m[i]) * f  # for a moment the score
+        transposed_times(t, design.columns, p, g)
         for j in range(p):
-            g[j] = -RIDGE * b[j]
-        for i in range(n):
-            t = m[i]
-            for j in range(p):
-                g[j] += t * design.rows[i, j]
+            g[j] -= RIDGE * b[j]
         gram(w, design.products, p, space.a)
         cholesky(space.a, p)
         forward(space.a, g, p)
@@ -160,20 +173,21 @@ def newton(y, design, phi, p, fitted, space):
             gain += g[j] * g[j]
         backward(space.a, g, p)
         for i in range(n):
-            w[i] = 0.0
-        for j in range(p):
-            t = g[j]
-            for i in range(n):
-                w[i] += t * design.columns[j, i]
+            t[i] = 0.0
+        add_times(g, design.columns, p, t)
         largest = 0.0
         for i in range(n):
-            largest = max(largest, abs(w[i]))
+            largest = max(largest, abs(t[i]))
         scale = 1.0 if largest <= LARGEST_STEP else LARGEST_STEP / largest
         for j in range(p):
             b[j] += scale * g[j]
         for i in range(n):
-            eta[i] += scale * w[i]
-        if gain < 1e-6 and largest <= LARGEST_STEP:
+            eta[i] += scale * t[i]
+        if largest < SMALL_STEP:
+            for i in range(n):
+                m[i] *= 1.0 + t[i] * (1.0 + t[i] * (0.5 + t[i] * (1 / 6 + t[i] / 24)))
+        else:
+            for i in range(n):
+                m[i] = exp(min(max(eta[i], -LARGEST_PREDICTOR), LARGEST_PREDICTOR))
+        if gain < ENOUGH and largest <= LARGEST_STEP:
             break
-    for i in range(n):
-        m[i] = exp(min(max(eta[i], -LARGEST_PREDICTOR), LARGEST_PREDICTOR))

@@ -31,6 +31,10 @@ class DesignMatrices:
     )  # (n_contrasts, p), of a contrast of one column, in the coefficients of the fit's design, length one
     length: np.ndarray  # (n_contrasts,) the contrast over its direction, NaN for several columns
     to_coefficients: np.ndarray  # (p, p), from coefficients of the fit's design to those of the design given
+    intercept: (
+        np.ndarray
+    )  # (p,) in coefficients of the design given, whose columns it sums to one; zeros if not `centred`
+    centred: bool  # there is one, and no contrast asks for it: genes are fitted around their pooled rate
     touched: np.ndarray  # (n_contrasts, n_samples) bool, samples that tell of the contrast
     k_noise: float
     k_count: float
@@ -48,6 +52,12 @@ class DesignMatrices:
     def residual_degrees(self) -> int:
         """Samples less coefficients."""
         return self.rows.shape[1] - self.rows.shape[2]
+
+    def coefficients(self, fitted: np.ndarray, counts: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """Coefficients of the design given, from those of the fit's, (n_genes, p)."""
+        with np.errstate(divide="ignore"):
+            pooled = np.log(counts.sum(axis=1) / np.exp(offset).sum(axis=1)) if self.centred else np.zeros(len(counts))
+        return fitted @ self.to_coefficients.T + np.where(np.isfinite(pooled), pooled, 0.0)[:, None] * self.intercept
 
 
 def design_matrices(design: np.ndarray, contrasts: Sequence[np.ndarray]) -> DesignMatrices:
@@ -70,6 +80,10 @@ def design_matrices(design: np.ndarray, contrasts: Sequence[np.ndarray]) -> Desi
         directions.append(complete[:, 0])
         length.append(np.linalg.norm(turned) if one else np.nan)
         touched.append((np.abs(rows[-1][:, p - k :]) > TOUCHED).any(axis=1))
+    intercept = np.linalg.lstsq(design, np.ones(n), rcond=None)[0]
+    centred = np.abs(design @ intercept - 1).max() < TOUCHED and all(
+        np.abs(contrast.T @ intercept).max() < TOUCHED * np.abs(contrast).max() for contrast in contrasts
+    )
     stacked = np.stack(rows)
     columns = np.ascontiguousarray(stacked.transpose(0, 2, 1))
     return DesignMatrices(
@@ -80,6 +94,8 @@ def design_matrices(design: np.ndarray, contrasts: Sequence[np.ndarray]) -> Desi
         np.array(directions).reshape(len(tested), p),
         np.array(length),
         np.linalg.inv(triangle),
+        intercept if centred else np.zeros(p),
+        bool(centred),
         np.array(touched, bool).reshape(len(tested), n),
         *design_constants(columns[0]),
         *_groups(design, contrasts),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.glm_fit import Matrices, centre, make_fitted, make_space, start_from_counts
+from nbcompare._nb.glm_fit import Matrices, centre, common_depth, make_fitted, make_space, start_from_counts
 from nbcompare._nb.glm_matrices import DesignMatrices
 from nbcompare._nb.glm_profile import adjusted, climb, may_rise_again, poisson_slope, search, settle, slopes
 from nbcompare._nb.pieces import in_pieces
@@ -32,7 +32,7 @@ def maximise_design(
     With `cox_reid` half the log determinant of the coefficients' information is taken off the profile [Cox and Reid 1987, JRSS B 49, 1].
     """
     coefficients, estimates = _maximise(counts, offset, matrices, 0, 0, 0.0, cox_reid, n_threads)
-    return DesignMaximum(coefficients @ matrices.to_coefficients.T, estimates[:, 0], estimates[:, 1])
+    return DesignMaximum(matrices.coefficients(coefficients, counts, offset), estimates[:, 0], estimates[:, 1])
 
 
 def likelihood_ratios(
@@ -76,6 +76,7 @@ def _maximise(
             matrices.products[which],
             matrices.n_coefficients - left_out,
             shift,
+            matrices.centred,
             cox_reid,
             coefficients[part],
             estimates[part],
@@ -86,16 +87,19 @@ def _maximise(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _maximise_genes(counts, log_exposure, rows, columns, products, p, shift, cox_reid, coefficients, estimates):
+def _maximise_genes(
+    counts, log_exposure, rows, columns, products, p, shift, centred, cox_reid, coefficients, estimates
+):
     n = counts.shape[1]
     design = Matrices(rows, columns, products)
     offset = np.empty(n)
     poisson = make_fitted(n, rows.shape[1])
     interior = make_fitted(n, rows.shape[1])
     space = make_space(n, rows.shape[1])
+    depth = common_depth(log_exposure)
     for k in range(counts.shape[0]):
         y = counts[k]
-        if centre(y, log_exposure[k if log_exposure.shape[0] > 1 else 0], offset) <= 0.0:
+        if centre(y, log_exposure[k if log_exposure.shape[0] > 1 else 0], depth, centred, offset) <= 0.0:
             continue
         for i in range(n):
             offset[i] += shift * columns[rows.shape[1] - 1, i]

@@ -12,7 +12,7 @@ from numba import njit
 from nbcompare._nb.density import growth_slopes, log_density, mean_slopes, stirling_rest
 from nbcompare._nb.glm_dispersion import leverages
 from nbcompare._nb.glm_fit import newton
-from nbcompare._nb.packed import backward, cholesky, forward, gram
+from nbcompare._nb.packed import backward, cholesky, forward, gram, half_log_determinant, transposed_times
 from nbcompare._nb.skovgaard import information_root
 from nbcompare._nb.special import digamma_beyond_log
 
@@ -53,14 +53,11 @@ def slopes(y, design, p, phi, cox_reid, fitted, space):
 @njit(cache=True, nogil=True, error_model="numpy")
 def coefficient_slopes(y, design, p, phi, m, space):
     """U' J^-1 u; the derivative of the coefficients in phi, J^-1 u, is left in space.g."""
-    for j in range(p):
-        space.g[j] = 0.0
     for i in range(y.shape[0]):
         f = 1.0 / (1.0 + phi * m[i])
         space.w[i] = m[i] * (1.0 + phi * y[i]) * f * f
-        t = -(y[i] - m[i]) * m[i] * f * f
-        for j in range(p):
-            space.g[j] += t * design.rows[i, j]
+        space.move[i] = -(y[i] - m[i]) * m[i] * f * f
+    transposed_times(space.move, design.columns, p, space.g)
     gram(space.w, design.products, p, space.a)
     cholesky(space.a, p)
     forward(space.a, space.g, p)
@@ -96,7 +93,8 @@ def adjusted(y, design, p, phi, cox_reid, fitted, space):
     for i in range(y.shape[0]):
         value += log_density(y[i], fitted.m[i], phi, rest)
     if cox_reid:
-        value -= information_root(fitted.m, phi, design.products, p, space.w, space.a)
+        information_root(fitted.m, phi, design.products, p, space.w, space.a)
+        value -= half_log_determinant(space.a, p)
     return value
 
 

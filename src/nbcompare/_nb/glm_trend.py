@@ -12,7 +12,8 @@ from nbcompare._nb.trend import MAX_GENES_FOR_SCATTER, PRIOR_SCATTER, fit_scatte
 
 START = 0.1
 MOST_STEPS = 10
-SETTLED = 1e-3  # largest change of a log dispersion after which the bins are left
+SETTLED = 0.01  # change of a log dispersion by a step, after which the next would be a hundred times smaller
+ENOUGH_TO_APPROACH = 2_000  # genes that the bins step to near their place with
 MAX_GENES = 20_000  # of more, genes evenly spaced by mean make the trend
 
 
@@ -37,22 +38,46 @@ def fit_design_trend(
     bins = mean_bins(ascending, mean)
     knots = np.array([np.log(mean[b]).mean() for b in bins])
     phi = np.full(len(bins), START)
-    coefficients = None
-    for step in range(MOST_STEPS + 1):
-        at_gene = np.exp(np.interp(np.log(mean), knots, np.log(phi)))
-        out, coefficients = design_statistics(
-            counts, offset, matrices, at_gene, coefficients=coefficients, n_threads=n_threads
-        )
-        stepped = np.array([_step(phi[j], out[b]) for j, b in enumerate(bins)])
-        if np.abs(np.log(stepped / phi)).max() < SETTLED or step == MOST_STEPS:
-            break
-        phi = stepped
+    every = max(1, len(genes) // ENOUGH_TO_APPROACH)
+    if every > 1:
+        some = np.sort(np.concatenate([b[::every] for b in bins]))
+        place = np.full(len(genes), -1)
+        place[some] = np.arange(len(some))
+        few = [place[b[::every]] for b in bins]
+        some_offset = offset if len(offset) == 1 else np.ascontiguousarray(offset[some])
+        phi = _settle(np.ascontiguousarray(counts[some]), some_offset, matrices, few, knots, phi, n_threads)[0]
+    phi, at_gene, out = _settle(counts, offset, matrices, bins, knots, phi, n_threads)
     rho = np.minimum(at_gene * out[:, 2], 1.0)
     chosen = ascending[((rho > 0.03) & (mean > 1) & (out[:, 1] > 0.5))[ascending]]
     if len(chosen) > MAX_GENES_FOR_SCATTER:
         chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_GENES_FOR_SCATTER).astype(np.intp)]
     scatter = fit_scatter(out[chosen, :2], rho[chosen], 1.0) if len(chosen) >= 10 else PRIOR_SCATTER
     return Trend(np.exp(knots), phi, scatter, len(chosen))
+
+
+def _settle(
+    counts: np.ndarray,
+    offset: np.ndarray,
+    matrices: DesignMatrices,
+    bins: list[np.ndarray],
+    knots: np.ndarray,
+    phi: np.ndarray,
+    n_threads: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Dispersions of the bins where they no longer move, each gene's, and the statistics there."""
+    log_mean = np.log(counts.mean(axis=1))
+    coefficients = None
+    for _ in range(MOST_STEPS):
+        at_gene = np.exp(np.interp(log_mean, knots, np.log(phi)))
+        out, coefficients = design_statistics(
+            counts, offset, matrices, at_gene, coefficients=coefficients, n_threads=n_threads
+        )
+        stepped = np.array([_step(phi[j], out[b]) for j, b in enumerate(bins)])
+        moved = np.abs(np.log(stepped / phi)).max()
+        phi = stepped
+        if moved < SETTLED:
+            break
+    return phi, at_gene, out
 
 
 def design_statistics(
@@ -82,6 +107,7 @@ def design_statistics(
             phi[part],
             matrices.k_noise,
             matrices.k_count,
+            matrices.centred,
             begun,
             fitted[part],
             out[part],

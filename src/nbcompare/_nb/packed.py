@@ -39,9 +39,7 @@ def gram(weight, products, p, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def cholesky(a, p):
-    """Replaces the matrix by its factor, diagonal inverted; half the log determinant is returned."""
-    determinant = 1.0
-    log_determinant = 0.0
+    """Replaces the matrix by its factor, the diagonal inverted."""
     for i in range(p):
         row = i * (i + 1) // 2
         for j in range(i):
@@ -53,13 +51,20 @@ def cholesky(a, p):
         s = a[row + i]
         for k in range(i):
             s -= a[row + k] * a[row + k]
-        s = max(s, 1e-12)
-        a[row + i] = 1.0 / math.sqrt(s)
-        determinant *= s
-        if not 1e-200 < determinant < 1e200:
-            log_determinant += math.log(determinant)
-            determinant = 1.0
-    return 0.5 * (log_determinant + math.log(determinant))
+        a[row + i] = 1.0 / math.sqrt(max(s, 1e-12))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def half_log_determinant(a, p):
+    """Half the log determinant of a matrix, from its factor."""
+    product = 1.0
+    value = 0.0
+    for i in range(p):
+        product *= a[i * (i + 3) // 2]
+        if i % 16 == 15:  # the product of so many can be written
+            value -= math.log(product)
+            product = 1.0
+    return value - math.log(product)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -82,3 +87,22 @@ def backward(a, g, p):
         g[i] = x
         for k in range(i):
             g[k] -= a[row + k] * x
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def transposed_times(t, columns, p, out):
+    """X' t for the first p columns."""
+    for j in range(p):
+        s = 0.0
+        for i in range(t.shape[0]):
+            s += t[i] * columns[j, i]
+        out[j] = s
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_times(b, columns, p, out):
+    """Adds X b to `out`."""
+    for j in range(p):
+        t = b[j]
+        for i in range(out.shape[0]):
+            out[i] += t * columns[j, i]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from nbcompare._nb.packed import backward, cholesky, forward, gram
+from nbcompare._nb.packed import backward, cholesky, forward, gram, transposed_times
 
 SENT_TO_ZERO = 1e-3  # fitted mean
 FALL = 10.0  # of the mean under the null over that of the full fit
@@ -61,13 +61,10 @@ def free_direction(m_null, phi, design, space):
     rows = design.rows
     n = m_null.shape[0]
     q = rows.shape[1] - 1
-    for j in range(q):
-        g[j] = 0.0
     for i in range(n):
         w[i] /= 1.0 + phi * m_null[i]
-        t = w[i] * rows[i, q]
-        for j in range(q):
-            g[j] += t * rows[i, j]
+        space.move[i] = w[i] * rows[i, q]
+    transposed_times(space.move, design.columns, q, g)
     gram(w, design.products, q, space.a)
     cholesky(space.a, q)
     forward(space.a, g, q)

@@ -15,7 +15,7 @@ import math
 
 from numba import njit
 
-from nbcompare._nb.packed import cholesky, forward, gram
+from nbcompare._nb.packed import cholesky, forward, gram, half_log_determinant, transposed_times
 from nbcompare._nb.special import fast_log1p
 
 LARGEST_CORRECTION = 1.0  # larger ones come from degenerate fits alone
@@ -41,54 +41,57 @@ def half_deviance(y, eta, m, eta_null, m_null, phi, pull):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def information_root(m, phi, products, p, w, a):
-    """Cholesky's factor (written) of the expected information I; half its log determinant."""
+    """Cholesky's factor (written) of the expected information I, and its weights."""
     for i in range(m.shape[0]):
         w[i] = m[i] / (1.0 + phi * m[i])
     gram(w, products, p, a)
-    return cholesky(a, p)
+    cholesky(a, p)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def modified_root(y, m, m_null, phi, design, root, space):
+def telling_information(m, m_null, phi, products, p, w, a):
+    """The same of samples that are not empty under both fits."""
+    for i in range(m.shape[0]):
+        w[i] = m[i] / (1.0 + phi * m[i]) if m[i] + m_null[i] > EMPTY else 0.0
+    gram(w, products, p, a)
+    cholesky(a, p)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def modified_root(y, m, m_null, phi, design, log_information, root, space):
     """r* from the signed root r and m^ t (space.pull), away from the null; r itself where the correction is beyond belief."""
-    correction = root_correction(y, m, m_null, phi, design, root, space)
+    correction = root_correction(y, m, m_null, phi, design, log_information, root, space)
     return root + correction if abs(correction) < LARGEST_CORRECTION else root
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def root_correction(y, m, m_null, phi, design, root, space):
-    """log(u / r) / r, 0 where u has the other sign."""
+def root_correction(y, m, m_null, phi, design, log_information, root, space):
+    """log(u / r) / r, 0 where u has the other sign; `log_information` is log |I|^1/2 of the telling samples."""
     w = space.w
     a = space.a
     g = space.g
     products = design.products
     n, p = design.rows.shape
-    for j in range(p):
-        g[j] = 0.0
-    for i in range(n):
-        t = space.pull[i]
-        for j in range(p):
-            g[j] += t * design.rows[i, j]
+    transposed_times(space.pull, design.columns, p, g)
     for i in range(n):
         w[i] = m[i] / (1.0 + phi * m_null[i]) if m[i] + m_null[i] > EMPTY else 0.0
     gram(w, products, p, a)
-    log_u = 2.0 * cholesky(a, p)
+    cholesky(a, p)
     forward(a, g, p)
     u = g[p - 1] * a[p * (p + 1) // 2 - 1]
     if u * root <= 0.0:
         return 0.0
-    for i in range(n):
-        w[i] = m[i] / (1.0 + phi * m[i]) if m[i] + m_null[i] > EMPTY else 0.0
-    gram(w, products, p, a)
-    log_u -= 2.0 * cholesky(a, p)
+    log_u = 2.0 * (half_log_determinant(a, p) - log_information)
     for i in range(n):
         f = 1.0 / (1.0 + phi * m[i])
         w[i] = m[i] * (1.0 + phi * y[i]) * f * f if m[i] + m_null[i] > EMPTY else 0.0
     gram(w, products, p, a)
-    log_u += cholesky(a, p)
+    cholesky(a, p)
+    log_u += half_log_determinant(a, p)
     for i in range(n):
         f = 1.0 / (1.0 + phi * m_null[i])
         w[i] = m_null[i] * (1.0 + phi * y[i]) * f * f if m[i] + m_null[i] > EMPTY else 0.0
     gram(w, products, p - 1, a)
-    log_u -= cholesky(a, p - 1)
+    cholesky(a, p - 1)
+    log_u -= half_log_determinant(a, p - 1)
     return (math.log(u / root) + log_u) / root

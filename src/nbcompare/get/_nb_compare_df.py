@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from ._stored import POSTERIOR, chosen_columns, chosen_splits, listed, stored_comparison, stored_results
+from ._stored import POSTERIOR, SHRUNKEN, chosen_columns, chosen_splits, listed, stored_comparison, stored_results
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,6 +41,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "pvals": "pvalue",
         "pvals_adj": "padj",
     },
+}
+
+OF_SHRUNKEN = {
+    "pertpy": dict(zip(SHRUNKEN, ("log_fc_shrunk", "log_fc_shrunk_se", "lfsr", "s_value"), strict=True)),
+    "deseq2": dict(zip(SHRUNKEN, ("log2FoldChangeShrunk", "lfcSEShrunk", "lfsr", "svalue"), strict=True)),
 }
 
 
@@ -80,6 +85,8 @@ def nb_compare_df(
         Names of the columns. `"scanpy"`: `names`, `scores`, `logfoldchanges` (log2), `pvals`, `pvals_adj`, and beside
         scanpy's `lfc_se` (log2), `base_mean`, `dispersions`, `status` (words, joined by `|`),
         and of a posterior `lfc_unshrunken`, `lfc_median`, `lfc_sd`, `lfc_lower`, `lfc_upper` (log2), `null_probability`, `lfsr`, `pareto_k`.
+        With `shrink` all styles have the shrunken log2 fold change, its standard deviation, local false sign rate and s-value: here
+        `lfc_shrunk`, `lfc_shrunk_se`, `lfsr`, `svalue`.
         `"pertpy"`: `variable`, `log_fc`, `p_value`, `adj_p_value`, `contrast`. `"deseq2"`: `baseMean`,
         `log2FoldChange`, `lfcSE`, `stat`, `pvalue`, `padj`, with the genes as index.
     gene_symbols
@@ -136,9 +143,11 @@ def nb_compare_df(
         table["split"] = pd.Categorical(np.repeat([column.split for column in chosen], n_rows), categories=splits)
 
     columns = COLUMNS[style]
-    if style == "scanpy":  # what only a posterior has, before the status
-        found = {word: word for word in POSTERIOR if word in table}
+    if style == "scanpy":  # what only a posterior or shrunken effects have, before the status
+        found = {word: word for word in (SHRUNKEN if "svalue" in table else POSTERIOR) if word in table}
         columns = {word: name for word, name in columns.items() if word != "status"} | found | {"status": "status"}
+    elif "svalue" in table:
+        columns = columns | OF_SHRUNKEN[style]
     leading = ["split"] if splits else []
     leading += ["group"] if several and "group" not in columns else []
     extra = [] if gene_symbols is None else [gene_symbols]

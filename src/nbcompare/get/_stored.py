@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 POSTERIOR = ("lfc_unshrunken", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr", "pareto_k")
+SHRUNKEN = ("lfc_shrunk", "lfc_shrunk_se", "lfsr", "svalue")
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ def stored_comparison(adata: AnnData, column: Column, key: str) -> pd.DataFrame:
         "dispersions",
         "dispersions_genewise",
         *POSTERIOR,
+        *SHRUNKEN,
     ):
         if f"{key}_{word}" in adata.varm:
             table[word] = np.asarray(adata.varm[f"{key}_{word}"])[:, column.number]

@@ -14,6 +14,7 @@ from ._panel import (
     label_called,
     new_panel,
     scatter_called,
+    take_shrunken,
     title_and_legend,
 )
 
@@ -30,6 +31,7 @@ def ma(
     key: str = "nb_compare",
     pval_cutoff: float = 0.05,
     log2fc_cutoff: float = 0.0,
+    shrunken: bool = False,
     n_top: int = 10,
     genes: Sequence[str] = (),
     gene_symbols: str | None = None,
@@ -54,6 +56,8 @@ def ma(
         Genes are called below this adjusted p-value.
     log2fc_cutoff
         Genes are called from this absolute log2 fold change on.
+    shrunken
+        Show the shrunken log2 fold changes of a comparison with `shrink=True`, and judge by them.
     n_top
         Number of called genes to name, the smallest p-values first.
     genes
@@ -70,7 +74,7 @@ def ma(
     Raises
     ------
     KeyError
-        If there are no such results, comparison, split, gene or column.
+        If there are no such results, comparison, split, gene or column, or no shrunken effects.
     ValueError
         If there are several comparisons or splits and none is named.
     ImportError
@@ -86,6 +90,7 @@ def ma(
     """
     genes = check_genes(adata, genes)
     table, title = comparison_table(adata, group, split, key, gene_symbols)
+    axis = take_shrunken(table, shrunken)
     ax = new_panel(ax)
     called = call(table, pval_cutoff, log2fc_cutoff)
     mean = table["base_mean"].to_numpy()
@@ -100,7 +105,7 @@ def ma(
             ax.axhline(height, color=DARK, linewidth=0.6, linestyle=(0, (4, 3)), zorder=1, gid="log2fc_cutoff")
 
     ax.set_xlabel("mean of normalized counts", fontsize=MEDIUM)
-    ax.set_ylabel("log$_2$ fold change", fontsize=MEDIUM)
+    ax.set_ylabel(axis, fontsize=MEDIUM)
     ax.margins(0.06)
     title_and_legend(ax, title)
     label_called(ax, x, y, table, called, n_top, genes)

@@ -53,6 +53,17 @@ def comparison_table(
     return table, f"{group} vs {results['reference']}" if results["reference"] else str(group)
 
 
+def take_shrunken(table: pd.DataFrame, shrunken: bool) -> str:
+    """Put the shrunken log fold changes in the place of the others if asked for; what the axis says."""
+    if not shrunken:
+        return "log$_2$ fold change"
+    if "lfc_shrunk" not in table:
+        msg = "shrunken=True needs shrunken log fold changes: call nbcompare.tl.nb_compare with shrink=True."
+        raise KeyError(msg)
+    table["logfoldchanges"] = table["lfc_shrunk"]
+    return "shrunken log$_2$ fold change"
+
+
 def check_genes(adata: AnnData, genes: Sequence[str]) -> list[str]:
     """Genes to name, which must be there; one name may stand alone."""
     genes = [genes] if isinstance(genes, str) else list(genes)

@@ -16,6 +16,7 @@ from ._panel import (
     label_called,
     new_panel,
     scatter_called,
+    take_shrunken,
     title_and_legend,
 )
 
@@ -33,6 +34,7 @@ def volcano(
     key: str = "nb_compare",
     pval_cutoff: float = 0.05,
     log2fc_cutoff: float = 0.0,
+    shrunken: bool = False,
     n_top: int = 10,
     genes: Sequence[str] = (),
     gene_symbols: str | None = None,
@@ -57,6 +59,8 @@ def volcano(
         Genes are called below this adjusted p-value.
     log2fc_cutoff
         Genes are called from this absolute log2 fold change on.
+    shrunken
+        Show the shrunken log2 fold changes of a comparison with `shrink=True`, and judge by them.
     n_top
         Number of called genes to name, the smallest p-values first.
     genes
@@ -73,7 +77,7 @@ def volcano(
     Raises
     ------
     KeyError
-        If there are no such results, comparison, split, gene or column.
+        If there are no such results, comparison, split, gene or column, or no shrunken effects.
     ValueError
         If there are several comparisons or splits and none is named.
     ImportError
@@ -89,6 +93,7 @@ def volcano(
     """
     genes = check_genes(adata, genes)
     table, title = comparison_table(adata, group, split, key, gene_symbols)
+    axis = take_shrunken(table, shrunken)
     ax = new_panel(ax)
     called = call(table, pval_cutoff, log2fc_cutoff)
     x = table["logfoldchanges"].to_numpy()
@@ -100,7 +105,7 @@ def volcano(
         ax.scatter(x[arrow], y[arrow], s=16, c=COLOUR[name], marker="^", linewidths=0, gid=f"{name}, p = 0", zorder=3)
     _draw_thresholds(ax, table, pval_cutoff, log2fc_cutoff)
 
-    ax.set_xlabel("log$_2$ fold change", fontsize=MEDIUM)
+    ax.set_xlabel(axis, fontsize=MEDIUM)
     ax.set_ylabel("$-$log$_{10}$ p-value", fontsize=MEDIUM)
 
     ax.margins(x=0.08)

@@ -1,6 +1,7 @@
 """Refinement of a mixture by importance sampling: with its draws reweighted by likelihood times prior, the answer no longer rests on it.
 
-Null and change are sampled apart: their two evidences give the null probability. Every component becomes a Student t, and a wider one is added.
+Null and change are sampled apart: their two evidences give the null probability. The draws correct the mixture instead of replacing it: with weights
+W for the posterior and U for the mixture, both on the same draws, E f = E_mixture f + sum (W - U) f, whose noise vanishes where the mixture is right.
 The draws are the same quasi-random points for every test, so that an answer does not depend on what else is in the batch.
 """
 
@@ -29,10 +30,10 @@ def refine(
     prior: Prior,
     mixture: Mixture,
     *,
-    n_draws: int = 512,
+    n_draws: int = 128,
     levels: Sequence[float] = (),
 ) -> Posterior:
-    """Posterior by self-normalised importance sampling with Pareto-smoothed weights, by quadrature where their k exceeds .7.
+    """Posterior by self-normalised importance sampling, by quadrature where Pareto's k of the weights exceeds .7.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Kernels of the importance sampling: draws, their density under the proposal, likelihood times prior, weighted moments and quantiles."""
+"""Kernels of the importance sampling: draws, their density under the proposal, likelihood times prior, the corrections that they make."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from numba import njit
 
 from nbcompare._nb import branchless
 from nbcompare._nb.arm_likelihood import SHORT, stirling_rest
-from nbcompare._nb.mixture_summary import effect_summary, level_given_change
-from nbcompare._nb.pareto import smooth_weights
+from nbcompare._nb.mixture_summary import (
+    distribution_of_normals,
+    effect_summary,
+    level_given_change,
+    marginals,
+    moments,
+)
+from nbcompare._nb.pareto import pareto_shape
 from nbcompare._nb.quadrature import log_prior_dispersion
 
 DEGREES_CHANGE, DEGREES_NULL = 5.0, 6.0  # with three and two dimensions the density is a fourth power
@@ -27,22 +33,25 @@ def refine_tests(
     """Every test by importance sampling; columns as in `quadrature`."""
     n = points.shape[0]
     drawn, drawn_null = np.empty((3, n)), np.empty((3, n))
-    weights, weights_null = np.zeros(n), np.zeros(n)
+    surplus, surplus_null, proposed = np.zeros(n), np.zeros(n), np.empty(n)
     spare = np.empty((4, n))
     for g in range(y1.shape[0]):
         prior = priors[g]
         evidence, evidence_null, k, k_null = -math.inf, -math.inf, -math.inf, -math.inf
         if prior[5] < 1.0:
-            draw_change(weight[g], mean[g], scale[g], points, drawn, weights)
-            evidence, k = weigh(y1[g], l1[g], y2[g], l2[g], prior, shapes[g], False, drawn, weights, spare)
+            draw_change(weight[g], mean[g], scale[g], points, drawn, proposed, surplus)
+            evidence, k = weigh(y1[g], l1[g], y2[g], l2[g], prior, shapes[g], False, drawn, proposed, surplus, spare)
         if prior[5] > 0.0:
-            draw_null(null_weight[g], null_mean[g], null_scale[g], points, drawn_null, weights_null)
+            draw_null(null_weight[g], null_mean[g], null_scale[g], points, drawn_null, proposed, surplus_null)
             evidence_null, k_null = weigh(
-                y1[g], l1[g], y2[g], l2[g], prior, shapes[g], True, drawn_null, weights_null, spare
-            )
+                y1[g], l1[g], y2[g], l2[g], prior, shapes[g], True, drawn_null, proposed, surplus_null, spare
+            )  # fmt: skip
         null = 1.0 / (1.0 + math.exp(min(evidence - evidence_null, 700.0)))
         pareto_k[g] = max(k if null < 1.0 - MATTERS else -math.inf, k_null if null > MATTERS else -math.inf)
-        summarise(null, drawn, weights, drawn_null, weights_null, levels, summary[g], changes[g], dispersions[g])
+        summarise(
+            null, null_weight[g], null_mean[g], null_scale[g], weight[g], mean[g], scale[g], drawn, surplus, drawn_null,
+            surplus_null, levels, summary[g], changes[g], dispersions[g],
+        )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -70,8 +79,8 @@ def _overall(weight, mean, scale, centre, factor):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def draw_change(weight, mean, scale, points, drawn, density):
-    """Draws of centre, log fold change and log dispersion, and the logarithm of their density under the proposal."""
+def draw_change(weight, mean, scale, points, drawn, density, normal):
+    """Draws of centre, log fold change and log dispersion, the logarithm of their density under the proposal, and their density under the mixture."""
     n_components = weight.shape[0]
     shares, centres, factors = (
         np.empty(n_components + 1),
@@ -87,6 +96,7 @@ def draw_change(weight, mean, scale, points, drawn, density):
     _overall(weight, mean, scale, centres[n_components], factors[n_components])
     factors[n_components] *= DEFENSIVE_SCALE
     shares[n_components] = DEFENSIVE_WEIGHT
+    constant_normal = math.exp(-1.5 * LOG_TWO_PI) / (1.0 - DEFENSIVE_WEIGHT)
     n = points.shape[0]
     for s in range(n):
         k, below = 0, shares[0]
@@ -99,6 +109,7 @@ def draw_change(weight, mean, scale, points, drawn, density):
         drawn[1, s] = centres[k, 1] + factor[1, 0] * a + factor[1, 1] * b
         drawn[2, s] = centres[k, 2] + factor[2, 0] * a + factor[2, 1] * b + factor[2, 2] * c
         density[s] = 0.0
+        normal[s] = 0.0
     for k in range(n_components + 1):
         if shares[k] <= 0.0:
             continue
@@ -109,8 +120,11 @@ def draw_change(weight, mean, scale, points, drawn, density):
             a = (drawn[0, s] - centres[k, 0]) * i0
             b = (drawn[1, s] - centres[k, 1] - f[1, 0] * a) * i1
             c = (drawn[2, s] - centres[k, 2] - f[2, 0] * a - f[2, 1] * b) * i2
-            q = 1.0 + (a * a + b * b + c * c) / DEGREES_CHANGE
+            square = a * a + b * b + c * c
+            q = 1.0 + square / DEGREES_CHANGE
             density[s] += top / (q * q * q * q)
+            if k < n_components:
+                normal[s] += top * constant_normal * branchless.exp(max(-0.5 * square, -700.0))
     # Gamma(4) / Gamma(5/2) / (5 pi)^(3/2)
     constant = math.lgamma(4.0) - math.lgamma(2.5) - 1.5 * math.log(DEGREES_CHANGE * math.pi)
     for s in range(n):
@@ -118,7 +132,7 @@ def draw_change(weight, mean, scale, points, drawn, density):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def draw_null(weight, mean, scale, points, drawn, density):
+def draw_null(weight, mean, scale, points, drawn, density, normal):
     """The same of centre and log dispersion where the log fold change is zero."""
     n_components = weight.shape[0]
     shares, centres, factors = (
@@ -135,6 +149,7 @@ def draw_null(weight, mean, scale, points, drawn, density):
     _overall(weight, mean, scale, centres[n_components], factors[n_components])
     factors[n_components] *= DEFENSIVE_SCALE
     shares[n_components] = DEFENSIVE_WEIGHT
+    constant_normal = math.exp(-LOG_TWO_PI) / (1.0 - DEFENSIVE_WEIGHT)
     n = points.shape[0]
     for s in range(n):
         k, below = 0, shares[0]
@@ -147,6 +162,7 @@ def draw_null(weight, mean, scale, points, drawn, density):
         drawn[1, s] = 0.0
         drawn[2, s] = centres[k, 1] + factor[1, 0] * a + factor[1, 1] * b
         density[s] = 0.0
+        normal[s] = 0.0
     for k in range(n_components + 1):
         if shares[k] <= 0.0:
             continue
@@ -156,17 +172,23 @@ def draw_null(weight, mean, scale, points, drawn, density):
         for s in range(n):
             a = (drawn[0, s] - centres[k, 0]) * i0
             b = (drawn[2, s] - centres[k, 1] - f[1, 0] * a) * i1
-            q = 1.0 + (a * a + b * b) / DEGREES_NULL
+            square = a * a + b * b
+            q = 1.0 + square / DEGREES_NULL
             density[s] += top / (q * q * q * q)
+            if k < n_components:
+                normal[s] += top * constant_normal * branchless.exp(max(-0.5 * square, -700.0))
     constant = math.lgamma(4.0) - math.lgamma(3.0) - math.log(DEGREES_NULL * math.pi)
     for s in range(n):
         density[s] = constant + branchless.log(density[s])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def weigh(y1, l1, y2, l2, prior, shape, null, drawn, weights, spare):
-    """Log of prior probability times evidence, and the Pareto k; log densities in `weights` become weights that add up to one."""
-    n = weights.shape[0]
+def weigh(y1, l1, y2, l2, prior, shape, null, drawn, proposed, surplus, spare):
+    """Log of prior probability times evidence, and the Pareto k.
+
+    `surplus` holds the mixture's density, and becomes the posterior's weights minus the mixture's.
+    """
+    n = proposed.shape[0]
     target, phi, rate, rest = spare
     m0, s0, scale = prior[0], prior[1], prior[6]
     constant = -0.5 * LOG_TWO_PI - math.log(s0)
@@ -178,7 +200,7 @@ def weigh(y1, l1, y2, l2, prior, shape, null, drawn, weights, spare):
         centre = (drawn[0, s] - m0) / s0
         change = 0.0 if null else drawn[1, s] / scale
         prior_alpha = log_prior_dispersion(alpha, prior, shape)
-        target[s] = constant - weights[s] - 0.5 * (centre * centre + change * change) + prior_alpha
+        target[s] = constant - proposed[s] - 0.5 * (centre * centre + change * change) + prior_alpha
     if max(y1.max(), y2.max()) > SHORT:
         for s in range(n):
             rest[s] = stirling_rest(1.0 / phi[s])
@@ -193,13 +215,16 @@ def weigh(y1, l1, y2, l2, prior, shape, null, drawn, weights, spare):
     top = -math.inf
     for s in range(n):
         top = max(top, target[s])
+    whole, whole_mixture = 0.0, 0.0
     for s in range(n):
-        weights[s] = math.exp(target[s] - top)
-    k = smooth_weights(weights)
-    total = weights.sum()
+        target[s] = math.exp(target[s] - top)
+        whole += target[s]
+        surplus[s] *= math.exp(-proposed[s])
+        whole_mixture += surplus[s]
+    k = pareto_shape(target)
     for s in range(n):
-        weights[s] /= total
-    return top + math.log(total / n), k
+        surplus[s] = target[s] / whole - surplus[s] / whole_mixture
+    return top + math.log(whole / whole_mixture), k
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -232,62 +257,78 @@ def _add_arm(y, l, half, drawn, phi, rate, rest, target):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def summarise(null, drawn, weights, drawn_null, weights_null, levels, summary, changes, dispersions):
-    """The summary's columns from weighted draws; quantiles halve the steps of the weighted distribution function."""
-    n = weights.shape[0]
-    mean, square, below = 0.0, 0.0, 0.0
-    for s in range(n):
-        mean += weights[s] * drawn[1, s]
-        if drawn[1, s] < 0.0:
-            below += weights[s]
-    for s in range(n):
-        square += weights[s] * (drawn[1, s] - mean) ** 2
-    effect_summary(null, below, mean, math.sqrt(square), summary)
-    order = np.argsort(drawn[1])
+def summarise(
+    null, null_weight, null_mean, null_scale, weight, mean, scale, drawn, surplus, drawn_null, surplus_null,
+    levels, summary, changes, dispersions,
+):  # fmt: skip
+    """The summary's columns: those of the mixture, corrected by the draws."""
+    n, k0, k1 = surplus.shape[0], null_weight.shape[0], weight.shape[0]
+    shared = np.empty(k0 + k1)
+    centres, sds = np.empty((3, k0 + k1)), np.empty((3, k0 + k1))  # of log fold change, log rate, log dispersion
+    marginals(null, null_weight, null_mean, null_scale, weight, mean, scale, shared, centres, sds)
+    change_weight, change, change_sd = shared[k0:] / max(1.0 - null, 1e-300), centres[0, k0:], sds[0, k0:]
+    if null >= 1.0:
+        change_weight[:] = weight
+    centre, spread = _corrected_moments(change_weight, change, change_sd, drawn[1], surplus)
+    below = distribution_of_normals(0.0, change_weight, change, change_sd)[0] + _below(0.0, drawn[1], surplus)
+    below = min(max(below, 0.0), 1.0)
+    effect_summary(null, below, centre, spread, summary)
     for k, level in enumerate((0.5, 0.05, 0.95)):
-        given_change = level_given_change(level, null, below)
-        summary[4 + k] = weighted_quantile(given_change, drawn[1], weights, order) if given_change >= 0.0 else 0.0
+        wanted = level_given_change(level, null, below)
+        summary[4 + k] = 0.0
+        if wanted >= 0.0:
+            summary[4 + k] = corrected_quantile(wanted, change_weight, change, change_sd, drawn[1], surplus)
     for k in range(levels.shape[0]):
-        changes[k] = weighted_quantile(levels[k], drawn[1], weights, order)
+        changes[k] = corrected_quantile(levels[k], change_weight, change, change_sd, drawn[1], surplus)
     both, joint = np.empty(2 * n), np.empty(2 * n)
     for s in range(n):
-        joint[s], joint[n + s] = (1.0 - null) * weights[s], null * weights_null[s]
+        joint[s], joint[n + s] = (1.0 - null) * surplus[s], null * surplus_null[s]
         both[s], both[n + s] = drawn[0, s] - 0.5 * drawn[1, s], drawn_null[0, s]
-    summary[7], summary[8] = _moments(both, joint)
-    summary[9] = weighted_quantile(0.5, both, joint, np.argsort(both))
+    summary[7], summary[8] = _corrected_moments(shared, centres[1], sds[1], both, joint)
+    summary[9] = corrected_quantile(0.5, shared, centres[1], sds[1], both, joint)
     for s in range(n):
         both[s], both[n + s] = drawn[2, s], drawn_null[2, s]
-    summary[10], summary[11] = _moments(both, joint)
-    order = np.argsort(both)
-    summary[12] = weighted_quantile(0.5, both, joint, order)
+    summary[10], summary[11] = _corrected_moments(shared, centres[2], sds[2], both, joint)
+    summary[12] = corrected_quantile(0.5, shared, centres[2], sds[2], both, joint)
     for k in range(levels.shape[0]):
-        dispersions[k] = weighted_quantile(levels[k], both, joint, order)
+        dispersions[k] = corrected_quantile(levels[k], shared, centres[2], sds[2], both, joint)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _moments(x, weight):
-    """Weighted mean and standard deviation."""
-    mean, square = 0.0, 0.0
+def _corrected_moments(weight, mean, sd, x, surplus):
+    """Mean and standard deviation of a mixture of normals with the draws' correction."""
+    centre, spread = moments(weight, mean, sd)
+    first, second = 0.0, 0.0
     for s in range(x.shape[0]):
-        mean += weight[s] * x[s]
-    for s in range(x.shape[0]):
-        square += weight[s] * (x[s] - mean) ** 2
-    return mean, math.sqrt(square)
+        first += surplus[s] * (x[s] - centre)
+        second += surplus[s] * (x[s] - centre) ** 2
+    return centre + first, math.sqrt(max(spread * spread + second - first * first, 0.01 * spread * spread))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def weighted_quantile(level, x, weight, order):
-    """Quantile of weighted draws, linear between the middles of their steps."""
-    running, last_level, last = 0.0, 0.0, x[order[0]]
-    for s in range(order.shape[0]):
-        share = weight[order[s]]
-        if share <= 0.0:
-            continue
-        middle = running + 0.5 * share
-        if middle >= level:
-            if running == 0.0:
-                return x[order[s]]
-            return last + (x[order[s]] - last) * (level - last_level) / (middle - last_level)
-        running += share
-        last_level, last = middle, x[order[s]]
-    return last
+def _below(x, drawn, surplus):
+    """Correction of the distribution function at x."""
+    total = 0.0
+    for s in range(drawn.shape[0]):
+        total += surplus[s] if drawn[s] <= x else 0.0
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def corrected_quantile(level, weight, mean, sd, drawn, surplus):
+    """Where the mixture's distribution function with the draws' correction reaches `level`: bisection between lines, for it is not smooth."""
+    centre, spread = moments(weight, mean, sd)
+    low, high = centre - 12.0 * spread, centre + 12.0 * spread
+    miss_low, miss_high = -level, 1.0 - level
+    for step in range(40):
+        x = 0.5 * (low + high)
+        if step % 2 == 1:
+            x = low - miss_low * (high - low) / (miss_high - miss_low)
+        miss = distribution_of_normals(x, weight, mean, sd)[0] + _below(x, drawn, surplus) - level
+        if abs(miss) < 1e-6 or high - low < 1e-5 * spread:
+            return x
+        if miss > 0.0:
+            high, miss_high = x, miss
+        else:
+            low, miss_low = x, miss
+    return 0.5 * (low + high)

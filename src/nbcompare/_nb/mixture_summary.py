@@ -18,29 +18,18 @@ def summarise_tests(
 ):  # fmt: skip
     """Every mixture's summary into `summary`, `changes` (quantiles given a change) and `dispersions` (quantiles)."""
     k0, k1 = null_weight.shape[1], weight.shape[1]
-    shared, log_mean, log_mean_sd = np.empty(k0 + k1), np.empty(k0 + k1), np.empty(k0 + k1)
-    alpha, alpha_sd, beta, beta_sd = np.empty(k0 + k1), np.empty(k0 + k1), np.empty(k1), np.empty(k1)
+    shared = np.empty(k0 + k1)
+    centres, sds = np.empty((3, k0 + k1)), np.empty((3, k0 + k1))
     for g in range(weight.shape[0]):
-        null = null_probability[g]
-        for k in range(k0):
-            shared[k] = null * null_weight[g, k]
-            factor = null_scale[g, k]
-            log_mean[k], log_mean_sd[k] = null_mean[g, k, 0], abs(factor[0, 0])
-            alpha[k], alpha_sd[k] = null_mean[g, k, 1], math.hypot(factor[1, 0], factor[1, 1])
-        for k in range(k1):
-            j = k0 + k
-            shared[j] = (1.0 - null) * weight[g, k]
-            factor = scale[g, k]
-            beta[k], beta_sd[k] = mean[g, k, 1], math.hypot(factor[1, 0], factor[1, 1])
-            log_mean[j] = mean[g, k, 0] - 0.5 * mean[g, k, 1]
-            log_mean_sd[j] = math.hypot(factor[0, 0] - 0.5 * factor[1, 0], 0.5 * factor[1, 1])
-            alpha[j] = mean[g, k, 2]
-            alpha_sd[j] = math.sqrt(factor[2, 0] ** 2 + factor[2, 1] ** 2 + factor[2, 2] ** 2)
-        out = summary[g]
-        out[7], out[8] = moments(shared, log_mean, log_mean_sd)
-        out[9] = quantile_of_normals(0.5, out[7], shared, log_mean, log_mean_sd)
-        out[10], out[11] = moments(shared, alpha, alpha_sd)
-        out[12] = quantile_of_normals(0.5, out[10], shared, alpha, alpha_sd)
+        null, out = null_probability[g], summary[g]
+        marginals(
+            null, null_weight[g], null_mean[g], null_scale[g], weight[g], mean[g], scale[g], shared, centres, sds
+        )  # fmt: skip
+        beta, beta_sd = centres[0, k0:], sds[0, k0:]
+        out[7], out[8] = moments(shared, centres[1], sds[1])
+        out[9] = quantile_of_normals(0.5, out[7], shared, centres[1], sds[1])
+        out[10], out[11] = moments(shared, centres[2], sds[2])
+        out[12] = quantile_of_normals(0.5, out[10], shared, centres[2], sds[2])
         centre, spread = moments(weight[g], beta, beta_sd)
         below = distribution_of_normals(0.0, weight[g], beta, beta_sd)[0]
         effect_summary(null, below, centre, spread, out)
@@ -51,7 +40,28 @@ def summarise_tests(
                 out[4 + k] = quantile_of_normals(given_change, centre, weight[g], beta, beta_sd)
         for k in range(levels.shape[0]):
             changes[g, k] = quantile_of_normals(levels[k], centre, weight[g], beta, beta_sd)
-            dispersions[g, k] = quantile_of_normals(levels[k], out[10], shared, alpha, alpha_sd)
+            dispersions[g, k] = quantile_of_normals(levels[k], out[10], shared, centres[2], sds[2])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def marginals(null, null_weight, null_mean, null_scale, weight, mean, scale, shared, centres, sds):
+    """Weights, means and standard deviations of all components, those of the null first; rows: log fold change, log rate, log dispersion."""
+    k0 = null_weight.shape[0]
+    for k in range(k0):
+        factor = null_scale[k]
+        shared[k] = null * null_weight[k]
+        centres[0, k], sds[0, k] = 0.0, 0.0
+        centres[1, k], sds[1, k] = null_mean[k, 0], abs(factor[0, 0])
+        centres[2, k], sds[2, k] = null_mean[k, 1], math.hypot(factor[1, 0], factor[1, 1])
+    for k in range(weight.shape[0]):
+        factor = scale[k]
+        j = k0 + k
+        shared[j] = (1.0 - null) * weight[k]
+        centres[0, j], sds[0, j] = mean[k, 1], math.hypot(factor[1, 0], factor[1, 1])
+        centres[1, j] = mean[k, 0] - 0.5 * mean[k, 1]
+        sds[1, j] = math.hypot(factor[0, 0] - 0.5 * factor[1, 0], 0.5 * factor[1, 1])
+        centres[2, j] = mean[k, 2]
+        sds[2, j] = math.sqrt(factor[2, 0] ** 2 + factor[2, 1] ** 2 + factor[2, 2] ** 2)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

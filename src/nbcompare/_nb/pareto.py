@@ -1,4 +1,4 @@
-"""Pareto-smoothed importance weights: the tail of the weights as a generalised Pareto distribution, and its shape k as a diagnostic."""
+"""Pareto's k of importance weights: the shape of the generalised Pareto distribution that their upper tail follows."""
 
 from __future__ import annotations
 
@@ -9,28 +9,18 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def smooth_weights(weight):
-    """Replace the largest weights by quantiles of the Pareto distribution fitted to them, in place; returns its shape k.
-
-    The largest min(S/5, 3 sqrt S) of S weights [Vehtari, Simpson, Gelman, Yao, Gabry, 2024]; infinite where no five differ.
-    """
+def pareto_shape(weight):
+    """Shape k of the largest min(S/5, 3 sqrt S) of S weights [Vehtari, Simpson, Gelman, Yao, Gabry, 2024]; infinite where no five differ."""
     n = weight.shape[0]
     n_tail = int(min(0.2 * n, 3.0 * math.sqrt(n)))
-    order = np.argsort(weight)
-    cut = weight[order[n - n_tail - 1]]
-    largest = weight[order[n - 1]]
+    ascending = np.sort(weight)
+    cut, largest = ascending[n - n_tail - 1], ascending[n - 1]
     if n_tail < 5 or not largest > cut:
         return math.inf
     tail = np.empty(n_tail)
     for j in range(n_tail):
-        tail[j] = max(weight[order[n - n_tail + j]] - cut, 1e-12 * largest)
-    k, sigma = fit_pareto(tail)
-    if math.isfinite(k):
-        for j in range(n_tail):
-            below = -math.log1p(-(j + 0.5) / n_tail)
-            excess = sigma * below if abs(k) < 1e-9 else sigma * math.expm1(k * below) / k
-            weight[order[n - n_tail + j]] = min(cut + excess, largest)
-    return k
+        tail[j] = max(ascending[n - n_tail + j] - cut, 1e-12 * largest)
+    return fit_pareto(tail)[0]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

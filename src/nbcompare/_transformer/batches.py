@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nbcompare._transformer.replicates import tokens
-from nbcompare._transformer.simulate import Ranges, Tests, simulate
+from nbcompare._transformer.simulate import Ranges, Simulated, simulate
 from nbcompare._transformer.summaries import summarise
 
 
@@ -18,7 +18,7 @@ from nbcompare._transformer.summaries import summarise
 class Anchored:
     """Simulated tests with their summaries, and what is true in units of the anchors."""
 
-    tests: Tests
+    tests: Simulated
     anchors: np.ndarray  # (n, 15)
     summaries: np.ndarray  # (n, 55) float32
     changed: np.ndarray  # (n, 3) float32: alpha, centre, beta from the anchors where beta is not 0

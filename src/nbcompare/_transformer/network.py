@@ -126,16 +126,16 @@ class Network(nn.Module):
 
     def changed(self, one: Tensor, other: Tensor) -> Tensor:
         """The mixture where beta is not 0: (n, K, 10) log weights, means, log scales and below the diagonal."""
-        n = len(one)
-        even = self.own_even(0.5 * (one + other)).view(n, -1, len(EVEN))
-        odd = self.own_odd(0.5 * (one - other)).view(n, -1, len(ODD))
-        first = self.pairs(one).view(n, -1, 10)
-        second = exchange(self.pairs(other).view(n, -1, 10))
+        n, config = len(one), self.config
+        even = self.own_even(0.5 * (one + other)).view(n, config.own, len(EVEN))
+        odd = self.own_odd(0.5 * (one - other)).view(n, config.own, len(ODD))
+        first = self.pairs(one).view(n, config.pairs, 10)
+        second = exchange(self.pairs(other).view(n, config.pairs, 10))
         return torch.cat([interleave(even, odd), first, second], dim=1)
 
     def equal(self, one: Tensor, other: Tensor) -> Tensor:
         """The mixture where beta is 0: (n, K0, 6), the same of alpha and centre."""
-        return self.null(0.5 * (one + other)).view(len(one), -1, 6)
+        return self.null(0.5 * (one + other)).view(len(one), self.config.null, 6)
 
     def raw(self, summaries: Tensor, tokens: tuple[Tensor, ...] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """All three heads, weights normalised and scales bounded: what `assemble` takes."""

@@ -35,7 +35,7 @@ class Ranges:
 
 
 @dataclass(frozen=True)
-class Tests:
+class Simulated:
     """Simulated tests with what is true of them."""
 
     counts1: np.ndarray  # (n, n_most) float64
@@ -47,7 +47,9 @@ class Tests:
     null: np.ndarray  # (n,) bool, beta = 0
 
 
-def simulate(rng: np.random.Generator, n_tests: int, ranges: Ranges, *, null_share: np.ndarray | float = 0.5) -> Tests:
+def simulate(
+    rng: np.random.Generator, n_tests: int, ranges: Ranges, *, null_share: np.ndarray | float = 0.5
+) -> Simulated:
     """Fresh tests. In training half of them are null, whatever the share in the data: the network learns the Bayes factor."""
     prior = draw_prior(rng, n_tests, ranges)
     prior[:, 5] = null_share
@@ -62,7 +64,7 @@ def simulate(rng: np.random.Generator, n_tests: int, ranges: Ranges, *, null_sha
         eta = truth[:, 1] + sign * truth[:, 2]
         arms += draw_arm(rng, n, eta, truth[:, 0], spread, sign * deeper)
     counts1, exposure1, counts2, exposure2 = arms
-    return Tests(counts1, exposure1, counts2, exposure2, prior, truth, null)
+    return Simulated(counts1, exposure1, counts2, exposure2, prior, truth, null)
 
 
 def draw_prior(rng: np.random.Generator, n: int, ranges: Ranges) -> np.ndarray:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nbcompare._transformer.network import Config, Network
@@ -21,6 +22,7 @@ def write_weights(path: Path, network: Network, about: dict[str, str]) -> None:
         "format": str(FORMAT),
         "config": json.dumps(network.config.as_dict()),
         "n_summaries": str(N_SUMMARIES),
+        "version": version("nbcompare"),
         **about,
     }
     part = path.with_suffix(".part")
@@ -31,7 +33,12 @@ def write_weights(path: Path, network: Network, about: dict[str, str]) -> None:
 
 def read_weights(path: Path | str) -> tuple[Network, dict[str, str]]:
     """A network and the header of its file; raises ValueError where the file is of another format."""
-    with safe_open(str(path), framework="pt") as file:
+    try:
+        opened = safe_open(str(path), framework="pt")
+    except SafetensorError as error:
+        msg = f"{path} cannot be read as a file of weights: {error}. Give a file that python -m nbcompare._transformer.train wrote."
+        raise ValueError(msg) from error
+    with opened as file:
         header = file.metadata() or {}
         if header.get("format") != str(FORMAT) or header.get("n_summaries") != str(N_SUMMARIES):
             msg = (

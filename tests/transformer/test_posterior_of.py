@@ -1,0 +1,209 @@
+"""What the network says: symmetric, exact in what must not matter, and close to quadrature."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nbcompare._nb.mixture import Mixture
+from nbcompare._nb.posterior import grid_posterior, summarise_mixture
+from nbcompare._nb.prior import Prior
+from nbcompare._transformer.estimate import (
+    WEIGHTS,
+    default_batch_size,
+    find_device,
+    in_range,
+    load_network,
+    posterior_of,
+)
+from nbcompare._transformer.simulate import Simulated
+
+from .conftest import assert_same, exchanged, posterior
+
+torch = pytest.importorskip("torch")
+NETWORKS = sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request: pytest.FixtureRequest):
+    return load_network(request.param)
+
+
+def test_exchange_of_the_arms(drawn: Simulated, network) -> None:
+    one = posterior(drawn, network=network)
+    other = posterior(exchanged(drawn), network=network)
+    sign = np.array([1.0, -1.0, 1.0])
+    own = network.network.config.own
+    pairs = network.network.config.pairs
+    order = [*range(own), *range(own + pairs, own + 2 * pairs), *range(own, own + pairs)]
+    mirrored = replace(
+        other,
+        weight=other.weight[:, order],
+        mean=other.mean[:, order] * sign,
+        scale=other.scale[:, order] * sign[:, None] * sign,
+    )
+    assert_same(mirrored, one, 2e-4)
+    summaries = [summarise_mixture(mixture) for mixture in (one, other)]
+    np.testing.assert_allclose(summaries[0].log_fc, -summaries[1].log_fc, atol=1e-5)
+    np.testing.assert_allclose(summaries[0].lfsr, summaries[1].lfsr, atol=1e-5)
+
+
+def test_order_and_padding_of_replicates(drawn: Simulated, network) -> None:
+    rng = np.random.default_rng(1)
+    wider = {}
+    for name in ("counts1", "exposure1", "counts2", "exposure2"):
+        values = getattr(drawn, name)
+        wider[name] = np.concatenate([values, np.zeros((len(values), 5))], axis=1)
+    for arm in "12":
+        order = rng.permuted(np.tile(np.arange(wider[f"counts{arm}"].shape[1]), (len(drawn.null), 1)), axis=1)
+        for name in ("counts", "exposure"):
+            wider[f"{name}{arm}"] = np.take_along_axis(wider[f"{name}{arm}"], order, axis=1)
+    assert_same(posterior(replace(drawn, **wider), network=network), posterior(drawn, network=network), 2e-4)
+
+
+def test_unit_of_exposure(drawn: Simulated, network) -> None:
+    unit = np.exp(np.random.default_rng(1).normal(0, 3, (len(drawn.null), 1)))
+    prior = drawn.prior.copy()
+    prior[:, 0] -= np.log(unit[:, 0])
+    scaled = replace(drawn, exposure1=drawn.exposure1 * unit, exposure2=drawn.exposure2 * unit, prior=prior)
+    found, expected = posterior(scaled, network=network), posterior(drawn, network=network)
+    shift = np.log(unit)[:, :, None]
+    found = replace(found, mean=found.mean + shift * [1, 0, 0], null_mean=found.null_mean + shift * [1, 0])
+    assert_same(found, expected, 2e-4)
+
+
+def test_shared_exposures_and_batches(drawn: Simulated) -> None:
+    """One row of exposures is that row for all, and the size of batches changes nothing."""
+    counts1, counts2 = drawn.counts1[:100, :3], drawn.counts2[:100, :4]
+    exposure1, exposure2 = np.array([0.5, 1.0, 2.0]), np.array([1.0, 1.0, 0.0, 3.0])
+    prior = Prior(1.0, 2.0, -2.0, 0.7, 1.0, 0.8, 0.7)
+    expected = posterior_of(counts1, np.tile(exposure1, (100, 1)), counts2, np.tile(exposure2, (100, 1)), prior)
+    assert_same(posterior_of(counts1, exposure1, counts2, exposure2, prior, batch_size=7), expected, 1e-4)
+    nothing = posterior_of(counts1[:0], exposure1, counts2[:0], exposure2, prior)
+    assert len(nothing) == 0
+
+
+def test_single_precision(drawn: Simulated) -> None:
+    network = load_network()
+    double = replace(network, network=load_copy(network).double())
+    found, expected = (summarise_mixture(posterior(drawn, network=n)) for n in (network, double))
+    for name in ("null_probability", "lfsr"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-3)
+    for name in ("log_fc", "log_dispersion", "log_mean"):
+        difference = np.abs(getattr(found, name) - getattr(expected, name))
+        assert np.max(difference / getattr(expected, f"{name}_sd")) < 1e-3
+
+
+def load_copy(network):
+    from copy import deepcopy
+
+    return deepcopy(network.network)
+
+
+def test_against_quadrature(drawn: Simulated, network) -> None:
+    """Largest error over tests of the whole training distribution, and the mean one."""
+    inside = in_range(drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2, Prior(*drawn.prior.T))
+    rows = np.flatnonzero(inside)[:150]
+    few = Simulated(**{name: values[rows] for name, values in vars(drawn).items()})
+    found = summarise_mixture(posterior(few, network=network))
+    exact = grid_posterior(few.counts1, few.exposure1, few.counts2, few.exposure2, Prior(*few.prior.T))
+    gap = np.abs(found.null_probability - exact.null_probability)
+    assert gap.max() < 0.08
+    assert gap.mean() < 0.005
+    for name in ("log_fc", "log_dispersion", "log_mean"):
+        gap = np.abs(getattr(found, name) - getattr(exact, name)) / getattr(exact, f"{name}_sd")
+        assert gap.max() < 0.2
+        assert gap.mean() < 0.02
+        ratio = getattr(found, f"{name}_sd") / getattr(exact, f"{name}_sd")
+        assert np.abs(np.log(ratio)).mean() < 0.03
+
+
+def test_null_share_is_taken_as_it_is(drawn: Simulated) -> None:
+    """The null share moves the odds alone; 0 and 1 are certainties."""
+    found: list[Mixture] = []
+    for share in (0.0, 0.2, 0.9, 1.0):
+        prior = drawn.prior.copy()
+        prior[:, 5] = share
+        found.append(posterior(replace(drawn, prior=prior)))
+    assert np.all(found[0].null_probability < 1e-300)
+    assert np.all(found[3].null_probability == 1)
+    use = (found[1].null_probability > 1e-6) & (found[2].null_probability < 1 - 1e-6)
+    odds = [(m.null_probability / (1 - m.null_probability))[use] for m in found[1:3]]
+    np.testing.assert_allclose(odds[1] / odds[0], 9 / 0.25, rtol=1e-6)
+
+
+def test_in_range(drawn: Simulated) -> None:
+    arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
+    assert in_range(*arms, Prior(*drawn.prior.T)).mean() > 0.98
+    for field, value in (
+        ("log_dispersion", 4.0),
+        ("scatter", 2.0),
+        ("scale", 5.0),
+        ("log_mean", 20.0),
+        ("log_mean_sd", 9.0),
+    ):
+        assert not in_range(*arms, replace(Prior(*drawn.prior.T), **{field: value})).any(), field
+    many = (np.ones((2, 401)), np.ones(401), np.ones((2, 3)), np.ones(3))
+    assert not in_range(*many, Prior(0.0, 1.0, -2.0, 0.7, 0.0, 0.5, 0.7)).any()
+    conflict = (np.full((1, 4), 1e4), np.ones(4), np.zeros((1, 4)), np.ones(4))
+    assert not in_range(*conflict, Prior(4.0, 2.0, -2.0, 0.7, 0.0, 0.5, 0.3)).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"counts1": -1.0}, "counts1 has values"),
+        ({"counts2": np.nan}, "counts2 has values"),
+        ({"exposure2": 0.0}, "leave a test without a replicate"),
+        ({"scale": 0.0}, "spreads that are not positive"),
+        ({"null_share": 1.5}, "null_share is a probability"),
+    ],
+)
+def test_refusals(change: dict, sentence: str) -> None:
+    arguments = {name: np.ones((2, 3)) for name in ("counts1", "exposure1", "counts2", "exposure2")}
+    prior = {
+        "log_mean": 0.0,
+        "log_mean_sd": 1.0,
+        "log_dispersion": -2.0,
+        "scatter": 0.7,
+        "tail": 0.0,
+        "null_share": 0.5,
+        "scale": 0.7,
+    }
+    for name, value in change.items():
+        if name in prior:
+            prior[name] = value
+        else:
+            arguments[name] = np.full((2, 3), value)
+    with pytest.raises(ValueError, match=sentence):
+        posterior_of(*arguments.values(), Prior(**prior))
+
+
+def test_missing_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"pip install 'nbcompare\[transformer\]'"):
+        load_network()
+
+
+def test_no_such_network(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="There is no network"):
+        load_network(tmp_path / "nothing.safetensors")
+
+
+def test_devices() -> None:
+    assert find_device("cpu") == "cpu"
+    assert find_device("auto") in {"cpu", "cuda", "mps"}
+    with pytest.raises(ValueError, match="cannot be used here"):
+        find_device("abacus")
+    assert 64 <= default_batch_size(load_network().network.config, "cpu") <= 4096
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_gpu_agrees(drawn: Simulated) -> None:
+    arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
+    assert_same(posterior_of(*arms, Prior(*drawn.prior.T), device="cuda"), posterior(drawn), 1e-3)

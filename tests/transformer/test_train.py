@@ -1,0 +1,104 @@
+"""Training on a small scale, its files, and what they say."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from nbcompare._transformer.estimate import WEIGHTS, load_network  # noqa: E402
+from nbcompare._transformer.network import Config, Network  # noqa: E402
+from nbcompare._transformer.simulate import Ranges  # noqa: E402
+from nbcompare._transformer.train import main  # noqa: E402
+from nbcompare._transformer.weights import read_weights, write_weights  # noqa: E402
+
+from .conftest import posterior  # noqa: E402
+
+MODEL_CARD = Path(__file__).parents[2] / "docs" / "model_card.md"
+THREADS = torch.get_num_threads()
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    yield
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of seconds on a prior of the user's own."""
+    out = tmp_path_factory.mktemp("smoke") / "own.safetensors"
+    main(["--smoke", "--out", str(out), "--width", "16", "--depth", "2", "--prior-scale", "0.5", "0.6"])
+    return out
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with out.with_suffix(".csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_smoke(smoke: Path, drawn) -> None:
+    (row,) = rows(smoke)
+    assert float(row["examples"]) == 16384
+    assert float(row["changed"]) > -1.8
+    trained = load_network(smoke)
+    assert trained.ranges.scale == (0.5, 0.6)
+    assert trained.header["examples"] == "16384"
+    assert np.isfinite(posterior(drawn, network=trained).mean).all()
+
+
+def test_a_run_is_continued_and_fixed_by_its_seed(smoke: Path, tmp_path: Path) -> None:
+    """Stopped in the middle and continued is the same as not stopped; the learning rate's course counts from the whole."""
+    options = ["--smoke", "--width", "16", "--depth", "2", "--prior-scale", "0.5", "0.6"]
+    again = tmp_path / "again.safetensors"
+    main([*options, "--out", str(again)])
+    first, second = load_file(smoke), load_file(again)
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor)
+    main([*options, "--out", str(again)])  # finished: nothing is left to do
+    assert len(rows(again)) == 1
+
+
+def test_attention_starts_as_the_summaries_alone(smoke: Path, tmp_path: Path, drawn) -> None:
+    network, header = read_weights(smoke)
+    wider = Network(Config(**{**network.config.as_dict(), "replicate_width": 8}))
+    wider.load_state_dict(network.state_dict(), strict=False)
+    path = tmp_path / "attention.safetensors"
+    write_weights(path, wider, {"training": header["training"]})
+    found, expected = (posterior(drawn, network=load_network(p)) for p in (path, smoke))
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-4, atol=1e-4)
+
+
+def test_other_formats_are_refused(smoke: Path, tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    save_file(load_file(smoke), path, metadata={"format": "0"})
+    with pytest.raises(ValueError, match="reads format '1'"):
+        load_network(path)
+    path.write_bytes(b"not a file of weights")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("path", sorted(WEIGHTS.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_weights_that_come_with_the_package(path: Path) -> None:
+    assert path.stat().st_size < 1e6
+    trained = load_network(path.stem)
+    assert json.loads(trained.header["training"]) == json.loads(json.dumps(Ranges().as_dict()))
+    text = MODEL_CARD.read_text()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in text
+    assert f"{int(trained.header['examples']):,}" in text
+    assert trained.header["version"] in text
+
+
+def test_posterior_does_not_depend_on_threads(drawn) -> None:
+    expected = posterior(drawn)
+    torch.set_num_threads(1)
+    np.testing.assert_allclose(posterior(drawn).mean, expected.mean, rtol=1e-5, atol=1e-5)

@@ -99,6 +99,20 @@ def test_intervals_of_a_test_against_a_threshold(types):
     assert drawn(pl.forest(types, "gene_020", split="B"), "interval").get_segments()[0][:, 0].tolist() == [-1.0, 0.25]
 
 
+def test_shrunken_effects(types):
+    with pytest.raises(ValueError, match="without shrink=True"):
+        pl.forest(types, "gene_020", shrunk=True)
+    types.varm["nb_compare_lfc_shrunk"] = types.varm["nb_compare_logfoldchanges"] / 2
+    types.varm["nb_compare_lfc_shrunk_se"] = types.varm["nb_compare_lfc_se"] / 3
+    ax = pl.forest(types, "gene_020", split="B", shrunk=True)
+    row = types.var_names.get_loc("gene_020")
+    change, se = (types.varm[f"nb_compare_{word}"][row, :2] for word in ("logfoldchanges", "lfc_se"))
+    np.testing.assert_allclose(drawn(ax, "effect").get_offsets()[:, 0], change / 2)
+    widths = [np.ptp(segment[:, 0]) for segment in drawn(ax, "interval").get_segments()]
+    np.testing.assert_allclose(widths, 2 * 1.96 * se / 3)
+    assert ax.get_xlabel() == "shrunken log$_2$ fold change vs ctrl"
+
+
 def test_types_by_comparisons(types):
     ax = pl.forest(types, called_gene(types))
     assert labels(ax) == [

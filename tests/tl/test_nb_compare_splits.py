@@ -75,6 +75,9 @@ OPTIONS = {
     "groups": {"groups": ["c"]},
     "depths by name": {"size_factors": "tmm"},
     "depths by column": {"size_factors": "depth"},
+    "threshold": {"lfc_threshold": 0.5, "block_key": None, "replicate_key": ["replicate", "condition"]},
+    "shrunken": {"shrink": True},
+    "posterior": {"method": "quadrature", "block_key": None, "replicate_key": ["replicate", "condition"]},
     "strict": {"min_total": 50, "min_cells": 12},
 }
 
@@ -92,12 +95,13 @@ def test_each_type_as_if_alone(types, options):
         compare(alone, **options, split_by=None)
         here = np.flatnonzero(splits == name)
         assert list(comparisons[here]) == list(alone.uns["nb_compare"]["comparisons"])
-        for word in ARRAYS:
-            assert (f"nb_compare_{word}" in types.varm) == (f"nb_compare_{word}" in alone.varm)
-            if f"nb_compare_{word}" in alone.varm:
-                ours = types.varm[f"nb_compare_{word}"]
-                assert ours.dtype == alone.varm[f"nb_compare_{word}"].dtype
-                np.testing.assert_array_equal(ours[:, here], alone.varm[f"nb_compare_{word}"], err_msg=word)
+        assert set(types.varm) == {
+            *alone.varm,
+            *(f"nb_compare_{word}" for word in COLUMNS if f"nb_compare_{word}" in alone.var),
+        }
+        for word, expected in alone.varm.items():
+            assert types.varm[word].dtype == expected.dtype
+            np.testing.assert_array_equal(types.varm[word][:, here], expected, err_msg=word)
         place = list(dict.fromkeys(splits)).index(name)
         assert place == number
         for word in COLUMNS:

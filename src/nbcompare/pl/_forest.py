@@ -26,6 +26,7 @@ def forest(
     *,
     split: str | Sequence[str] | None = None,
     key: str = "nb_compare",
+    shrunk: bool = False,
     pval_cutoff: float = 0.05,
     gene_symbols: str | None = None,
     ax: Axes | None = None,
@@ -50,6 +51,9 @@ def forest(
         Splits (cell types) to show, in this order, of a comparison with `split_by`; `None` for all.
     key
         Where the results are stored.
+    shrunk
+        Show shrunken effects and 1.96 times their standard deviation, of a comparison with `shrink`. Calls remain those
+        of the test.
     pval_cutoff
         The gene is called below this adjusted p-value. It is adjusted over the genes of each comparison in each split.
     gene_symbols
@@ -66,7 +70,7 @@ def forest(
     KeyError
         If there are no such results, gene, comparison, split or column.
     ValueError
-        If splits are named where there are none.
+        If splits are named where there are none, or there are no shrunken effects.
     ImportError
         If matplotlib is not installed.
 
@@ -80,7 +84,10 @@ def forest(
     """
     check_genes(adata, [name])
     results = stored_results(adata, key)
-    rows = _rows(adata, name, groups, split, key)
+    if shrunk and f"{key}_lfc_shrunk" not in adata.varm:
+        msg = f"{key!r} was compared without shrink=True, so there are no shrunken effects. Compare with it, or leave shrunk out."
+        raise ValueError(msg)
+    rows = _rows(adata, name, groups, split, key, shrunk=shrunk)
     labels = _place(rows)
     title = name if gene_symbols is None else str(read_var(adata, gene_symbols)[adata.var_names.get_loc(name)])
 
@@ -95,14 +102,20 @@ def forest(
     ax.spines["left"].set_visible(False)
     compared = "" if rows["group"].nunique() > 1 else f", {rows['group'].iloc[0]}"
     against = f" vs {results['reference']}" if results["reference"] else ""  # a contrast's name says it
-    ax.set_xlabel(f"log$_2$ fold change{compared}{against}", fontsize=MEDIUM)
+    ax.set_xlabel(f"{'shrunken ' if shrunk else ''}log$_2$ fold change{compared}{against}", fontsize=MEDIUM)
     where = f", {rows['split'].iloc[0]}" if rows["split"].nunique() == 1 else ""
     ax.set_title(title + where, loc="left", fontsize=MEDIUM, fontweight="bold", fontstyle="italic")
     return ax
 
 
 def _rows(
-    adata: AnnData, name: str, groups: str | Sequence[str] | None, split: str | Sequence[str] | None, key: str
+    adata: AnnData,
+    name: str,
+    groups: str | Sequence[str] | None,
+    split: str | Sequence[str] | None,
+    key: str,
+    *,
+    shrunk: bool = False,
 ) -> pd.DataFrame:
     """The gene in every comparison and split: effect, bounds of the interval, adjusted p-value, status."""
     results = stored_results(adata, key)
@@ -113,7 +126,12 @@ def _rows(
     rows = pd.DataFrame({word: np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in words})
     rows["group"], rows["split"] = [c.group for c in chosen], [c.split for c in chosen]
     rows["status"] = status_words(np.asarray(adata.varm[f"{key}_status"])[gene, numbers])
-    if f"{key}_lfc_lower" in adata.varm:
+    if shrunk:
+        effect, sd = (
+            np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in ("lfc_shrunk", "lfc_shrunk_se")
+        )
+        rows = rows.assign(logfoldchanges=effect, lower=effect - 1.96 * sd, upper=effect + 1.96 * sd)
+    elif f"{key}_lfc_lower" in adata.varm:
         for word in ("lower", "upper"):
             rows[word] = np.asarray(adata.varm[f"{key}_lfc_{word}"])[gene, numbers]
     else:

@@ -20,8 +20,8 @@ from nbcompare._nb.skovgaard import (
 from nbcompare._nb.special import normal_from_t, normal_tail
 
 MODERATED, LIKELIHOOD_RATIO, QUASI_LIKELIHOOD, WALD = range(4)
-CLOSE_TO_NULL = 0.02  # roots by which the correction is not divided
-NEARBY = 0.1  # standard deviations
+CLOSE_TO_NULL = 0.05  # roots by which the correction is not divided
+NEARBY = 0.15  # standard deviations
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -48,6 +48,7 @@ def contrast_result(y, offset, design, shift, effect, phi, full, phi_root, full_
         effect = full.b[p - 1]
     telling_information(full.m, null.m, phi, design.products, p, space.w, space.a)
     se = space.a[p * (p + 1) // 2 - 1]
+    log_information = half_log_determinant(space.a, p)
     share = 1.0
     if test == MODERATED:
         if separated:
@@ -57,7 +58,6 @@ def contrast_result(y, offset, design, shift, effect, phi, full, phi_root, full_
         if abs(root) < CLOSE_TO_NULL:
             root += correction_at_null(y, phi, design, root, space)
         else:
-            log_information = half_log_determinant(space.a, p)
             root = modified_root(y, full.m, null.m, phi, design, log_information, root, space)
     elif test == WALD:
         root = effect / se
@@ -69,7 +69,7 @@ def contrast_result(y, offset, design, shift, effect, phi, full, phi_root, full_
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def correction_at_null(y, phi, design, root, space):
-    """log(u / r) / r of a root too small to divide by: interpolated between counts moved a tenth of a standard deviation either way.
+    """log(u / r) / r of a root too small to divide by: interpolated between counts moved a little either way.
 
     They are moved as in `separation`, so that the null's fit is theirs too.
     """

@@ -121,3 +121,16 @@ def test_tables_and_figures(cells):
     compare(cells)
     with pytest.raises(KeyError, match="shrink=True"):
         pl.ma(cells, name, key="key", shrunken=True)
+
+
+def test_blocks_of_one_condition_are_named(paired):
+    """A donor without control tells nothing: it is marked among the samples, and said."""
+    idle = str(paired.obs["donor"].iloc[0])
+    level = next(name for name in paired.obs["condition"].unique() if name != "ctrl")
+    alone = (paired.obs["condition"] == "ctrl") & (paired.obs["donor"].astype(str) == idle)
+    two = paired[paired.obs["condition"].isin(["ctrl", level]) & ~alone].copy()
+    with pytest.warns(UserWarning, match=f"'{idle}', tell nothing"):
+        tl.nb_compare(two, **COLUMNS, block_key="donor", key_added="key")
+    samples = two.uns["key"]["samples"]
+    assert samples.loc[~samples["block_tells"], "block"].unique().tolist() == [idle]
+    assert np.isfinite(two.varm["key_pvals"]).any()

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from nbcompare._anndata import SampleTable
 
-from ._design import make_design, sample_depths
+from ._design import blocks_that_tell, make_design, sample_depths
 from ._designed import described, make_plan, run_design_tests, sample_flags, shifted_design_tests
 from ._effects import with_effects
 from ._estimate import contrasted, moderated, unmoderated
@@ -64,7 +64,7 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
     else:
         arrays, columns = unmoderated(design, test=options["test"], **given)
     arrays = with_effects(arrays, shifted, options)
-    table = samples.table.assign(size_factor=design.pseudobulk.exposure)
+    table = samples.table.assign(size_factor=design.pseudobulk.exposure, **blocks_that_tell(samples))
     became = {"size_factors_used": design.factors_used}
     return Outcome(arrays, columns, trend, design.comparisons, table, became, prior=prior)
 

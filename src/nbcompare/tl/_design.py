@@ -256,6 +256,26 @@ def check_replicates(samples: SampleTable, pseudobulk: Pseudobulk, pairs: np.nda
         raise UntestableError(msg, Status.NO_REPLICATES)
 
 
+def blocks_that_tell(samples: SampleTable) -> dict[str, np.ndarray]:
+    """Whether the block of each sample has samples of several conditions, as a column `block_tells`; none without blocks."""
+    if "block" not in samples.table:
+        return {}
+    return {"block_tells": (samples.table.groupby("block")["condition"].transform("nunique") > 1).to_numpy()}
+
+
+def name_idle_blocks(table: pd.DataFrame, *, stacklevel: int = 3) -> None:
+    """Say which blocks hold samples of one condition alone, from which no difference can be told."""
+    if "block_tells" not in table or table["block_tells"].all():
+        return
+    idle = list(dict.fromkeys(table.loc[~table["block_tells"], "block"].astype(str)))
+    shown = ", ".join(map(repr, idle[:10])) + (f", ... ({len(idle)} in all)" if len(idle) > 10 else "")
+    msg = (
+        f"Blocks with samples of one condition only, {shown}, tell nothing of the differences. They are marked in the table of samples "
+        "(block_tells)."
+    )
+    warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+
+
 def offer_blocks(samples: SampleTable, replicate_key: str | Sequence[str] | None, *, stacklevel: int = 4) -> None:
     shared = samples.table.groupby("replicate")["condition"].nunique()
     if replicate_key is not None and len(shared) > 1 and (shared > 1).all():

@@ -14,7 +14,7 @@ from nbcompare._anndata import Results, SampleTable, check_key, write_results
 
 from ._contrast import Contrast
 from ._data_set import compare_samples
-from ._design import offer_blocks, read_sample_counts
+from ._design import name_idle_blocks, offer_blocks, read_sample_counts
 from ._designed import check_design_options, check_plan
 from ._effects import Alternative, check_effect_options
 from ._posterior import check_posterior_options
@@ -236,6 +236,7 @@ def nb_compare(
     splits, split_table = None, None
     if split_by is None:
         outcome = compare_samples(adata, samples, counts, params)
+        name_idle_blocks(outcome.samples)
     else:
         outcome, splits, split_table = compare_splits(adata, samples, counts, params)
     if block_key is None and design is None:

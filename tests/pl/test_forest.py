@@ -209,7 +209,7 @@ def test_figures_of_one_type(types, figure):
 def test_gene_of_one_type(types):
     gene = called_gene(types)
     ax = pl.gene(types, gene, split="B")
-    assert ax.get_title(loc="left") == f"{gene}, B"
+    assert ax.get_title(loc="left") == f"{gene}\nB"
     table = get.nb_gene_df(types, gene, split="B")
     for level in ("ctrl", "treated_1", "treated_2"):
         assert sorted(drawn(ax, level).get_offsets()[:, 1]) == sorted(

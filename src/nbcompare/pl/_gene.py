@@ -133,7 +133,7 @@ def gene(
         ax.set_ylim(bottom=0)
     ax.set_ylabel("normalized counts" + (" (log$_2$ scale)" if log else ""), fontsize=MEDIUM)
     shown = name if gene_symbols is None else str(adata.var.loc[name, gene_symbols])
-    title, pad = (shown, None) if split is None else (f"{shown}, {split}", 5 + 8 * len(seen))
+    title, pad = (shown, None) if split is None else (f"{shown}\n{split}", 5 + 8 * len(seen))
     ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold", fontstyle="italic", pad=pad)
     return ax
 

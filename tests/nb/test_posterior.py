@@ -56,7 +56,7 @@ def slow(data, prior):
         return stats.nbinom.logpmf(y, k, k / (k + l * np.exp(eta)[:, None])).sum(axis=2)
 
     def around(y, l):
-        half = 7 * np.sqrt(1 / (y.sum() + 0.7) + np.exp(location + 2.5 * scatter) / len(y)) + (7 if y.sum() < 3 else 0)
+        half = 8 * np.sqrt(1 / (y.sum() + 0.7) + np.exp(location + 3 * scatter) / len(y)) + (7 if y.sum() < 3 else 0)
         return np.log((y.sum() + 0.5) / l.sum()) + np.linspace(-half, half, 261)
 
     eta1, eta2 = around(y1, l1), around(y2, l2)

@@ -19,7 +19,7 @@ def estimate_prior(
     se: np.ndarray,
     degrees: np.ndarray,
     trend: np.ndarray,
-    scatter: float,
+    variance: float,
     **given: np.ndarray | float,
 ) -> Prior:
     """Prior of one comparison's genes; what is `given` is taken as it is.
@@ -34,8 +34,8 @@ def estimate_prior(
         Degrees of freedom of the standard errors.
     trend
         Dispersion that the trend expects of the gene, (n_genes,).
-    scatter
-        Variance of log phi around the trend.
+    variance
+        Of log phi around the trend.
     given
         Fields of `Prior`.
     """
@@ -45,8 +45,8 @@ def estimate_prior(
     own: dict[str, np.ndarray | float] = {
         "log_mean": log_mean,
         "log_mean_sd": log_mean_sd,
-        "log_dispersion": np.log(np.maximum(trend, 1e-8)) - 0.5 * scatter,
-        "scatter": float(np.sqrt(scatter)),
+        "log_dispersion": np.log(np.maximum(trend, 1e-8)) - 0.5 * variance,
+        "scatter": float(np.sqrt(variance)),
         "tail": INVERSE_GAMMA,
         "null_share": null_share,
         "scale": scale,
@@ -86,9 +86,9 @@ def effect_prior(log_fc: np.ndarray, se: np.ndarray, degrees: np.ndarray) -> tup
 
 def _share(log_fc: np.ndarray, se: np.ndarray, degrees: np.ndarray, scale: float) -> tuple[float, float]:
     """Most likely share of unchanged genes at this scale, and the penalised log likelihood there, relative to all unchanged."""
-    variance = 1.0 + (scale / se) ** 2
+    widened = 1.0 + (scale / se) ** 2
     square = (log_fc / se) ** 2 / degrees
-    log_ratio = 0.5 * (degrees + 1.0) * (np.log1p(square) - np.log1p(square / variance)) - 0.5 * np.log(variance)
+    log_ratio = 0.5 * (degrees + 1.0) * (np.log1p(square) - np.log1p(square / widened)) - 0.5 * np.log(widened)
     ratio = np.exp(np.minimum(log_ratio, 600.0))
     low, high = 1e-6, 1.0
     for _ in range(30):

@@ -10,7 +10,7 @@ from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.glm_groups import group_statistics
 from nbcompare._nb.glm_matrices import DesignMatrices
 from nbcompare._nb.glm_trend import design_statistics, fit_design_trend
-from nbcompare._nb.trend import fit_trend, prior_dispersion
+from nbcompare._nb.trend import fit_trend, prior_degrees, prior_dispersion
 
 SMALLEST_TAU2 = 0.02
 
@@ -34,9 +34,7 @@ def moderate_design(
 ) -> Moderation:
     """Trend, prior, and what the gene's own statistic makes of it: tau2 = (d0 + numerator) / (d0 + d), phi = p0 + (tau2 - 1) / A.
 
-    The prior is that at the gene's mean count, as in the comparison of two groups: with the means fitted under the alternative, a gene
-    that is absent from one arm would pass for one whose dispersion does not matter. Designs that are groups of samples have the exact
-    statistics of `dispersion`, and their results are those of `moderated`.
+    Designs that are groups of samples have the exact statistics of `dispersion` and its prior, and their results are those of `moderated`.
     """
     mean = counts.mean(axis=1)
     coefficients = None
@@ -44,8 +42,9 @@ def moderate_design(
         trend, prior_phi, prior_df, statistics = _of_groups(counts, offset, matrices.group, mean, usable)
     else:
         trend = fit_design_trend(counts, offset, matrices, usable, n_threads=n_threads)
-        prior_phi, prior_df = prior_dispersion(mean, trend.at(mean), trend.scatter)
+        prior_phi = _prior_dispersion(counts, offset, trend.at(mean), trend.scatter)
         statistics, coefficients = design_statistics(counts, offset, matrices, prior_phi, n_threads=n_threads)
+        prior_df = _prior_degrees(statistics[:, 2], prior_phi, trend.at(mean), trend.scatter)
     numerator, degrees, information = statistics.T
     tau2 = np.maximum((prior_df + numerator) / (prior_df + degrees), SMALLEST_TAU2)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -61,6 +60,21 @@ def moderate_design(
         mean,
         coefficients,
     )
+
+
+def _prior_dispersion(counts: np.ndarray, offset: np.ndarray, trend: np.ndarray, scatter: float) -> np.ndarray:
+    """That of `trend.prior_dispersion`, at the mean A = 1 / (trend + 1/m) of samples that differ in exposure alone."""
+    exposure = np.exp(offset)
+    m = counts.sum(axis=1, keepdims=True) / exposure.sum(axis=1, keepdims=True) * exposure
+    information = np.maximum((m / (1 + trend[:, None] * m)).mean(axis=1), 1e-9)
+    shift = prior_degrees(scatter * (trend * information) ** 2)[1]
+    return np.maximum(trend - (1 - np.exp(-shift)) / information, 0.0)
+
+
+def _prior_degrees(information: np.ndarray, working: np.ndarray, trend: np.ndarray, scatter: float) -> np.ndarray:
+    """Degrees of freedom of the prior, from A at the fitted means and the working dispersion, taken to the trend."""
+    at_trend = information / (1 + (trend - working) * information)
+    return prior_degrees(scatter * np.minimum(trend * at_trend, 1.0) ** 2)[0]
 
 
 def _of_groups(

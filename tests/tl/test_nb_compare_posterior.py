@@ -110,6 +110,8 @@ class TestRefused:
         [
             ({"test": "wald"}, "test='moderated'"),
             ({"block_key": "replicate"}, "without blocks"),
+            ({"shrink": True}, "shrink belongs to"),
+            ({"lfc_threshold": 1.0}, "lfc_threshold belongs to"),
             ({"prior": {"null": 0.5}}, "may hold 'null_share'"),
             ({"prior": {"null_share": 1.5}}, "between 0 and 1"),
             ({"prior": {"tail": "t"}}, "'lognormal'"),

@@ -47,6 +47,10 @@ def check_posterior_options(options: Mapping[str, Any]) -> None:
     if options["test"] != "moderated":
         msg = f"method={method!r} takes its p-values from test='moderated', but test is {options['test']!r}. Leave it out."
         raise ValueError(msg)
+    for name in ("shrink", "lfc_threshold"):
+        if options[name]:
+            msg = f"{name} belongs to estimates without a prior of their own, not to method={method!r}, whose posterior has one. Leave it out."
+            raise ValueError(msg)
     given_fields(options["prior"])
     check_network(options)
 

@@ -25,7 +25,7 @@ from nbcompare._nb.moments import fit_moments
 from nbcompare._nb.posterior import Posterior, grid_posterior, summarise_mixture
 from nbcompare._nb.prior import FIELDS, Prior
 from nbcompare._transformer.estimate import Trained, load_network, posterior_of
-from nbcompare._transformer.simulate import Ranges, Tests, draw_arm, simulate
+from nbcompare._transformer.simulate import Ranges, Simulated, draw_arm, simulate
 
 SETTINGS = {"mid": (1e6, 0.5), "low": (1e4, 1.0)}
 LEVELS = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
@@ -93,7 +93,7 @@ def null_probability(network: Trained, n_tests: int) -> None:
 
 def misstated(network: Trained, n_tests: int) -> None:
     tests = told(n_tests // 4, *SETTINGS["mid"])
-    limit = mean_errors(tests, of_grid(first(tests, 10_000)))
+    limit = mean_errors(tests, of_grid(tests))
     for name, change in {
         "as it is": {},
         "null share .2 for .5": {"null_share": 0.2},
@@ -113,9 +113,9 @@ def misstated(network: Trained, n_tests: int) -> None:
         )
         print(
             "  coverage of beta given a change",
-            {f"{k:.0%}": round(v[~tests.null].mean(), 4) for k, v in inside.items()},
+            {f"{k:.0%}": round(float(v[~tests.null].mean()), 4) for k, v in inside.items()},
             "of alpha",
-            {f"{k:.0%}": round(v.mean(), 4) for k, v in alpha.items()},
+            {f"{k:.0%}": round(float(v.mean()), 4) for k, v in alpha.items()},
             flush=True,
         )
 
@@ -177,8 +177,8 @@ def told(
     size: int | None = None,
     shared: bool = False,
     seed: int = 103,
-) -> Tests:
-    """Tests of one prior: rates an exposure of 10^4, `depth` the geometric mean of the exposures."""
+) -> Simulated:
+    """Simulated of one prior: rates an exposure of 10^4, `depth` the geometric mean of the exposures."""
     rng = np.random.default_rng(seed)
     location = -1.0 if centre is None else centre
     null = rng.random(n) < 0.5
@@ -196,26 +196,22 @@ def told(
         else:
             arms += draw_arm(rng, present, eta + effect, alpha, np.full(n, spread), np.full(n, np.log(depth / 1e4)))
     prior = np.tile([location, centre_sd, -2.0, 1.0, 0.0, 0.5, 1.0], (n, 1))
-    return Tests(*arms, prior, np.stack([alpha, eta + 0.5 * beta, beta], axis=1), null)
+    return Simulated(*arms, prior, np.stack([alpha, eta + 0.5 * beta, beta], axis=1), null)
 
 
-def of_network(network: Trained, tests: Tests) -> Posterior:
+def of_network(network: Trained, tests: Simulated) -> Posterior:
     return summarise_mixture(posterior_of(*arms_of(tests), Prior(*tests.prior.T), network=network), levels=LEVELS)
 
 
-def of_grid(tests: Tests) -> Posterior:
+def of_grid(tests: Simulated) -> Posterior:
     return grid_posterior(*arms_of(tests), Prior(*tests.prior.T), levels=LEVELS)
 
 
-def arms_of(tests: Tests) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def arms_of(tests: Simulated) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return tests.counts1, tests.exposure1, tests.counts2, tests.exposure2
 
 
-def first(tests: Tests, n: int) -> Tests:
-    return Tests(**{name: values[:n] for name, values in vars(tests).items()})
-
-
-def mean_errors(tests: Tests, posterior: Posterior) -> np.ndarray:
+def mean_errors(tests: Simulated, posterior: Posterior) -> np.ndarray:
     """Mean absolute errors of the medians of mu, beta and alpha."""
     n = len(posterior)
     alpha, centre, beta = tests.truth[:n].T
@@ -236,11 +232,11 @@ def by_decile(x: np.ndarray, hits: np.ndarray) -> np.ndarray:
 
 
 def calibration(probability: np.ndarray, null: np.ndarray) -> str:
-    """Largest and weighted mean distance of the share of nulls from the mean probability, in ten bins of .1 (of 200 tests or more)."""
+    """Largest and weighted mean distance of the share of nulls from the mean probability, in ten bins of .1 (of 2,000 tests or more)."""
     bins = np.minimum((probability * 10).astype(int), 9)
     sizes = np.bincount(bins, minlength=10)
     gaps = np.array(
-        [abs(probability[bins == b].mean() - null[bins == b].mean()) if n >= 200 else 0 for b, n in enumerate(sizes)]
+        [abs(probability[bins == b].mean() - null[bins == b].mean()) if n >= 2000 else 0 for b, n in enumerate(sizes)]
     )
     return json.dumps({"largest": round(gaps.max(), 4), "mean": round(float(np.average(gaps, weights=sizes)), 4)})
 

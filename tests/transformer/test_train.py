@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from nbcompare._transformer.estimate import WEIGHTS, load_network  # noqa: E402
 from nbcompare._transformer.network import Config, Network  # noqa: E402
 from nbcompare._transformer.simulate import Ranges  # noqa: E402
-from nbcompare._transformer.train import main  # noqa: E402
+from nbcompare._transformer.train import Run, main, parse  # noqa: E402
 from nbcompare._transformer.weights import read_weights, write_weights  # noqa: E402
 
 from .conftest import posterior  # noqa: E402
@@ -55,16 +55,21 @@ def test_smoke(smoke: Path, drawn) -> None:
     assert np.isfinite(posterior(drawn, network=trained).mean).all()
 
 
-def test_a_run_is_continued_and_fixed_by_its_seed(smoke: Path, tmp_path: Path) -> None:
-    """Stopped in the middle and continued is the same as not stopped; the learning rate's course counts from the whole."""
-    options = ["--smoke", "--width", "16", "--depth", "2", "--prior-scale", "0.5", "0.6"]
+def test_a_run_is_fixed_by_its_seed_and_can_be_continued(smoke: Path, tmp_path: Path) -> None:
+    """Stopped in the middle and continued gives the weights of a run that was not stopped."""
     again = tmp_path / "again.safetensors"
-    main([*options, "--out", str(again)])
+    options = ["--smoke", "--out", str(again), "--width", "16", "--depth", "2", "--prior-scale", "0.5", "0.6"]
+    run = Run(parse(options))
+    for _ in range(2):
+        run.advance()
+    run.save()
+    main(options)
     first, second = load_file(smoke), load_file(again)
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor)
-    main([*options, "--out", str(again)])  # finished: nothing is left to do
-    assert len(rows(again)) == 1
+    assert [row["examples"] for row in rows(again)] == ["8192", "16384"]
+    main(options)  # finished: nothing is left to do
+    assert len(rows(again)) == 2
 
 
 def test_attention_starts_as_the_summaries_alone(smoke: Path, tmp_path: Path, drawn) -> None:

@@ -26,6 +26,7 @@ from nbcompare._transformer.weights import write_weights
 CHUNK = 16384  # tests simulated at a time; a chunk's seed is its number
 VALIDATION_SEED = 2**31 - 1
 WARMUP = 500  # steps
+SAVE_EVERY = 120  # seconds
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -143,23 +144,24 @@ class Run:
         """Chunks until enough examples are seen; validation, checkpoint and weights now and then and at the end."""
         from tqdm.auto import tqdm
 
-        spent = time.process_time()
         last = time.monotonic()
         with tqdm(total=int(self.options.examples), initial=self.examples, unit="test", unit_scale=True) as bar:
             while self.examples < self.options.examples:
-                losses = []
-                rng = np.random.default_rng([self.options.seed, self.chunk])
-                for batch in self.batch(rng, self.options.chunk):
-                    losses.append(self.learn(batch))
-                self.chunk += 1
+                loss = self.advance()
                 bar.update(self.options.chunk)
-                bar.set_postfix(loss=f"{np.mean(losses):.4f}")
-                done = self.examples >= self.options.examples
-                if done or time.monotonic() - last > 120:
-                    self.seconds += time.process_time() - spent
-                    spent = time.process_time()
+                bar.set_postfix(loss=f"{loss:.4f}")
+                if self.examples >= self.options.examples or time.monotonic() - last > SAVE_EVERY:
                     self.save()
                     last = time.monotonic()
+
+    def advance(self) -> float:
+        """Learn from one chunk; its mean loss."""
+        spent = time.process_time()
+        rng = np.random.default_rng([self.options.seed, self.chunk])
+        losses = [self.learn(batch) for batch in self.batch(rng, self.options.chunk)]
+        self.chunk += 1
+        self.seconds += time.process_time() - spent
+        return float(np.mean(losses))
 
     def learn(self, batch: dict[str, torch.Tensor]) -> float:
         """One step."""

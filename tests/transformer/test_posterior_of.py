@@ -153,6 +153,24 @@ def test_in_range(drawn: Simulated) -> None:
     assert not in_range(*conflict, Prior(4.0, 2.0, -2.0, 0.7, 0.0, 0.5, 0.3)).any()
 
 
+def test_wild_counts_and_priors_have_a_posterior() -> None:
+    """Far outside of the training range, and where counts and prior contradict each other, the numbers are numbers."""
+    rng = np.random.default_rng(3)
+    n = 2000
+    arms = []
+    for _ in range(2):
+        exposure = np.exp(rng.normal(0, 3, (n, 6))) * (np.arange(6) < rng.integers(1, 7, (n, 1)))
+        counts = np.floor(np.exp(rng.uniform(-2, 21, (n, 1)) + rng.normal(0, 2, (n, 6))))
+        arms += [counts * (exposure > 0) * (rng.random((n, 6)) < rng.random((n, 1))), exposure]
+    spreads = [np.exp(rng.uniform(low, high, n)) for low, high in ((-4, 3), (-8, 1.5), (-5, 3))]
+    tail = (rng.random(n) < 0.5).astype(float)
+    prior = Prior(rng.normal(0, 8, n), spreads[0], rng.uniform(-14, 6, n), spreads[1], tail, rng.random(n), spreads[2])
+    found = posterior_of(*arms, prior, device="cpu")
+    for name, values in vars(found).items():
+        assert np.isfinite(values).all(), name
+    assert np.diagonal(found.scale, axis1=2, axis2=3).min() > 0
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -97,7 +97,7 @@ def nb_compare(
         `"mle"`, joint maximum likelihood. With the moderated test it gives effects and gene-wise dispersions. In a
         `design` effects are always those of the likelihood, and gene-wise dispersions are by `method`; tests `"wald"` and
         `"lrt"` then use them. `"quadrature"`, the posterior of fold change and dispersion under a prior that the data set's
-        genes give, exact, at a fifth of a millisecond a gene; `"transformer"`, the same by a trained network. Both take
+        genes give, exact, at a quarter of a millisecond a gene; `"transformer"`, the same by a trained network. Both take
         p-values from the moderated test and need neither `design` nor blocks; see :doc:`/methods`.
     test
         `"moderated"`, the moderated :math:`r^*`; `"wald"`, effect over standard error against a normal, with the

@@ -51,7 +51,7 @@ def nb_posterior(
     exposure_reference, exposure_treated
         How deep each replicate is, (n_replicates,) or (n_tests, n_replicates); 0 where a test lacks a replicate; one by default.
     method
-        `"transformer"`, or `"quadrature"`: exact, a fifth of a millisecond a test, without torch.
+        `"transformer"`, or `"quadrature"`: exact, a quarter of a millisecond a test, without torch.
     network
         File of weights, or the name of one that comes with the package; the default is the package's own.
     device

@@ -43,10 +43,10 @@ class MatchedDesign:
             second[self.members[middle:stop]] = 1
         return second, block
 
-    def scratch(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Arrays that the kernels write on: cells, rates and sums of the blocks."""
+    def scratch(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Arrays that the kernels write on: cells, rates and sums of the blocks, precisions of the samples."""
         n_blocks = len(self.bounds)
-        return np.empty((n_blocks, 6)), np.empty(n_blocks), np.empty((n_blocks, 2))
+        return np.empty((n_blocks, 6)), np.empty(n_blocks), np.empty((n_blocks, 2)), np.empty(len(self.members))
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,10 @@ def _statistics(
     counts: np.ndarray, exposure: np.ndarray, design: MatchedDesign, phi: np.ndarray, out: np.ndarray
 ) -> None:
     k_noise, k_count = design.constants
-    cells, rates, sums = design.scratch()
-    matched_statistics(counts, exposure, design.members, design.bounds, phi, k_noise, k_count, cells, rates, sums, out)
+    cells, rates, sums, precision = design.scratch()
+    matched_statistics(
+        counts, exposure, design.members, design.bounds, phi, k_noise, k_count, cells, rates, sums, precision, out
+    )
 
 
 def _step(phi: float, out: np.ndarray) -> float:

@@ -45,8 +45,11 @@ def fit_blocks_and_ratio(cells, phi, rates):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_noise, k_count, sums):
-    """Numerator, degrees of freedom d, A (see `glm_dispersion`), and the share of the information that blocks leave; sums (n_blocks, 2)."""
+def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_noise, k_count, sums, precision):
+    """Numerator, degrees of freedom d, A (see `glm_dispersion`), and the share of the information that blocks leave.
+
+    Written on: sums (n_blocks, 2), precision (n_samples,).
+    """
     n_blocks = bounds.shape[0]
     shared = 0.0
     whole1 = 0.0
@@ -55,11 +58,14 @@ def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_nois
         for g in range(2):
             sums[r, g] = 0.0
             rate = rates[r] * ratio if g == 1 else rates[r]
+            if rate <= 0.0:
+                continue
             for j in range(bounds[r, g], bounds[r, g + 1]):
                 i = members[j]
                 if i != skip:
                     m = rate * l[i]
-                    sums[r, g] += m / (1.0 + phi * m)
+                    precision[i] = 1.0 / (m * (1.0 + phi * m))
+                    sums[r, g] += m * m * precision[i]
         whole1 += sums[r, 0]
         whole2 += sums[r, 1]
         if sums[r, 0] * sums[r, 1] > 0.0:
@@ -92,21 +98,20 @@ def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_nois
                 m = rate * l[i]
                 if i == skip or m < EMPTY:
                     continue
-                precision = 1.0 / (m * (1.0 + phi * m))
-                slope = m * precision
+                slope = m * precision[i]
                 leverage = min(m * slope * share, 1.0)
                 rest = 1.0 - leverage
                 counts = max(0.0, 1.0 - slope * share)
                 noise = 0.5 * phi * (leverage + k_noise)
                 root = 1.0 / math.sqrt((1.0 + 2.0 * noise) * (1.0 + 3.0 * noise))
                 e = y[i] - m
-                squares += e * e * precision
+                squares += e * e * precision[i]
                 residuals += rest
                 told += rest * counts
                 information += rest * m * slope
                 total += m
                 used += 1.0
-                variance += root * root * (2.0 * rest * (counts + noise) + rest * rest * (precision + 6.0 * phi))
+                variance += root * root * (2.0 * rest * (counts + noise) + rest * rest * (precision[i] + 6.0 * phi))
                 of_group += rest * (1.0 + 2.0 * phi * m) * root * slope
             of_block += of_group
             if g == 1:
@@ -123,14 +128,14 @@ def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_nois
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def matched_statistics(counts, exposure, members, bounds, phi, k_noise, k_count, cells, rates, sums, out):
+def matched_statistics(counts, exposure, members, bounds, phi, k_noise, k_count, cells, rates, sums, precision, out):
     """Numerator, degrees of freedom and A of every gene at its phi, out (n_genes, 3); exposures (1 or n_genes, n_samples)."""
     for g in range(counts.shape[0]):
         l = exposure[g if exposure.shape[0] > 1 else 0]
         fill_cells(counts[g], l, members, bounds, -1, phi[g], cells)
         ratio = fit_blocks_and_ratio(cells, phi[g], rates)
         numerator, degrees, information, _ = pearson_within_blocks(
-            counts[g], l, members, bounds, -1, ratio, rates, phi[g], k_noise, k_count, sums
+            counts[g], l, members, bounds, -1, ratio, rates, phi[g], k_noise, k_count, sums, precision
         )
         out[g, 0] = numerator
         out[g, 1] = degrees

@@ -13,7 +13,7 @@ from nbcompare._nb.special import normal_from_t, normal_tail
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constants, cells, rates, sums):
+def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constants, cells, rates, sums, precision):
     """Moderated dispersion, its degrees of freedom, the gene's own dispersion and the share of information kept; fills `cells`."""
     total = 0.0
     n = 0.0
@@ -28,7 +28,7 @@ def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constant
     fill_cells(y, l, members, bounds, skip, phi, cells)
     ratio = fit_blocks_and_ratio(cells, phi, rates)
     numerator, degrees, information, kept = pearson_within_blocks(
-        y, l, members, bounds, skip, ratio, rates, phi, constants[0], constants[1], sums
+        y, l, members, bounds, skip, ratio, rates, phi, constants[0], constants[1], sums, precision
     )
     own = math.nan
     if degrees > 0.0:
@@ -42,7 +42,9 @@ def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constant
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def test_matched(counts, exposure, members, bounds, trend, scatter, constants, log_shift, cells, rates, sums, out):
+def test_matched(
+    counts, exposure, members, bounds, trend, scatter, constants, log_shift, cells, rates, sums, precision, out
+):
     """Log fold change, standard error, signed statistic, p-value, moderated and own dispersion, share kept: out (n_genes, 7).
 
     The null hypothesis is a log fold change of `log_shift`, by which statistic and p-value are signed.
@@ -51,7 +53,7 @@ def test_matched(counts, exposure, members, bounds, trend, scatter, constants, l
     for g in range(counts.shape[0]):
         l = exposure[g if exposure.shape[0] > 1 else 0]
         phi, df, own, kept = moderate_within_blocks(
-            counts[g], l, members, bounds, -1, trend[g], scatter, constants, cells, rates, sums
+            counts[g], l, members, bounds, -1, trend[g], scatter, constants, cells, rates, sums, precision
         )
         log_fc, se, root, halve = (
             compare_within_blocks(cells, phi, ratio) if kept > 0.0 else (math.nan, math.nan, math.nan, 1.0)
@@ -80,6 +82,7 @@ def leave_out_matched(
     cells,
     rates,
     sums,
+    precision,
     statistic,
     p_value,
 ):
@@ -94,7 +97,7 @@ def leave_out_matched(
         for s in range(left_out.shape[0]):
             skip = left_out[s]
             phi, df, _, kept = moderate_within_blocks(
-                counts[g], l, members, bounds, skip, trend[g], scatter, constants[s], cells, rates, sums
+                counts[g], l, members, bounds, skip, trend[g], scatter, constants[s], cells, rates, sums, precision
             )
             p = 1.0
             z = 0.0

@@ -231,6 +231,7 @@ def weigh(y1, l1, y2, l2, prior, shape, null, drawn, proposed, surplus, spare):
 def _add_arm(y, l, half, drawn, phi, rate, rest, target):
     """Add the log likelihood of one arm at every draw, as in `arm_likelihood`."""
     n = target.shape[0]
+    product = np.empty(n)
     total = y.sum()
     for s in range(n):
         target[s] += total * (drawn[0, s] + half * drawn[1, s])
@@ -250,10 +251,12 @@ def _add_arm(y, l, half, drawn, phi, rate, rest, target):
                 target[s] += (x - 0.5) * branchless.log1p(phi[s] * count) - count + series - rest[s]
         elif count > 1.0:
             for s in range(n):
-                product = 1.0
-                for j in range(1, int(count)):
-                    product *= 1.0 + phi[s] * j
-                target[s] += branchless.log(product)
+                product[s] = 1.0 + phi[s]
+            for j in range(2, int(count)):
+                for s in range(n):
+                    product[s] *= 1.0 + phi[s] * j
+            for s in range(n):
+                target[s] += branchless.log(product[s])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

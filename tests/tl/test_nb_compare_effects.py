@@ -94,8 +94,8 @@ def test_shrinkage_is_that_of_the_test_against_zero(cells):
         ({"lfc_threshold": 1, "test": "wald"}, "lfc_threshold goes with test='moderated'"),
         ({"alternative": "less_abs"}, "Pass lfc_threshold"),
         ({"alternative": "two-sided"}, "'greater_abs', 'less_abs'"),
-        ({"method": "quadrature", "shrink": True}, "Leave shrink out"),
-        ({"method": "quadrature", "lfc_threshold": 1}, "lfc_threshold goes with"),
+        ({"method": "quadrature", "shrink": True}, "shrink belongs to"),
+        ({"method": "quadrature", "lfc_threshold": 1}, "lfc_threshold belongs to"),
     ],
 )
 def test_refusals(cells, options, words):

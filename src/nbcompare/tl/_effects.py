@@ -16,9 +16,8 @@ Alternative = Literal["greater_abs", "less_abs"]
 
 
 def check_effect_options(options: Mapping[str, Any]) -> None:
-    """Refuse a threshold that is none or has no test, and shrinkage of what is shrunken."""
+    """Refuse a threshold that is none or has no test; what a posterior excludes is said by `_posterior`."""
     threshold, alternative = options["lfc_threshold"], options["alternative"]
-    posterior = options["method"] not in ("mom", "mle")
     if not 0 <= threshold < np.inf:
         msg = (
             f"lfc_threshold is {threshold!r}, but it is an absolute log2 fold change: 0 or more, such as 1 for twofold."
@@ -30,16 +29,8 @@ def check_effect_options(options: Mapping[str, Any]) -> None:
     if alternative == "less_abs" and threshold == 0:
         msg = "alternative='less_abs' shows that changes are smaller than a threshold. Pass lfc_threshold, such as 1 for twofold."
         raise ValueError(msg)
-    if threshold > 0 and (options["test"] != "moderated" or posterior):
-        msg = (
-            f"lfc_threshold goes with test='moderated' and method='mom' or 'mle', not with test={options['test']!r} and "
-            f"method={options['method']!r}. Leave it out, or take the default test."
-        )
-        raise ValueError(msg)
-    if options["shrink"] and posterior:
-        msg = (
-            f"method={options['method']!r} gives effects that are shrunken, and their lfsr, already. Leave shrink out."
-        )
+    if threshold > 0 and options["test"] != "moderated":
+        msg = f"lfc_threshold goes with test='moderated', not with test={options['test']!r}. Leave one of them out."
         raise ValueError(msg)
 
 

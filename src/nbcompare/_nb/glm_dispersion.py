@@ -30,7 +30,6 @@ from nbcompare._nb.skovgaard import information_root
 
 EMPTY = 1e-3  # samples with smaller fitted means tell nothing
 FEWEST_RESIDUALS = 0.2
-ENOUGH = 1e-3  # gain of the last Newton step: residuals need not be exact
 
 
 def design_constants(columns: np.ndarray) -> tuple[float, float]:
@@ -137,6 +136,6 @@ def pearson_of_genes(counts, log_exposure, rows, columns, products, phi, k_noise
             predict(offset, columns, p, fitted.b, fitted.eta)
         else:
             start_from_counts(y, offset, design, phi[k], p, fitted, space)
-        newton(y, design, phi[k], p, fitted, space, ENOUGH)
+        newton(y, design, phi[k], p, fitted, space)
         b[k] = fitted.b
         out[k, 0], out[k, 1], out[k, 2] = pearson(y, fitted.m, phi[k], design, k_noise, k_count, space)

@@ -143,10 +143,10 @@ def predict(offset, columns, p, b, eta):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def newton(y, design, phi, p, fitted, space, enough=ENOUGH):
+def newton(y, design, phi, p, fitted, space):
     """Move coefficients, linear predictor and means to the maximum at phi.
 
-    Ends with a step whose gain, the square of the score in units of its standard deviation, is below `enough`; after it, the square of that.
+    Ends with a step whose gain, the square of the score in units of its standard deviation, is below 1e-6; after it, the square of that.
     """
     b = fitted.b
     eta = fitted.eta
@@ -189,5 +189,5 @@ def newton(y, design, phi, p, fitted, space, enough=ENOUGH):
         else:
             for i in range(n):
                 m[i] = exp(min(max(eta[i], -LARGEST_PREDICTOR), LARGEST_PREDICTOR))
-        if gain < enough and largest <= LARGEST_STEP:
+        if gain < ENOUGH and largest <= LARGEST_STEP:
             break

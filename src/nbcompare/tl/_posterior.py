@@ -51,7 +51,13 @@ def check_posterior_options(options: Mapping[str, Any]) -> None:
         if options[name]:
             msg = f"{name} belongs to estimates without a prior of their own, not to method={method!r}, whose posterior has one. Leave it out."
             raise ValueError(msg)
-    given_fields(options["prior"])
+    if options["dispersion"] == "pair":
+        msg = f"method={method!r} takes the dispersions' prior from the trend of the whole data set, so dispersion='pair' does not go with it."
+        raise ValueError(msg)
+    for field, value in given_fields(options["prior"]).items():
+        if np.ndim(value) and field != "log_dispersion":
+            msg = "prior holds an array where one number is asked for; of each gene only 'dispersion' may be given."
+            raise ValueError(msg)
     check_network(options)
 
 
@@ -74,8 +80,12 @@ def with_posterior(
     design: Design, options: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
     """Arrays (n_genes, n_comparisons), columns, trend and prior: p-values of the moderated test, effects of the posterior."""
-    shared = options["dispersion"] == "all"
-    result = moderated_tests(design.pseudobulk, design.pairs, shared=shared, min_total=options["min_total"])
+    given = given_fields(options["prior"])
+    n_genes = len(design.pseudobulk.counts)
+    if np.shape(given.get("log_dispersion", 0.0)) not in ((), (n_genes,)):
+        msg = f"prior['dispersion'] has the shape {np.shape(given['log_dispersion'])}, but must be one number, or one a gene: ({n_genes},)."
+        raise ValueError(msg)
+    result = moderated_tests(design.pseudobulk, design.pairs, min_total=options["min_total"])
     arrays, columns, trend = moderated_arrays(result, design, method="mom", cox_reid=False)
     tests = arrays["logfoldchanges"]
     for word in WORDS:
@@ -87,7 +97,7 @@ def with_posterior(
     for c, (reference, treated) in enumerate(arms(design)):
         tested = np.flatnonzero((arrays["status"][:, c] & NOT_TESTED) == 0)
         data = (reference.counts[tested], reference.exposure, treated.counts[tested], treated.exposure)
-        prior, anchor = prior_and_anchor(result, c, tested, data, given_fields(options["prior"]))
+        prior, anchor = prior_and_anchor(result, c, tested, data, given)
         priors.append(prior)
         posterior, outside = posterior_of_tests(data, prior, anchor, options)
         for word, values in as_stored(posterior).items():

@@ -1,13 +1,14 @@
 """What the network of method="transformer" gets right: every figure of its model card.
 
-    python benchmarks/transformer.py [accuracy coverage null_probability misstated means replicates speed training] [--network PATH]
+    python benchmarks/transformer.py [accuracy coverage null_probability misstated means replicates differences speed training] [--network PATH]
 
 The Bayes limit is the posterior by quadrature under the same prior: nothing has a smaller expected error. Seeds are not those of training.
 accuracy: mu, alpha as in benchmarks/paper_table.py ("mid" and "low"), 2 to 10 replicates an arm, half of the tests null; the centre of the arms has the prior
 N(-1, 2^2) that the network is told, and, "paper", the reference's log rate has it, as in the paper, which the network is not told.
 coverage: intervals of beta given a change and of alpha, over deciles of the expected count and of the dispersion, on the whole training distribution.
 null_probability: calibration error in ten bins, null shares uniform on 0 to .99. misstated: both where the network is told a wrong prior.
-means: error of beta by mean count beside likelihood and moments. replicates: beyond the 64 of training. speed: CPU time, one thread.
+means: error of beta by mean count beside likelihood and moments. replicates: beyond the 64 of training.
+differences: from quadrature, in posterior standard deviations but for P(beta = 0). speed: CPU time, one thread.
 """
 
 from __future__ import annotations
@@ -24,13 +25,23 @@ from nbcompare._nb.likelihood import fit_likelihood
 from nbcompare._nb.moments import fit_moments
 from nbcompare._nb.posterior import Posterior, grid_posterior, summarise_mixture
 from nbcompare._nb.prior import FIELDS, Prior
-from nbcompare._transformer.estimate import Trained, load_network, posterior_of
+from nbcompare._transformer.estimate import Trained, in_range, load_network, posterior_of
 from nbcompare._transformer.simulate import Ranges, Simulated, draw_arm, simulate
 
 SETTINGS = {"mid": (1e6, 0.5), "low": (1e4, 1.0)}
 LEVELS = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
 INTERVALS = {0.5: (2, 4), 0.9: (1, 5), 0.99: (0, 6)}
-PARTS = ("accuracy", "coverage", "null_probability", "misstated", "means", "replicates", "speed", "training")
+PARTS = (
+    "accuracy",
+    "coverage",
+    "null_probability",
+    "misstated",
+    "means",
+    "replicates",
+    "differences",
+    "speed",
+    "training",
+)
 
 
 def main() -> None:
@@ -139,6 +150,18 @@ def replicates(network: Trained, n_tests: int) -> None:
         tests = told(max(n_tests // (100 + 4 * size), 200), 1e5, 0.5, size=size)
         ratio = mean_errors(tests, of_network(network, tests)) / mean_errors(tests, of_grid(tests))
         print(f"{size} replicates an arm: error / limit {np.round(ratio, 4)}", flush=True)
+
+
+def differences(network: Trained, n_tests: int) -> None:
+    tests = simulate(np.random.default_rng(104), n_tests // 40, Ranges())
+    inside = in_range(*arms_of(tests), Prior(*tests.prior.T), network=network)
+    found, exact = of_network(network, tests), of_grid(tests)
+    print(f"quantiles .5, .99, 1 of {inside.sum()} tests in range ({inside.mean():.3f} of all)")
+    for name in ("null_probability", "log_fc", "log_dispersion"):
+        gap = abs(getattr(found, name) - getattr(exact, name))
+        if name != "null_probability":
+            gap /= getattr(exact, f"{name}_sd")
+        print(name, np.round(np.quantile(gap[inside], [0.5, 0.99, 1]), 4), flush=True)
 
 
 def speed(network: Trained, _: int) -> None:

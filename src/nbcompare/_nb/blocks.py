@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.dispersion import sorted_members
+from nbcompare._nb.pieces import in_pieces
 
 SWEEPS = 4
 
@@ -38,7 +39,7 @@ def residual_degrees(pseudobulk: Pseudobulk) -> int:
 
 
 def fit_blocks(
-    pseudobulk: Pseudobulk, dispersion: np.ndarray, pairs: np.ndarray | None = None
+    pseudobulk: Pseudobulk, dispersion: np.ndarray, pairs: np.ndarray | None = None, *, n_threads: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exposures times block effects, and the share of the information on each comparison that the blocks leave.
 
@@ -61,18 +62,15 @@ def fit_blocks(
     pairs = np.empty((0, 2), np.int64) if pairs is None else pairs
     exposures = np.empty_like(pseudobulk.counts)
     kept = np.ones((len(pseudobulk.counts), len(pairs)))
-    _fit_genes(
-        pseudobulk.counts,
-        pseudobulk.exposures,
-        members,
-        starts,
-        pseudobulk.block,
-        pseudobulk.n_blocks,
-        np.minimum(dispersion, 1.0),
-        pairs,
-        exposures,
-        kept,
-    )
+    block, n_blocks, given = pseudobulk.block, pseudobulk.n_blocks, pseudobulk.exposures
+    phi = np.minimum(dispersion, 1.0)
+
+    def run(genes: slice) -> None:
+        exposure = given if len(given) == 1 else given[genes]
+        counts = pseudobulk.counts[genes]
+        _fit_genes(counts, exposure, members, starts, block, n_blocks, phi[genes], pairs, exposures[genes], kept[genes])
+
+    in_pieces(run, len(phi), n_threads)
     parts = connected_parts(pseudobulk.group, pseudobulk.block)
     for c, (reference, treated) in enumerate(pairs):
         others = np.delete(parts, treated) if reference < 0 else parts[[reference]]

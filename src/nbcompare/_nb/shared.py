@@ -73,7 +73,7 @@ def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float, n
         lost, lost_without = free / max(residual, 1), (free - 1) / (residual - 1) if residual > 1 else np.inf
         for _ in range(2):
             phi = trend.at(mean)
-            exposure = fit_blocks(pseudobulk, phi)[0]
+            exposure = fit_blocks(pseudobulk, phi, n_threads=n_threads)[0]
             trend = _trend_of(pseudobulk, exposure, lends, lost, usable, n_threads)
     noise = np.ones(pseudobulk.n_groups)
     shared = Shared(exposure, mean, trend, phi, lost, lost_without, noise, lends)

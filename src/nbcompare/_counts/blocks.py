@@ -9,6 +9,7 @@ from functools import singledispatch
 
 import numpy as np
 from fast_array_utils import types
+from scipy.sparse import csr_matrix
 
 BLOCK_SIZE = (
     8192  # rows read at once from disk: a few hundred MB of a dense transcriptome, large enough for fast reading
@@ -54,8 +55,12 @@ def _dense_on_disk(matrix: types.H5Dataset | types.ZarrArray, block_size: int) -
 def _sparse_on_disk(matrix: types.CSDataset, block_size: int) -> Iterator[Block]:
     n_cells, n_genes = matrix.shape
     if isinstance(matrix, types.CSRDataset):
-        for start in range(0, n_cells, block_size):
-            yield Block(matrix[start : start + block_size], row=start)
+        data, indices, bounds = matrix.group["data"], matrix.group["indices"], matrix.group["indptr"][:]
+        for start in range(0, n_cells, block_size):  # by hand: to index the data set takes longer than to read it
+            of_rows = bounds[start : start + block_size + 1]
+            part = slice(int(of_rows[0]), int(of_rows[-1]))
+            arrays = data[part], indices[part], of_rows - of_rows[0]
+            yield Block(csr_matrix(arrays, shape=(len(of_rows) - 1, n_genes)), row=start)
         return
     n_columns = max(1, block_size * n_genes // max(n_cells, 1))
     for start in range(0, n_genes, n_columns):

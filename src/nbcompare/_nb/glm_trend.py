@@ -8,7 +8,7 @@ from nbcompare._nb.data import Trend
 from nbcompare._nb.glm_dispersion import pearson_of_genes
 from nbcompare._nb.glm_matrices import DesignMatrices
 from nbcompare._nb.pieces import in_pieces
-from nbcompare._nb.trend import MAX_GENES_FOR_SCATTER, PRIOR_SCATTER, fit_scatter, mean_bins
+from nbcompare._nb.trend import PRIOR_SCATTER, evenly_by_total, mean_bins, next_of_bin, trend_of_bins
 
 START = 0.1
 MOST_STEPS = 10
@@ -26,9 +26,7 @@ def fit_design_trend(
     """
     total = counts.sum(axis=1)
     genes = np.flatnonzero(usable & (total > 0))
-    if len(genes) > MAX_GENES:
-        by_total = genes[np.argsort(total[genes], kind="stable")]
-        genes = np.sort(by_total[np.linspace(0, len(genes) - 1, MAX_GENES).astype(np.intp)])
+    genes = evenly_by_total(genes, total, MAX_GENES)
     if len(genes) == 0 or matrices.residual_degrees < 1:
         return Trend(np.ones(1), np.full(1, START), PRIOR_SCATTER, 0)
     counts = np.ascontiguousarray(counts[genes])
@@ -47,12 +45,7 @@ def fit_design_trend(
         some_offset = offset if len(offset) == 1 else np.ascontiguousarray(offset[some])
         phi = _settle(np.ascontiguousarray(counts[some]), some_offset, matrices, few, knots, phi, n_threads)[0]
     phi, at_gene, out = _settle(counts, offset, matrices, bins, knots, phi, n_threads)
-    rho = np.minimum(at_gene * out[:, 2], 1.0)
-    chosen = ascending[((rho > 0.03) & (mean > 1) & (out[:, 1] > 0.5))[ascending]]
-    if len(chosen) > MAX_GENES_FOR_SCATTER:
-        chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_GENES_FOR_SCATTER).astype(np.intp)]
-    scatter = fit_scatter(out[chosen, :2], rho[chosen], 1.0) if len(chosen) >= 10 else PRIOR_SCATTER
-    return Trend(np.exp(knots), phi, scatter, len(chosen))
+    return trend_of_bins(knots, phi, at_gene, mean, ascending, out)
 
 
 def _settle(
@@ -72,7 +65,7 @@ def _settle(
         out, coefficients = design_statistics(
             counts, offset, matrices, at_gene, coefficients=coefficients, n_threads=n_threads
         )
-        stepped = np.array([_step(phi[j], out[b]) for j, b in enumerate(bins)])
+        stepped = np.array([next_of_bin(phi[j], out[b]) for j, b in enumerate(bins)])
         moved = np.abs(np.log(stepped / phi)).max()
         phi = stepped
         if moved < SETTLED:
@@ -115,13 +108,3 @@ def design_statistics(
 
     in_pieces(run, len(counts), n_threads)
     return out, fitted
-
-
-def _step(phi: float, out: np.ndarray) -> float:
-    """The next dispersion of a bin, from its genes' numerators, degrees of freedom and A; no more than a fivefold change."""
-    numerator, degrees = out[:, 0].sum(), out[:, 1].sum()
-    information = (out[:, 1] * out[:, 2]).sum()
-    if degrees < 1 or information <= 0:
-        return phi
-    step = phi + (numerator / degrees - 1) * degrees / information
-    return float(np.clip(step, max(0.2 * phi, 1e-5), min(5 * phi + 0.01, 20.0)))

@@ -10,7 +10,7 @@ from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.leave_one_out import CUT, FLOOR, LARGEST_ARM, can_leave_out, is_unbalanced
 from nbcompare._nb.matched_dispersion import matched_statistics
 from nbcompare._nb.matched_kernels import leave_out_matched, test_matched
-from nbcompare._nb.trend import MAX_GENES_FOR_SCATTER, PRIOR_SCATTER, fit_scatter, mean_bins
+from nbcompare._nb.trend import PRIOR_SCATTER, evenly_by_total, mean_bins, next_of_bin, trend_of_bins
 
 START = 0.1  # dispersion of all bins
 MOST_STEPS, SETTLED = 10, 1e-3  # of the trend; largest change of a log dispersion after which the bins are left
@@ -104,9 +104,7 @@ def fit_matched_trend(pseudobulk: Pseudobulk, design: MatchedDesign, usable: np.
     """
     total = pseudobulk.counts.sum(axis=1)
     genes = np.flatnonzero(usable & (total > 0))
-    if len(genes) > MAX_GENES:
-        by_total = genes[np.argsort(total[genes], kind="stable")]
-        genes = np.sort(by_total[np.linspace(0, len(genes) - 1, MAX_GENES).astype(np.intp)])
+    genes = evenly_by_total(genes, total, MAX_GENES)
     if len(genes) == 0 or design.residual < 1:
         return Trend(np.ones(1), np.full(1, START), PRIOR_SCATTER, 0)
     counts = np.ascontiguousarray(pseudobulk.counts[genes])
@@ -119,16 +117,11 @@ def fit_matched_trend(pseudobulk: Pseudobulk, design: MatchedDesign, usable: np.
     for step in range(MOST_STEPS + 1):
         at_gene = np.exp(np.interp(np.log(mean), knots, np.log(phi)))
         _statistics(counts, exposure, design, at_gene, out)
-        stepped = np.array([_step(phi[j], out[b]) for j, b in enumerate(bins)])
+        stepped = np.array([next_of_bin(phi[j], out[b]) for j, b in enumerate(bins)])
         if np.abs(np.log(stepped / phi)).max() < SETTLED or step == MOST_STEPS:
             break
         phi = stepped
-    rho = np.minimum(at_gene * out[:, 2], 1.0)
-    chosen = ascending[((rho > 0.03) & (mean > 1) & (out[:, 1] > 0.5))[ascending]]
-    if len(chosen) > MAX_GENES_FOR_SCATTER:
-        chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_GENES_FOR_SCATTER).astype(np.intp)]
-    scatter = fit_scatter(out[chosen, :2], rho[chosen], 1.0) if len(chosen) >= 10 else PRIOR_SCATTER
-    return Trend(np.exp(knots), phi, scatter, len(chosen))
+    return trend_of_bins(knots, phi, at_gene, mean, ascending, out)
 
 
 def _statistics(
@@ -139,16 +132,6 @@ def _statistics(
     matched_statistics(
         counts, exposure, design.members, design.bounds, phi, k_noise, k_count, cells, rates, sums, precision, out
     )
-
-
-def _step(phi: float, out: np.ndarray) -> float:
-    """The next dispersion of a bin, from its genes' numerators, degrees of freedom and A; no more than a fivefold change."""
-    numerator, degrees = out[:, 0].sum(), out[:, 1].sum()
-    information = (out[:, 1] * out[:, 2]).sum()
-    if degrees < 1 or information <= 0:
-        return phi
-    step = phi + (numerator / degrees - 1) * degrees / information
-    return float(np.clip(step, max(0.2 * phi, 1e-5), min(5 * phi + 0.01, 20.0)))
 
 
 def matched_tests(

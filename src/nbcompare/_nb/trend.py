@@ -49,9 +49,7 @@ def fit_trend(
     total = pseudobulk.counts.sum(axis=1)
     genes = np.flatnonzero(total > 0 if usable is None else usable & (total > 0))
     enough = max(MIN_GENES_FOR_TREND, MAX_STATISTICS // pseudobulk.n_groups)
-    if len(genes) > enough:
-        by_total = genes[np.argsort(total[genes], kind="stable")]
-        genes = np.sort(by_total[np.linspace(0, len(genes) - 1, enough).astype(np.intp)])
+    genes = evenly_by_total(genes, total, enough)
     if len(genes) == 0:
         return Trend(np.ones(1), np.full(1, 0.1), PRIOR_SCATTER, 0)
     counts = np.ascontiguousarray(pseudobulk.counts[genes])
@@ -80,8 +78,7 @@ def fit_trend(
     totals = np.add.reduceat(counts[:, members], starts[:-1], axis=1)
     informed = (totals > 3).sum(axis=1) >= min(2, len(starts) - 1)
     chosen = ascending[((rho > 0.03) & (mean > 1) & informed)[ascending]]
-    if len(chosen) > MAX_GENES_FOR_SCATTER:
-        chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_GENES_FOR_SCATTER).astype(np.intp)]
+    chosen = _evenly(chosen, MAX_GENES_FOR_SCATTER)
     if len(chosen) < 10:
         return Trend(np.exp(knots), phi, PRIOR_SCATTER, len(chosen))
     picked = exposures if len(exposures) == 1 else np.ascontiguousarray(exposures[chosen])
@@ -97,6 +94,36 @@ def fit_trend(
         n_threads=n_threads,
     )
     return Trend(np.exp(knots), phi, fit_scatter(by_gene, rho[chosen], lost), len(chosen))
+
+
+def next_of_bin(phi: float, out: np.ndarray) -> float:
+    """The next dispersion of a bin: phi + (sum numerators / sum d - 1) sum d / sum(d A), no more than a fivefold change.
+
+    The columns of `out` (n_genes, 3) are numerators, degrees of freedom d and A.
+    """
+    numerator, degrees = out[:, 0].sum(), out[:, 1].sum()
+    information = (out[:, 1] * out[:, 2]).sum()
+    if degrees < 1 or information <= 0:
+        return phi
+    step = phi + (numerator / degrees - 1) * degrees / information
+    return float(np.clip(step, max(0.2 * phi, 1e-5), min(5 * phi + 0.01, 20.0)))
+
+
+def trend_of_bins(
+    knots: np.ndarray, phi: np.ndarray, at_gene: np.ndarray, mean: np.ndarray, ascending: np.ndarray, out: np.ndarray
+) -> Trend:
+    """The trend through bins at rest, with the scatter of the statistics (n_genes, 3) around it; knots are log means."""
+    rho = np.minimum(at_gene * out[:, 2], 1.0)
+    chosen = _evenly(ascending[((rho > 0.03) & (mean > 1) & (out[:, 1] > 0.5))[ascending]], MAX_GENES_FOR_SCATTER)
+    scatter = fit_scatter(out[chosen, :2], rho[chosen], 1.0) if len(chosen) >= 10 else PRIOR_SCATTER
+    return Trend(np.exp(knots), phi, scatter, len(chosen))
+
+
+def evenly_by_total(genes: np.ndarray, total: np.ndarray, enough: int) -> np.ndarray:
+    """These genes, or so many of them, evenly spaced by total count; in their order."""
+    if len(genes) <= enough:
+        return genes
+    return np.sort(_evenly(genes[np.argsort(total[genes], kind="stable")], enough))
 
 
 def fit_scatter(by_gene: np.ndarray, rho: np.ndarray, lost: float) -> float:
@@ -154,6 +181,11 @@ def mean_bins(ascending: np.ndarray, mean: np.ndarray) -> list[np.ndarray]:
         if min(bound - starts[-1], n_genes - bound) >= MIN_GENES_A_BIN // 2:
             starts.append(int(bound))
     return np.split(ascending, starts[1:])
+
+
+def _evenly(genes: np.ndarray, enough: int) -> np.ndarray:
+    """These genes, or so many of them, evenly spaced."""
+    return genes if len(genes) <= enough else genes[np.linspace(0, len(genes) - 1, enough).astype(np.intp)]
 
 
 def _even(start: int, stop: int, n_parts: int) -> np.ndarray:

@@ -79,23 +79,27 @@ def _overall(weight, mean, scale, centre, factor):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _proposal(weight, mean, scale):
+    """Shares, centres and Cholesky factors of the components, and last of the defensive one, as wide as all of them and more."""
+    n, d = mean.shape
+    shares, centres, factors = np.empty(n + 1), np.empty((n + 1, d)), np.zeros((n + 1, d, d))
+    for k in range(n):
+        shares[k] = weight[k] * (1.0 - DEFENSIVE_WEIGHT)
+        centres[k] = mean[k]
+        for i in range(d):
+            for j in range(i + 1):
+                factors[k, i, j] = scale[k, i, j]
+    _overall(weight, mean, scale, centres[n], factors[n])
+    factors[n] *= DEFENSIVE_SCALE
+    shares[n] = DEFENSIVE_WEIGHT
+    return shares, centres, factors
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def draw_change(weight, mean, scale, points, drawn, density, normal):
     """Draws of centre, log fold change and log dispersion, the logarithm of their density under the proposal, and their density under the mixture."""
     n_components = weight.shape[0]
-    shares, centres, factors = (
-        np.empty(n_components + 1),
-        np.empty((n_components + 1, 3)),
-        np.zeros((n_components + 1, 3, 3)),
-    )
-    for k in range(n_components):
-        shares[k] = weight[k] * (1.0 - DEFENSIVE_WEIGHT)
-        centres[k] = mean[k]
-        for i in range(3):
-            for j in range(i + 1):
-                factors[k, i, j] = scale[k, i, j]
-    _overall(weight, mean, scale, centres[n_components], factors[n_components])
-    factors[n_components] *= DEFENSIVE_SCALE
-    shares[n_components] = DEFENSIVE_WEIGHT
+    shares, centres, factors = _proposal(weight, mean, scale)
     constant_normal = math.exp(-1.5 * LOG_TWO_PI) / (1.0 - DEFENSIVE_WEIGHT)
     n = points.shape[0]
     for s in range(n):
@@ -135,20 +139,7 @@ def draw_change(weight, mean, scale, points, drawn, density, normal):
 def draw_null(weight, mean, scale, points, drawn, density, normal):
     """The same of centre and log dispersion where the log fold change is zero."""
     n_components = weight.shape[0]
-    shares, centres, factors = (
-        np.empty(n_components + 1),
-        np.empty((n_components + 1, 2)),
-        np.zeros((n_components + 1, 2, 2)),
-    )
-    for k in range(n_components):
-        shares[k] = weight[k] * (1.0 - DEFENSIVE_WEIGHT)
-        centres[k] = mean[k]
-        for i in range(2):
-            for j in range(i + 1):
-                factors[k, i, j] = scale[k, i, j]
-    _overall(weight, mean, scale, centres[n_components], factors[n_components])
-    factors[n_components] *= DEFENSIVE_SCALE
-    shares[n_components] = DEFENSIVE_WEIGHT
+    shares, centres, factors = _proposal(weight, mean, scale)
     constant_normal = math.exp(-LOG_TWO_PI) / (1.0 - DEFENSIVE_WEIGHT)
     n = points.shape[0]
     for s in range(n):

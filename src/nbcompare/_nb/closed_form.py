@@ -56,14 +56,19 @@ def closed_form(
 
 def far_apart(mixture: Mixture, anchor: Mixture) -> np.ndarray:
     """Whether the log fold changes of two posteriors, given a change, have means or standard deviations that cannot be of one gene, (n,) bool."""
-    mean, sd = _change(mixture)
-    other, other_sd = _change(anchor)
+    return changes_far_apart(change_moments(mixture), change_moments(anchor))
+
+
+def changes_far_apart(change: tuple[np.ndarray, np.ndarray], anchor: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """`far_apart` of two posteriors whose `change_moments` are known, (n,) bool."""
+    (mean, sd), (other, other_sd) = change, anchor
     with np.errstate(invalid="ignore", divide="ignore"):
         alike = np.abs(np.log(sd / other_sd)) <= np.log(UNLIKE)
         return ~((np.abs(mean - other) <= FAR * np.hypot(sd, other_sd)) & alike)
 
 
-def _change(mixture: Mixture) -> tuple[np.ndarray, np.ndarray]:
+def change_moments(mixture: Mixture) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the log fold change given a change, (n,) each."""
     mean = (mixture.weight * mixture.mean[:, :, 1]).sum(axis=1)
     variance = (mixture.scale[:, :, 1, :] ** 2).sum(axis=2) + (mixture.mean[:, :, 1] - mean[:, None]) ** 2
     return mean, np.sqrt((mixture.weight * variance).sum(axis=1))

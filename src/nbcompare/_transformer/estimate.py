@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nbcompare._nb.closed_form import change_moments
 from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.posterior import in_threads
+from nbcompare._nb.posterior import Posterior, in_threads, summarise_mixture
 from nbcompare._nb.prior import Prior, prior_matrix
 from nbcompare._optional import require
 from nbcompare._transformer.assemble import assemble
@@ -20,6 +21,8 @@ from nbcompare._transformer.simulate import HIGHEST_LOG_MEAN, MOST_REPLICATES, R
 from nbcompare._transformer.summaries import N_ANCHORS, N_SUMMARIES, summarise_into
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from nbcompare._transformer.network import Network
@@ -40,6 +43,15 @@ class Trained:
     network: Network
     header: dict[str, str]
     ranges: Ranges  # what it was trained on
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the network says of n tests, without refinement."""
+
+    posterior: Posterior
+    change_mean: np.ndarray  # (n,) of the log fold change given a change
+    change_sd: np.ndarray
 
 
 def load_network(path: str | os.PathLike[str] | None = None) -> Trained:
@@ -130,6 +142,33 @@ def posterior_of(
         for start in range(0, max(n_tests, 1), size)
     ]
     return Mixture(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in vars(parts[0])})
+
+
+def judge(
+    counts1: np.ndarray,
+    exposure1: np.ndarray,
+    counts2: np.ndarray,
+    exposure2: np.ndarray,
+    prior: Prior,
+    *,
+    network: Trained | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    levels: Sequence[float] = (),
+) -> Judged:
+    """Summaries of the posteriors of `posterior_of`, and the moments that tell whether the closed form is far.
+
+    Parameters
+    ----------
+    counts1, exposure1, counts2, exposure2, prior, network, device, batch_size
+        As in `posterior_of`.
+    levels
+        Of the further quantiles of the log fold change given a change and of the log dispersion.
+    """
+    mixture = posterior_of(
+        counts1, exposure1, counts2, exposure2, prior, network=network, device=device, batch_size=batch_size
+    )
+    return Judged(summarise_mixture(mixture, levels=levels), *change_moments(mixture))
 
 
 def in_range(

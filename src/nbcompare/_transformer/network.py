@@ -185,8 +185,4 @@ def log_likelihoods(network: Network, batch: dict[str, Tensor]) -> dict[str, Ten
     )
     equal = as_components(network.equal(one[null], other[null])).log_density(batch["equal"][null]).clamp(min=WORST)
     factor = torch.nn.functional.logsigmoid(torch.where(null, logit, -logit)).clamp(min=WORST)
-    changed = (
-        as_components(network.changed(one[~null], other[~null])).log_density(batch["changed"][~null]).clamp(min=WORST)
-    )
-    equal = as_components(network.equal(one[null], other[null])).log_density(batch["equal"][null]).clamp(min=WORST)
     return {"factor": factor.mean(), "changed": changed.mean(), "equal": equal.mean()}

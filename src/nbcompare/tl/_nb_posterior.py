@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._nb.closed_form import closed_form
+from nbcompare._nb.empirical import Data
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import FIELDS, INVERSE_GAMMA, Prior
 
-from ._posterior import Data, as_stored, check_network, posterior_of_tests
+from ._posterior import as_stored, check_network, posterior_of_tests
 from ._prior import RANGES, given_fields
 
 Method = Literal["transformer", "quadrature"]

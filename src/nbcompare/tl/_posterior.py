@@ -7,21 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from nbcompare._nb.closed_form import closed_form, far_apart
+from nbcompare._nb.closed_form import change_moments, changes_far_apart, far_apart
+from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
 from nbcompare._nb.importance import refine
 from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.moderated import Moderated, moderated_tests
+from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.posterior import CLOSED_FORM, Posterior, grid_posterior, summarise_mixture
 from nbcompare._nb.prior import FIELDS, Prior, prior_matrix
-from nbcompare._nb.prior_estimate import estimate_prior
 from nbcompare._nb.status import NOT_TESTED, Status
-from nbcompare._nb.trend import prior_degrees
 
 from ._design import Design
 from ._estimate import arms, moderated_arrays
 from ._prior import LOG_2, as_given, given_fields
 
-Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # counts and exposure of the reference, of the treated arm
 POSTERIOR_METHODS = ("transformer", "quadrature")
 WORDS = ("logfoldchanges", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr", "pareto_k")
 
@@ -97,7 +95,11 @@ def with_posterior(
     for c, (reference, treated) in enumerate(arms(design)):
         tested = np.flatnonzero((arrays["status"][:, c] & NOT_TESTED) == 0)
         data = (reference.counts[tested], reference.exposure, treated.counts[tested], treated.exposure)
-        prior, anchor = prior_and_anchor(result, c, tested, data, given)
+        expected = result.trend.at(result.mean) * max(float(result.noise[c].max()), 1.0)
+        estimates = Estimates(result.log_fc[:, c], result.se[:, c], result.dispersion[:, c], result.mean, expected)
+        prior, anchor = prior_and_anchor(
+            data, estimates.take(tested), result.trend.scatter, given_of_genes(given, tested)
+        )
         priors.append(prior)
         posterior, outside = posterior_of_tests(data, prior, anchor, options)
         for word, values in as_stored(posterior).items():
@@ -107,46 +109,36 @@ def with_posterior(
     return arrays, columns, trend, as_given(priors)
 
 
-def prior_and_anchor(
-    result: Moderated, c: int, tested: np.ndarray, data: Data, given: Mapping[str, Any]
-) -> tuple[Prior, Mixture]:
-    """The data set's own prior of one comparison, but for what is given, and the posterior in closed form, of the tested genes."""
-    mean = result.mean[tested]
-    trend = result.trend.at(mean) * max(float(result.noise[c].max()), 1.0)
-    informative = trend * mean / (1.0 + trend * mean)
-    n_residual = max(data[0].shape[1] + data[2].shape[1] - 2, 0)
-    degrees = prior_degrees(result.trend.scatter * informative**2)[0] + n_residual
-    log_rates = [np.log(np.maximum(y.sum(axis=1), 0.5) / l.sum()) for y, l in (data[:2], data[2:])]
-    centre = 0.5 * (log_rates[0] + log_rates[1])
-    log_fc, se = result.log_fc[tested, c], result.se[tested, c]
-    of_gene = {
-        k: v[tested] if isinstance(v, np.ndarray) and v.shape == result.mean.shape else v for k, v in given.items()
-    }
-    prior = estimate_prior(centre, log_fc, se, degrees, trend, result.trend.scatter, **of_gene)
-    return prior, closed_form(centre, log_fc, se, result.dispersion[tested, c], degrees, prior)
+def given_of_genes(given: Mapping[str, Any], genes: np.ndarray) -> dict[str, Any]:
+    """What is given of the prior of these genes."""
+    return {name: value[genes] if np.ndim(value) else value for name, value in given.items()}
 
 
 def posterior_of_tests(
-    data: Data, prior: Prior, anchor: Mixture, options: Mapping[str, Any]
+    data: Data, prior: Prior, anchor: Mixture, options: Mapping[str, Any], *, batch_size: int | None = None
 ) -> tuple[Posterior, np.ndarray]:
     """Posterior of every test, and which lie outside of what the network was trained on, (n_tests,) bool.
 
-    Those are by quadrature with `refine`, in closed form without.
+    Those are by quadrature with `refine`, in closed form without. `batch_size` is of the network.
     """
     n = len(data[0])
     if options["method"] == "quadrature" or n == 0:
         return grid_posterior(*data, prior), np.zeros(n, bool)
-    from nbcompare._transformer.estimate import in_range, load_network, posterior_of
+    from nbcompare._transformer.estimate import in_range, judge, load_network, posterior_of
 
     network = load_network(options["network"])
-    mixture = posterior_of(*data, prior, network=network, device=options["device"])
-    outside = ~in_range(*data, prior, network=network) | far_apart(mixture, anchor)
-    inside, out = np.flatnonzero(~outside), np.flatnonzero(outside)
+    where: dict[str, Any] = {"network": network, "device": options["device"], "batch_size": batch_size}
+    outside = ~in_range(*data, prior, network=network)
     if not options["refine"]:
-        posterior = summarise_mixture(mixture)
+        judged = judge(*data, prior, **where)
+        outside |= changes_far_apart((judged.change_mean, judged.change_sd), change_moments(anchor))
+        out = np.flatnonzero(outside)
         closed = summarise_mixture(anchor.take(out))
         closed.source[:] = CLOSED_FORM
-        return posterior.replaced(out, closed), outside
+        return judged.posterior.replaced(out, closed), outside
+    mixture = posterior_of(*data, prior, **where)
+    outside |= far_apart(mixture, anchor)
+    inside, out = np.flatnonzero(~outside), np.flatnonzero(outside)
     refined = refine(*_rows(data, inside), _of(prior, n, inside), mixture.take(inside))
     grid = grid_posterior(*_rows(data, out), _of(prior, n, out))
     return _joined(refined, grid, inside, out), outside

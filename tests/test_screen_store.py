@@ -14,6 +14,7 @@ from nbcompare._anndata import MemoryScreen, ScreenResult, ScreenStore, differen
 from nbcompare._anndata.screen_layers import bytes_a_test, layer_types
 
 N_GENES = 30
+TYPES = layer_types("float32")
 GENES = pd.DataFrame(index=[f"gene_{j}" for j in range(N_GENES)])
 
 
@@ -28,7 +29,7 @@ def zarr_format(request: pytest.FixtureRequest):
 def write(result: ScreenResult, rows: slice) -> None:
     """Layers whose values say in which row and column they belong."""
     values = 100.0 * np.arange(rows.start, rows.stop)[:, None] + np.arange(N_GENES)
-    layers = result.arrays(rows, list(layer_types("float32")))
+    layers = result.arrays(rows, list(TYPES))
     for layer in layers.values():
         layer[...] = values
     names = np.array([f"perturbation {i}" for i in range(rows.start, rows.stop)], dtype=object)
@@ -37,7 +38,7 @@ def write(result: ScreenResult, rows: slice) -> None:
 
 def run(result: ScreenResult, n_new: int, *, block_rows: int = 4) -> anndata.AnnData:
     result.begin(n_new, {"params": {}}, block_rows)
-    result.open_layers(N_GENES, "float32")
+    result.open_layers(N_GENES, TYPES)
     for rows in result.blocks():
         write(result, rows)
     return finish(result)
@@ -64,7 +65,8 @@ def test_types_of_layers() -> None:
     types = layer_types("float32")
     assert {name for name, kind in types.items() if kind == np.float64} == {"pvals", "pvals_adj", "pvals_adj_global"}
     assert types["status"] == np.uint16
-    assert bytes_a_test("float32") == 4 * 4 + 3 * 8 + 2
+    assert bytes_a_test(types) == 4 * 4 + 3 * 8 + 2
+    assert layer_types("float64", ["lfsr"])["lfsr"] == np.float64
 
 
 def test_what_is_written_is_an_anndata(tmp_path: Path, zarr_format: int) -> None:
@@ -73,7 +75,7 @@ def test_what_is_written_is_an_anndata(tmp_path: Path, zarr_format: int) -> None
         assert read.shape == (10, N_GENES)
         assert read.obs_names[9] == "perturbation 9"
         np.testing.assert_array_equal(read.obs["rank"], np.arange(10))
-        for name, kind in layer_types("float32").items():
+        for name, kind in TYPES.items():
             assert read.layers[name].dtype == kind
             np.testing.assert_array_equal(read.layers[name], expected(10).astype(kind))
         read.write_h5ad(tmp_path / "screen.h5ad")
@@ -92,7 +94,7 @@ def test_in_memory_it_is_the_same(tmp_path: Path) -> None:
 def test_blocks_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     store = ScreenStore(tmp_path / "screen.zarr")
     store.begin(10, {"params": {"a": [1, None]}}, 4)
-    store.open_layers(N_GENES, "float32")
+    store.open_layers(N_GENES, TYPES)
     assert store.blocks() == [slice(0, 4), slice(4, 8), slice(8, 10)]
     write(store, slice(4, 8))
     (store.path / "layers" / "pvals" / "1.0.abc.partial").write_bytes(b"torn")
@@ -102,7 +104,7 @@ def test_blocks_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     assert not again.taken
     assert not again.idle
     assert again.runs[0]["fingerprint"] == {"params": {"a": [1, None]}}
-    again.open_layers(N_GENES, "float32")
+    again.open_layers(N_GENES, TYPES)
     assert again.blocks() == [slice(0, 4), slice(8, 10)]
     for rows in again.blocks():
         write(again, rows)
@@ -118,7 +120,7 @@ def test_a_second_run_leaves_the_first_as_it_is(tmp_path: Path, n_first: int, za
     before = files(path / "layers" / "pvals")
     store = ScreenStore(path)
     store.begin(7, {"params": {}}, 4)
-    store.open_layers(N_GENES, "float32")
+    store.open_layers(N_GENES, TYPES)
     assert read_lazy(path).shape == (n_first, N_GENES)  # until it is finished
     assert store.blocks()[0].start == n_first
     assert [rows.stop % 4 for rows in store.blocks()[:-1]] == [0] * (len(store.blocks()) - 1)

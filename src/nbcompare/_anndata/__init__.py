@@ -8,7 +8,7 @@ from .obs import as_text, choices, column_names, in_memory, levels_of, read_obs
 from .opening import opened
 from .results import Results, check_key, write_results
 from .samples import SampleTable, read_samples, sum_samples
-from .screen_layers import OVER_ALL, MemoryScreen, ScreenResult, bytes_a_test
+from .screen_layers import OVER_ALL, MemoryScreen, ScreenResult, bytes_a_test, layer_types
 from .screen_store import ScreenStore
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "differences",
     "fingerprint",
     "in_memory",
+    "layer_types",
     "levels_of",
     "opened",
     "read_matrix",

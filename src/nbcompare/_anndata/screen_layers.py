@@ -16,15 +16,15 @@ ROUNDED = ("logfoldchanges", "lfc_se", "scores", "dispersions")  # float32 unles
 OVER_ALL = "pvals_adj_global"  # written once all blocks are
 
 
-def layer_types(dtype: str) -> dict[str, np.dtype]:
-    """Name and type of every layer."""
-    types = dict.fromkeys(ROUNDED, dtype) | EXACT | {OVER_ALL: np.float64}
+def layer_types(dtype: str, added: Sequence[str] = ()) -> dict[str, np.dtype]:
+    """Name and type of every layer, those included that this screen has beside the usual ones."""
+    types = dict.fromkeys((*ROUNDED, *added), dtype) | EXACT | {OVER_ALL: np.float64}
     return {name: np.dtype(value) for name, value in types.items()}
 
 
-def bytes_a_test(dtype: str) -> int:
+def bytes_a_test(types: Mapping[str, np.dtype]) -> int:
     """What one perturbation and gene take up in all layers."""
-    return sum(kind.itemsize for kind in layer_types(dtype).values())
+    return sum(kind.itemsize for kind in types.values())
 
 
 class ScreenResult(ABC):
@@ -69,7 +69,7 @@ class ScreenResult(ABC):
         return self._blocks(0, self.n_rows)
 
     @abstractmethod
-    def open_layers(self, n_genes: int, dtype: str) -> None:
+    def open_layers(self, n_genes: int, types: Mapping[str, np.dtype]) -> None:
         """Make the layers as large as the last run makes them."""
 
     @abstractmethod
@@ -122,9 +122,9 @@ class MemoryScreen(ScreenResult):
         self.of_block: dict[int, dict[str, np.ndarray]] = {}
         self.beside: dict[str, dict[str, np.ndarray]] = {}
 
-    def open_layers(self, n_genes: int, dtype: str) -> None:
+    def open_layers(self, n_genes: int, types: Mapping[str, np.dtype]) -> None:
         """New arrays."""
-        self.layers = {name: np.empty((self.n_rows, n_genes), kind) for name, kind in layer_types(dtype).items()}
+        self.layers = {name: np.empty((self.n_rows, n_genes), kind) for name, kind in types.items()}
 
     def arrays(self, rows: slice, names: Sequence[str]) -> dict[str, np.ndarray]:
         """The rows of the layers themselves."""

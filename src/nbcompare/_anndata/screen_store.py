@@ -23,7 +23,7 @@ from anndata import AnnData, settings
 from anndata.experimental import read_lazy
 from anndata.io import write_elem
 
-from .screen_layers import ScreenResult, layer_types
+from .screen_layers import ScreenResult
 
 VALUES_A_CHUNK = 2**20
 BOOKS = ".nb_screen"
@@ -68,7 +68,7 @@ class ScreenStore(ScreenResult):
         file = self.books / f"{name}.npz"
         return _load(file) if file.is_file() else None
 
-    def open_layers(self, n_genes: int, dtype: str) -> None:
+    def open_layers(self, n_genes: int, types: Mapping[str, np.dtype]) -> None:
         """Open the arrays for writing, as large as the last run makes them; what a killed process left half done goes."""
         import zarr
 
@@ -80,7 +80,7 @@ class ScreenStore(ScreenResult):
         root = zarr.open_group(self.path, mode="a", zarr_format=zarr_format, use_consolidated=False)
         group: Any = root.require_group("layers")
         n_parts = -(-self.block_rows * n_genes // VALUES_A_CHUNK)
-        for name, kind in layer_types(dtype).items():
+        for name, kind in types.items():
             if name not in group:
                 group.create_array(
                     name,
@@ -93,7 +93,7 @@ class ScreenStore(ScreenResult):
                 )
             if group[name].shape[0] != self.n_rows:
                 group[name].resize((self.n_rows, n_genes))
-        self.layers = {name: group[name] for name in layer_types(dtype)}
+        self.layers = {name: group[name] for name in types}
 
     def attach(self) -> None:
         """Open the arrays that another process has made, for writing too."""

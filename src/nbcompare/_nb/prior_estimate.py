@@ -78,7 +78,7 @@ def effect_prior(log_fc: np.ndarray, se: np.ndarray, degrees: np.ndarray) -> tup
         return 0.5, USUAL_SCALE
     square, variance = (log_fc / se) ** 2 / degrees, se**2
     data = (square, np.log1p(square), 0.5 * (degrees + 1.0), variance, np.empty_like(square))
-    profile = np.array([_penalised(*likeliest_share(*data, scale), scale) for scale in SCALES])
+    profile = np.array([_penalised(likeliest_share(*data, scale), scale) for scale in SCALES])
     best = int(np.argmax(profile))
     scale = SCALES[best]
     if 0 < best < len(SCALES) - 1:
@@ -89,8 +89,9 @@ def effect_prior(log_fc: np.ndarray, se: np.ndarray, degrees: np.ndarray) -> tup
     return float(np.clip(share, *NULL_SHARE)), float(scale)
 
 
-def _penalised(share: float, log_likelihood: float, scale: float) -> float:
-    """The log likelihood with the pseudo-nulls and the prior of the scale."""
+def _penalised(likeliest: tuple[float, float], scale: float) -> float:
+    """The log likelihood at a share with the pseudo-nulls and the prior of the scale."""
+    share, log_likelihood = likeliest
     return log_likelihood + PSEUDO_NULLS * np.log(share) - 0.5 * (np.log(scale / USUAL_SCALE) / SCALE_LOG_SD) ** 2
 
 

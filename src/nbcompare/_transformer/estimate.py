@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Trained:
     network: Network
     header: dict[str, str]
     ranges: Ranges  # what it was trained on
+    sha256: str = ""  # of its file
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def _load(path: str, _changed: int) -> Trained:
     ranges: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(header["training"]).items()
     }
-    return Trained(network, header, Ranges(**ranges))
+    return Trained(network, header, Ranges(**ranges), hashlib.sha256(Path(path).read_bytes()).hexdigest())
 
 
 def posterior_of(

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Literal
+from typing import Any, Literal
 
 from anndata import AnnData
 
-from nbcompare._anndata import MemoryScreen, ScreenResult, ScreenStore, bytes_a_test, fingerprint
+from nbcompare._anndata import MemoryScreen, ScreenResult, ScreenStore, bytes_a_test, fingerprint, layer_types
 from nbcompare._counts.blocks import BLOCK_SIZE
 
+from ._posterior import check_prior
 from ._progress import bar
-from ._screen_blocks import adjust_over_all, prepare, run_blocks
+from ._screen_blocks import added_layers, adjust_over_all, prepare, run_blocks
 from ._screen_cluster import adjust_over_all_on, cluster_for, run_blocks_on
 from ._screen_data import read_screen, replicates
 from ._screen_design import added_targets, perturbations, rows_of_a_block
 from ._screen_fit import ScreenFit, fit_model
-from ._screen_options import check_options, check_run, check_store, recorded, threads_of
+from ._screen_options import EstimateMethod, check_options, check_run, check_store, recorded, threads_of
 from ._screen_table import sample_tables, tables
 
 
@@ -39,6 +40,11 @@ def nb_screen(
     min_total: float = 10,
     n_lenders: int = 200,
     fdr: float = 0.05,
+    method: EstimateMethod = "mom",
+    prior: Mapping[str, Any] | None = None,
+    network: str | PathLike[str] | None = None,
+    device: str = "auto",
+    refine: bool = False,
     dtype: Literal["float32", "float64"] = "float32",
     block_size: int = BLOCK_SIZE,
     targets_a_block: int | None = None,
@@ -172,6 +178,7 @@ def nb_screen(
     if isinstance(result, ScreenStore):
         check_store(result, params)
     data = read_screen(adata, params)
+    check_prior(prior, len(data.var))
     asked = fingerprint(data.described, data.counts, data.var.index, recorded(params))
     if isinstance(result, ScreenStore):
         check_run(result, asked, append=append)
@@ -191,15 +198,16 @@ def nb_screen(
     fit = ScreenFit.from_arrays(stored) if stored else fit_model(data, targets, params, n_threads=n_threads)
     screen = prepare(data, fit, targets, params, n_threads=n_threads)
     with result.held():
+        types = layer_types(dtype, added_layers(screen.posterior))
         if result.idle:
-            n_rows = rows_of_a_block(targets_a_block, len(targets), len(data.var), bytes_a_test(dtype))
+            n_rows = rows_of_a_block(targets_a_block, len(targets), len(data.var), bytes_a_test(types))
             result.begin(len(targets), asked, n_rows)
         if not stored:
             result.keep("model", fit.to_arrays())
         result.keep(
             f"samples_{result.runs[-1]['start']:09d}", sample_tables(data, screen, None if append else reference)
         )
-        result.open_layers(len(data.var), dtype)
+        result.open_layers(len(data.var), types)
         blocks, client = result.blocks(), cluster_for(result)
         n_done = len(targets) - sum(rows.stop - rows.start for rows in blocks)
         with bar("comparisons", "perturbations", len(targets), done=n_done, shown=progress) as shown:
@@ -211,4 +219,4 @@ def nb_screen(
             adjust_over_all(result, n_threads=n_threads)
         else:
             adjust_over_all_on(client, result)
-        return result.finish(*tables(result, fit, data.var))
+        return result.finish(*tables(result, screen, data.var))

@@ -21,6 +21,7 @@ from ._estimate import arms, moderated_arrays
 from ._prior import LOG_2, as_given, given_fields
 
 POSTERIOR_METHODS = ("transformer", "quadrature")
+CONTRADICTION = 0.5  # between two probabilities that nothing changes
 WORDS = ("logfoldchanges", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr", "pareto_k")
 
 
@@ -28,14 +29,7 @@ def check_posterior_options(options: Mapping[str, Any]) -> None:
     """Refuse what does not go with a posterior, or what only a posterior knows; loads the network, so that a missing one is told first."""
     method = options["method"]
     if method not in POSTERIOR_METHODS:
-        known = {"prior": options["prior"], "network": options["network"]}
-        unasked = [name for name, value in known.items() if value is not None]
-        unasked += ["device"] if options["device"] != "auto" else []
-        if unasked:
-            msg = (
-                f"{unasked[0]} goes with method='transformer' or 'quadrature', but method is {method!r}. Leave it out."
-            )
-            raise ValueError(msg)
+        refuse_unasked(options)
         return
     excluded = {"design": options["design"], "block_key": options["block_key"]}
     for name, value in excluded.items():
@@ -52,11 +46,29 @@ def check_posterior_options(options: Mapping[str, Any]) -> None:
     if options["dispersion"] == "pair":
         msg = f"method={method!r} takes the dispersions' prior from the trend of the whole data set, so dispersion='pair' does not go with it."
         raise ValueError(msg)
-    for field, value in given_fields(options["prior"]).items():
+    check_prior(options["prior"])
+    check_network(options)
+
+
+def refuse_unasked(options: Mapping[str, Any]) -> None:
+    """Refuse, of a method without a posterior, what only a posterior knows."""
+    known = {"prior": options["prior"], "network": options["network"]}
+    unasked = [name for name, value in known.items() if value is not None]
+    unasked += ["device"] if options["device"] != "auto" else []
+    if unasked:
+        msg = f"{unasked[0]} goes with method='transformer' or 'quadrature', but method is {options['method']!r}. Leave it out."
+        raise ValueError(msg)
+
+
+def check_prior(prior: Mapping[str, Any] | None, n_genes: int | None = None) -> None:
+    """Refuse names and numbers that mean nothing, and arrays that do not have one number for each gene."""
+    for field, value in given_fields(prior).items():
         if np.ndim(value) and field != "log_dispersion":
             msg = "prior holds an array where one number is asked for; of each gene only 'dispersion' may be given."
             raise ValueError(msg)
-    check_network(options)
+        if n_genes is not None and np.shape(value) not in ((), (n_genes,)):
+            msg = f"prior['dispersion'] has the shape {np.shape(value)}, but must be one number, or one a gene: ({n_genes},)."
+            raise ValueError(msg)
 
 
 def check_network(options: Mapping[str, Any]) -> None:
@@ -79,10 +91,7 @@ def with_posterior(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
     """Arrays (n_genes, n_comparisons), columns, trend and prior: p-values of the moderated test, effects of the posterior."""
     given = given_fields(options["prior"])
-    n_genes = len(design.pseudobulk.counts)
-    if np.shape(given.get("log_dispersion", 0.0)) not in ((), (n_genes,)):
-        msg = f"prior['dispersion'] has the shape {np.shape(given['log_dispersion'])}, but must be one number, or one a gene: ({n_genes},)."
-        raise ValueError(msg)
+    check_prior(options["prior"], len(design.pseudobulk.counts))
     result = moderated_tests(design.pseudobulk, design.pairs, min_total=options["min_total"])
     arrays, columns, trend = moderated_arrays(result, design, method="mom", cox_reid=False)
     tests = arrays["logfoldchanges"]
@@ -119,7 +128,9 @@ def posterior_of_tests(
 ) -> tuple[Posterior, np.ndarray]:
     """Posterior of every test, and which lie outside of what the network was trained on, (n_tests,) bool.
 
-    Those are by quadrature with `refine`, in closed form without. `batch_size` is of the network.
+    Those are by quadrature with `refine`, in closed form without. Without, quadrature answers where network and closed form contradict
+    each other about whether anything changes: the network starts from one mode of the dispersion, and one test in thousands has two.
+    `batch_size` is of the network.
     """
     n = len(data[0])
     if options["method"] == "quadrature" or n == 0:
@@ -132,10 +143,12 @@ def posterior_of_tests(
     if not options["refine"]:
         judged = judge(*data, prior, **where)
         outside |= changes_far_apart((judged.change_mean, judged.change_sd), change_moments(anchor))
-        out = np.flatnonzero(outside)
+        apart = np.abs(judged.posterior.null_probability - anchor.null_probability) > CONTRADICTION
+        out, doubtful = np.flatnonzero(outside), np.flatnonzero(apart & ~outside)
         closed = summarise_mixture(anchor.take(out))
         closed.source[:] = CLOSED_FORM
-        return judged.posterior.replaced(out, closed), outside
+        grid = grid_posterior(*_rows(data, doubtful), _of(prior, n, doubtful))
+        return judged.posterior.replaced(out, closed).replaced(doubtful, grid), outside
     mixture = posterior_of(*data, prior, **where)
     outside |= far_apart(mixture, anchor)
     inside, out = np.flatnonzero(~outside), np.flatnonzero(outside)

@@ -18,6 +18,7 @@ from nbcompare._nb.status import NOT_TESTED
 from ._screen_data import ScreenData
 from ._screen_design import Targets, block_codes
 from ._screen_fit import ScreenFit, sample_flags
+from ._screen_posterior import Wanted, add_posterior, one_thread_each, wanted
 
 FIELDS = {
     "logfoldchanges": "log_fc",
@@ -27,7 +28,6 @@ FIELDS = {
     "dispersions": "dispersion",
     "status": "status",
 }
-WORDS = (*FIELDS, "pvals_adj")  # layers that a block fills
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,22 @@ class Screen:
     block: np.ndarray | None  # (n_rows,) int64
     genes: np.ndarray  # (n_genes,) object array of str
     fdr: float  # false discovery rate at which hits are counted
+    posterior: Wanted | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Layers that a block fills."""
+        return (*FIELDS, "pvals_adj", *added_layers(self.posterior))
+
+    @property
+    def estimate(self) -> str:
+        """The layer of log2 fold changes that belong to the test."""
+        return "logfoldchanges" if self.posterior is None else "lfc_unshrunken"
+
+
+def added_layers(posterior: Wanted | None) -> tuple[str, ...]:
+    """Layers that a screen with this posterior has beside the others."""
+    return () if posterior is None else tuple(word for word in posterior.words if word not in FIELDS)
 
 
 def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[str, Any], *, n_threads: int) -> Screen:
@@ -58,7 +74,7 @@ def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[
     flags = sample_flags(data.samples, rows, unstable)
     block = block_codes(data.samples, fit.blocks, rows)
     names = data.var.index.astype(str).to_numpy(object)
-    return Screen(fit, targets, data.counts, exposure, flags, block, names, params["fdr"])
+    return Screen(fit, targets, data.counts, exposure, flags, block, names, params["fdr"], wanted(params))
 
 
 def run_blocks(
@@ -73,12 +89,13 @@ def run_blocks(
     first_row = store.runs[-1]["start"]
 
     def run(rows: slice) -> int:
-        into = store.arrays(rows, WORDS)
+        into = store.arrays(rows, screen.words)
         summary = compare_block(screen, slice(rows.start - first_row, rows.stop - first_row), into)
         store.write_block(rows, into, summary)
         return rows.stop - rows.start
 
-    in_threads(run, blocks, n_threads, progress)
+    with one_thread_each(screen.posterior):
+        in_threads(run, blocks, n_threads, progress)
 
 
 def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -86,21 +103,29 @@ def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray]) -> di
     targets = screen.targets[run]
     bounds = screen.targets.bounds
     rows = slice(bounds[run.start], bounds[run.stop])
+    counts, exposure = targets.of(screen.counts), screen.exposure[rows]
+    block = None if screen.block is None else screen.block[rows]
+    of_test = {field: into[word] for word, field in FIELDS.items()} | {"log_fc": into[screen.estimate]}
     result = compare_targets(
         screen.fit.model,
-        targets.of(screen.counts),
-        screen.exposure[rows],
-        None if screen.block is None else screen.block[rows],
+        counts,
+        exposure,
+        block,
         targets.bounds,
         screen.fit.places_of(targets.names),
-        out=ScreenBlock(noise=np.ones(len(targets)), **{field: into[word] for word, field in FIELDS.items()}),
+        out=ScreenBlock(noise=np.ones(len(targets)), **of_test),
     )
     flags = np.bitwise_or.reduceat(screen.flags[rows], targets.bounds[:-1]) | screen.fit.reference_flags
     _flag(result, flags)
-    for word in ("logfoldchanges", "lfc_se"):
+    for word in (screen.estimate, "lfc_se"):
         into[word] /= into[word].dtype.type(np.log(2))
     adjust_rows(into["pvals"], into["pvals_adj"])
-    return _summary(screen, targets, into, result.noise)
+    summary = _summary(screen, targets, into, result.noise)
+    if screen.posterior is None:
+        return summary
+    pieces = [slice(*pair) for pair in zip(targets.bounds[:-1], targets.bounds[1:], strict=True)]
+    samples = [(counts[piece], exposure[piece], None if block is None else block[piece]) for piece in pieces]
+    return summary | add_posterior(screen.posterior, screen.fit.model, samples, result.noise, into)
 
 
 def adjust_over_all(store: ScreenResult, *, n_threads: int) -> None:
@@ -167,7 +192,7 @@ def _summary(screen: Screen, targets: Targets, layers: dict[str, np.ndarray], no
         "n_tested": hits.n_tested,
         "n_hits": hits.n_hits,
         "dispersion_ratio": noise,
-        "on_target_logfoldchange": np.where(own < 0, np.nan, layers["logfoldchanges"][own_of].astype(np.float64)),
+        "on_target_logfoldchange": np.where(own < 0, np.nan, layers[screen.estimate][own_of].astype(np.float64)),
         "on_target_lfc_se": np.where(own < 0, np.nan, layers["lfc_se"][own_of].astype(np.float64)),
         "on_target_pval": np.where(own < 0, np.nan, layers["pvals"][own_of]),
         "pval": hits.overall,

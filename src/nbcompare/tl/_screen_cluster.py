@@ -14,9 +14,10 @@ from nbcompare._anndata import OVER_ALL, ScreenResult, ScreenStore
 from nbcompare._counts.cluster import active_client, few_at_a_time
 from nbcompare._nb.screen_adjust import PooledAdjustment, PooledPValues
 
-from ._screen_blocks import WORDS, Screen, compare_block
+from ._screen_blocks import Screen, compare_block
 from ._screen_design import Targets
 from ._screen_fit import ScreenFit
+from ._screen_posterior import one_thread_each
 
 
 def cluster_for(result: ScreenResult) -> Any | None:
@@ -116,8 +117,10 @@ def _test_block(path: str, rows: slice, part: Screen, shared: tuple[dict[str, np
     model, genes = shared
     whole = replace(part, fit=ScreenFit.from_arrays(model), genes=genes, counts=part.counts.astype(np.float64))
     store = _attached(path)
-    into = store.arrays(rows, WORDS)
-    store.write_block(rows, into, compare_block(whole, slice(0, len(part.targets)), into))
+    into = store.arrays(rows, whole.words)
+    with one_thread_each(whole.posterior):
+        summary = compare_block(whole, slice(0, len(part.targets)), into)
+    store.write_block(rows, into, summary)
 
 
 def _pool(path: str, blocks: Sequence[slice]) -> PooledPValues:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from os import fspath
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from nbcompare._anndata import ScreenStore, differences
 from nbcompare._counts.exposure import Method
 from nbcompare._optional import require
 
+from ._posterior import check_network, check_prior, refuse_unasked
+
+EstimateMethod = Literal["mom", "transformer", "quadrature"]
 METHODS = tuple(method for method in get_args(Method) if not method.startswith("tmm"))  # which knows no further samples
 TYPES = ("float32", "float64")
 AT_LEAST_ONE = ("n_lenders", "block_size", "targets_a_block", "n_jobs")
-NOT_OF_THE_RESULT = ("path", "append", "block_size", "n_jobs", "progress")
-SHARED_BY_RUNS = ("genes", "version", "reference", "min_total", "fdr", "dtype", "size_factors")
+NOT_OF_THE_RESULT = ("path", "append", "block_size", "n_jobs", "progress", "device")
+OF_POSTERIOR = ("method", "prior", "network_sha256", "refine")
+SHARED_BY_RUNS = ("genes", "version", "reference", "min_total", "fdr", "dtype", "size_factors", *OF_POSTERIOR)
 
 
 def check_options(params: Mapping[str, Any]) -> None:
@@ -37,6 +45,7 @@ def check_options(params: Mapping[str, Any]) -> None:
             f"{', '.join(map(repr, METHODS))}."
         )
         raise ValueError(msg)
+    _check_method(params)
     if params["path"] is not None:
         for module in ("dask", "xarray"):
             require(module, "dask")
@@ -52,7 +61,13 @@ def recorded(params: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in params.items()
         if name not in NOT_OF_THE_RESULT
     }
-    return plain | {"size_factors": params["size_factors"] if isinstance(params["size_factors"], str) else "given"}
+    factors = params["size_factors"]
+    return plain | {
+        "size_factors": factors if isinstance(factors, str) else "given",
+        "prior": None if params["prior"] is None else _as_text(params["prior"]),
+        "network": None if params["network"] is None else fspath(params["network"]),
+        "network_sha256": _sha256_of_network(params),
+    }
 
 
 def check_store(store: ScreenStore, params: Mapping[str, Any]) -> None:
@@ -86,6 +101,44 @@ def check_run(store: ScreenStore, asked: Mapping[str, Any], *, append: bool) -> 
         _refuse_other(store, asked, only=SHARED_BY_RUNS)
     if store.runs and not (append and store.idle):
         _refuse_other(store, asked, run=-1 if append else 0)
+
+
+def _check_method(params: Mapping[str, Any]) -> None:
+    """Refuse what does not go with the method; loads the network, so that a missing one is told first."""
+    if params["method"] not in get_args(EstimateMethod):
+        known = ", ".join(map(repr, get_args(EstimateMethod)))
+        msg = f"method is {params['method']!r}; a screen takes one of {known}."
+        raise ValueError(msg)
+    if params["refine"] and params["method"] != "transformer":
+        msg = f"refine=True corrects the network of method='transformer', but method is {params['method']!r}. Leave it out."
+        raise ValueError(msg)
+    if params["method"] == "mom":
+        refuse_unasked(params)
+        return
+    check_prior(params["prior"])
+    check_network(params)
+
+
+def _as_text(prior: Mapping[str, Any]) -> dict[str, Any]:
+    """A given prior as a file of text holds it: an array of all genes as its length and hash."""
+    return {
+        name: value if isinstance(value, str) else _of_genes(np.asarray(value, float)) for name, value in prior.items()
+    }
+
+
+def _of_genes(values: np.ndarray) -> float | str:
+    if not values.ndim:
+        return float(values)
+    return f"{len(values)} numbers, sha256 {hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
+
+
+def _sha256_of_network(params: Mapping[str, Any]) -> str | None:
+    """What tells one network from another, None where none is used."""
+    if params["method"] != "transformer":
+        return None
+    from nbcompare._transformer.estimate import load_network
+
+    return load_network(params["network"]).sha256
 
 
 def _refuse_other(

@@ -17,19 +17,21 @@ from ._screen_blocks import Screen
 from ._screen_data import ScreenData
 from ._screen_design import targets_of
 from ._screen_fit import ScreenFit
+from ._screen_posterior import prior_of_screen
 
 REFERENCE_DISPERSION = 5  # row of `ScreenModel.reference_arms`
 
 
 def tables(
-    result: ScreenResult, fit: ScreenFit, var: pd.DataFrame
+    result: ScreenResult, screen: Screen, var: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """obs, var and uns of all runs."""
     first = result.runs[0]["fingerprint"]
     summaries = result.summaries()
     obs, selection = _perturbations(summaries, first["params"]["fdr"])
     kept = [result.kept(f"samples_{run['start']:09d}") or {} for run in result.runs]
-    return obs, _genes(var, fit, summaries), {"nb_screen": _description(first, fit, selection, _joined(kept))}
+    uns = _description(first, screen, selection, _joined(kept))
+    return obs, _genes(var, screen.fit, summaries), {"nb_screen": uns}
 
 
 def sample_tables(data: ScreenData, screen: Screen, reference: str | None) -> dict[str, np.ndarray]:
@@ -80,10 +82,11 @@ def _joined(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
 
 
 def _description(
-    fingerprint: Mapping[str, Any], fit: ScreenFit, selection: Selection, samples: Mapping[str, Any]
+    fingerprint: Mapping[str, Any], screen: Screen, selection: Selection, samples: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Parameters, samples, the model's trend, and what the layers' numbers mean."""
-    params = fingerprint["params"]
+    params, fit = fingerprint["params"], screen.fit
+    prior = {} if screen.posterior is None else {"prior": prior_of_screen(screen.posterior, fit.model.scatter)}
     return {
         "params": params,
         "reference": params["reference"],
@@ -94,6 +97,7 @@ def _description(
             "scatter": fit.model.scatter,
             "n_genes": fit.model.n_trend_genes,
         },
+        **prior,
         "fdr": {
             "level": params["fdr"],
             "n_selected": int(selection.selected.sum()),

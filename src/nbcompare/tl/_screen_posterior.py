@@ -1,0 +1,191 @@
+"""The posterior of a screen's tests: each perturbation with a prior of its own, the network in batches over genes and perturbations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numba
+import numpy as np
+
+from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
+from nbcompare._nb.mixture import Mixture
+from nbcompare._nb.prior import FIELDS, Prior, prior_matrix
+from nbcompare._nb.screen import ScreenModel
+from nbcompare._nb.status import NOT_TESTED, Status
+
+from ._posterior import WORDS, as_stored, given_of_genes, posterior_of_tests
+from ._prior import LOG_2, as_given, given_fields
+
+ON_CPU, ON_DEVICE = 2**12, 2**17  # tests at once; fixed, so that the free memory does not change the last digits
+OF_PERTURBATION = ("null_share", "lfc_sd", "mean", "mean_log_sd")  # of the prior; the rest is the screen's
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which posterior is asked for; goes to other processes as it is."""
+
+    options: dict[str, Any]  # method, network, device, refine
+    given: dict[str, Any]  # fields of `Prior`
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Layers that a posterior adds; the importance weights are those of the refinement."""
+        has_weights = self.options["method"] == "transformer" and self.options["refine"]
+        return ("lfc_unshrunken", *(word for word in WORDS if has_weights or word != "pareto_k"))
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether nothing runs elsewhere."""
+        if self.options["method"] == "quadrature":
+            return True
+        from nbcompare._transformer.estimate import find_device
+
+        return find_device(self.options["device"]) == "cpu"
+
+
+@dataclass(frozen=True)
+class TestsOfTarget:
+    """The tested genes of one perturbation."""
+
+    genes: np.ndarray  # (n_tests,)
+    data: Data
+    prior: Prior
+    anchor: Mixture
+
+
+def wanted(params: Mapping[str, Any]) -> Wanted | None:
+    """What a call asks for, None where it is no posterior."""
+    if params["method"] == "mom":
+        return None
+    return Wanted(
+        {name: params[name] for name in ("method", "network", "device", "refine")}, given_fields(params["prior"])
+    )
+
+
+@contextmanager
+def one_thread_each(asked: Wanted | None) -> Iterator[None]:
+    """Keep torch from threads of its own while there is one for each block: they are slower together, and sums would depend on them."""
+    if asked is None or asked.options["method"] == "quadrature":
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def add_posterior(
+    asked: Wanted,
+    model: ScreenModel,
+    samples: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+    noise: np.ndarray,
+    layers: dict[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Fill the layers of the posterior (n_targets, n_genes), log2, from those of the tests; the priors, (n_targets,) each.
+
+    `samples` are counts (n_replicates, n_genes), exposure and block of every target, `noise` (n_targets,) their dispersion ratios. `layers`
+    hold the tests' log2 fold change as `lfc_unshrunken`, `lfc_se`, `dispersions` and `status`; the dispersions are replaced.
+    """
+    at_once = max(1, (ON_CPU if asked.on_cpu else ON_DEVICE) // len(model.mean))
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)  # of this thread: the others have blocks of their own
+    try:
+        priors: list[Prior | None] = []
+        for first in range(0, len(samples), at_once):
+            targets = range(first, min(first + at_once, len(samples)))
+            tests = [_tests_of(asked, model, samples[k], float(noise[k]), layers, k) for k in targets]
+            _judge(asked, tests, layers, targets)
+            priors += [one.prior if len(one.genes) else None for one in tests]
+    finally:
+        numba.set_num_threads(threads)
+    return _columns(priors)
+
+
+def prior_of_screen(asked: Wanted, scatter: float) -> dict[str, Any]:
+    """What of the prior is the same for all perturbations, under the users' names."""
+    fixed = Prior(0.0, 1.0, 0.0, np.sqrt(scatter), 1.0, 0.5, 1.0)
+    named = as_given([Prior(**(vars(fixed) | {k: v for k, v in asked.given.items() if not np.ndim(v)}))])
+    return {"dispersion_log_sd": float(named["dispersion_log_sd"][0]), "tail": named["tail"]}
+
+
+def _tests_of(
+    asked: Wanted,
+    model: ScreenModel,
+    samples: tuple[np.ndarray, np.ndarray, np.ndarray | None],
+    noise: float,
+    layers: Mapping[str, np.ndarray],
+    k: int,
+) -> TestsOfTarget:
+    """Counts, prior and closed form of the k-th target."""
+    rows, exposure, block = samples
+    genes = np.flatnonzero((layers["status"][k] & NOT_TESTED) == 0)
+    counts = [np.ascontiguousarray(y[:, genes].T, dtype=np.float64) for y in (model.reference_counts, rows)]
+    depths = [model.reference_exposure, exposure]
+    if block is not None:
+        blocks = (model.reference_block, block)
+        depths = [(l[:, None] * model.effects[b][:, genes]).T.copy() for l, b in zip(depths, blocks, strict=True)]
+    data = (counts[0], depths[0], counts[1], depths[1])
+    log_fc, se, dispersion = (
+        layers[word][k].astype(np.float64) for word in ("lfc_unshrunken", "lfc_se", "dispersions")
+    )
+    estimates = Estimates(log_fc * LOG_2, se * LOG_2, dispersion, model.mean, model.trend * max(noise, 1.0))
+    prior, anchor = prior_and_anchor(data, estimates.take(genes), model.scatter, given_of_genes(asked.given, genes))
+    return TestsOfTarget(genes, data, prior, anchor)
+
+
+def _judge(asked: Wanted, tests: Sequence[TestsOfTarget], layers: dict[str, np.ndarray], targets: range) -> None:
+    """Write the posterior of these targets, all tests in one batch."""
+    batch_size = ON_CPU if asked.on_cpu else ON_DEVICE
+    data, prior, anchor = _joined(tests)
+    posterior, outside = posterior_of_tests(data, prior, anchor, asked.options, batch_size=batch_size)
+    bounds = np.cumsum([0, *(len(one.genes) for one in tests)])
+    found = as_stored(posterior)
+    for one, k, start, stop in zip(tests, targets, bounds[:-1], bounds[1:], strict=True):
+        for word in (*asked.words[1:], "dispersions"):
+            layers[word][k] = np.nan
+            layers[word][k, one.genes] = found[word][start:stop]
+        layers["status"][k, one.genes[outside[start:stop]]] |= np.uint16(Status.OUTSIDE_TRAINING)
+
+
+def _joined(tests: Sequence[TestsOfTarget]) -> tuple[Data, Prior, Mixture]:
+    """The tests of several targets one after the other, replicates that one lacks at exposure 0."""
+    if len(tests) == 1:
+        return tests[0].data, tests[0].prior, tests[0].anchor
+    arrays = []
+    for i in range(4):
+        parts = [one.data[i] for one in tests]
+        if i == 1 and parts[0].ndim == 1:  # one row for all
+            arrays.append(parts[0])
+            continue
+        shapes = [(len(one.genes), part.shape[-1]) for one, part in zip(tests, parts, strict=True)]
+        joined = np.zeros((sum(n for n, _ in shapes), max(width for _, width in shapes)))
+        start = 0
+        for part, (n, width) in zip(parts, shapes, strict=True):
+            joined[start : start + n, :width] = part
+            start += n
+        arrays.append(joined)
+    rows = np.concatenate([prior_matrix(one.prior, len(one.genes)) for one in tests])
+    anchor = {f.name: np.concatenate([getattr(one.anchor, f.name) for one in tests]) for f in fields(Mixture)}
+    return (
+        (arrays[0], arrays[1], arrays[2], arrays[3]),
+        Prior(**dict(zip(FIELDS, rows.T, strict=True))),
+        Mixture(**anchor),
+    )
+
+
+def _columns(priors: Sequence[Prior | None]) -> dict[str, np.ndarray]:
+    """The priors of targets under the users' names, NaN where nothing was tested."""
+    columns = {f"prior_{name}": np.full(len(priors), np.nan) for name in OF_PERTURBATION}
+    for k, prior in enumerate(priors):
+        if prior is not None:
+            named = as_given([prior])
+            for name in OF_PERTURBATION:
+                columns[f"prior_{name}"][k] = named[name][0]
+    return columns

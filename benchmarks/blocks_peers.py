@@ -12,6 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from nbcompare._nb.data import Pseudobulk
+from nbcompare._nb.glm_dispersion import design_constants
 from nbcompare._nb.special import normal_from_t, normal_tail
 from nbcompare._nb.trend import fit_scatter, mean_bins
 
@@ -22,7 +23,8 @@ TRUSTED = 0.02  # signed roots below are taken as they are
 def likelihood_tests(pseudobulk: Pseudobulk, *, min_total: float = 10.0) -> tuple[NDArray, NDArray, float]:
     """P-values (n_genes,), dispersions and scatter of the comparison of group 1 with group 0."""
     first, second = pairs_of(pseudobulk)
-    constants = design_constants(len(first))
+    n = len(first)
+    constants = design_constants(np.vstack([np.tile(np.eye(n), 2), np.repeat([0.0, 1.0], n)]))
     total = pseudobulk.counts.sum(axis=1)
     trend, scatter = fit_paired_trend(pseudobulk, first, second, constants, total >= min_total)
     out = np.full((len(total), 3), np.nan)
@@ -44,19 +46,6 @@ def pairs_of(pseudobulk: Pseudobulk) -> tuple[NDArray, NDArray]:
     at = np.full((2, pseudobulk.n_blocks), -1)
     at[pseudobulk.group, pseudobulk.block] = np.arange(len(pseudobulk.group))
     return tuple(at[:, (at >= 0).all(axis=0)].astype(np.int64))
-
-
-def design_constants(n_donors: int) -> tuple[float, float]:
-    """kN and kP of E X2 = R (1 + kP / mean) / (1 + phi kN), from the hat matrix of donors and condition."""
-    x = np.column_stack([np.tile(np.eye(n_donors), (2, 1)), np.repeat([0.0, 1.0], n_donors)])
-    q = np.linalg.qr(x)[0]
-    hat = q @ q.T
-    h, n, p = np.diag(hat), len(x), x.shape[1]
-    squares, cubes, mixed = (h * h).sum(), (hat**3).sum(), h @ hat @ h
-    return (
-        (p - 3.75 * squares + 1.5 * cubes + 1.25 * mixed) / (n - p),
-        (1.25 * squares - 0.5 * cubes - 0.75 * mixed) / (n - p),
-    )
 
 
 def fit_paired_trend(pseudobulk, first, second, constants, usable):

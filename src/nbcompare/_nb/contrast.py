@@ -36,8 +36,11 @@ class Setting:
     two_groups: bool  # the data set is the two arms: samples are weighted at their common rate; else at the reference's
 
 
-def compare_genes(setting: Setting) -> tuple[np.ndarray, ...]:
-    """Log fold change, standard error, signed statistic, p-value and moderated dispersion, each (n_genes, n_comparisons)."""
+def compare_genes(setting: Setting, *, log_shift: float = 0.0) -> tuple[np.ndarray, ...]:
+    """Log fold change, standard error, signed statistic, p-value and moderated dispersion, each (n_genes, n_comparisons).
+
+    Effects are what is beyond `log_shift`, the log fold change under the null hypothesis.
+    """
     out = tuple(np.full((len(setting.counts), len(setting.arms)), np.nan) for _ in range(5))
     _compare_genes(
         setting.counts,
@@ -55,6 +58,7 @@ def compare_genes(setting: Setting) -> tuple[np.ndarray, ...]:
         setting.own,
         setting.lends,
         setting.two_groups,
+        math.exp(log_shift),
         *out,
     )
     return out
@@ -83,6 +87,7 @@ def _compare_genes(
     own,
     lends,
     two_groups,
+    ratio,
     log_fc,
     se,
     statistic,
@@ -122,6 +127,7 @@ def _compare_genes(
                 noise[c],
                 kept[g, c],
                 two_groups,
+                ratio,
             )
             log_fc[g, c], se[g, c], statistic[g, c], p_value[g, c], dispersion[g, c] = result
 
@@ -163,10 +169,12 @@ def contrast(
     noise,
     kept,
     two_groups,
+    ratio,
 ):
     """Log fold change, standard error, signed statistic, p-value and treated dispersion of one gene in one comparison.
 
     `numerator` and `weight` are the dispersion statistics of all groups, used unless `own`. Sample `skip` is left out.
+    The exposure of the treated arm is `ratio` times as large in the comparison, not in the dispersion.
     """
     total, depth = totals(y, l, members, arms[0], arms[1], skip)
     total2, depth2 = totals(y, l, members, arms[2], arms[3], skip)
@@ -185,7 +193,7 @@ def contrast(
         weight = d1 + d2
     phi, df = moderate(prior_phi, prior_df, mean, numerator, weight / lost)
     log_fc, se, z, p = compare_arms(
-        T1, rate1, E1, noise[0] * phi * D1, T2, rate2, E2, noise[1] * phi * D2, df, max(kept, 0.02)
+        T1, rate1, E1, noise[0] * phi * D1, T2, rate2 / ratio, E2 * ratio, noise[1] * phi * D2, df, max(kept, 0.02)
     )
     return log_fc, se, z, p, noise[1] * phi
 

@@ -12,10 +12,10 @@ weight d = 2 kappa^2 / v, about n - 1 degrees of freedom at high counts and none
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 from numba import njit
+
+from nbcompare._nb.pieces import in_pieces
 
 GENES_AT_ONCE = 2048
 MAX_DISPERSION = 1000.0  # where nearly all counts lie in one replicate the moment equation has no finite root
@@ -179,20 +179,14 @@ def sum_statistics(
     Each group at its own rate. `exposure` has one row for all genes, or one a gene; `phi` is the gene's working dispersion. Genes are taken
     in pieces of one size, so that the sums do not depend on the number of threads.
     """
-    pieces = [slice(start, start + GENES_AT_ONCE) for start in range(0, len(counts), GENES_AT_ONCE)]
-    parts = np.zeros((len(pieces), *by_group.shape))
+    parts = np.zeros((-(-len(counts) // GENES_AT_ONCE), *by_group.shape))
 
-    def run(k: int) -> None:
-        genes = pieces[k]
+    def run(genes: slice) -> None:
         shared = exposure if len(exposure) == 1 else exposure[genes]
-        _sum_statistics(counts[genes], shared, members, starts, phi[genes], by_gene[genes], parts[k])
+        of_piece = parts[genes.start // GENES_AT_ONCE]
+        _sum_statistics(counts[genes], shared, members, starts, phi[genes], by_gene[genes], of_piece)
 
-    if n_threads > 1 and len(pieces) > 1:
-        with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(run, range(len(pieces))))
-    else:
-        for k in range(len(pieces)):
-            run(k)
+    in_pieces(run, len(counts), n_threads, size=GENES_AT_ONCE)
     by_group[...] = parts.sum(axis=0)
 
 

@@ -38,8 +38,12 @@ def design_constants(columns: np.ndarray) -> tuple[float, float]:
     With the hat matrix H of the design, h its diagonal, a = sum h^2, c = sum H_ij^3 and q = h' H h:
     kN = (p - 3.75 a + 1.5 c + 1.25 q) / (n - p) and kP = (1.25 a - .5 c - .75 q) / (n - p); 1/n_g and 0 in groups of n_g samples.
     """
-    p, n = columns.shape
-    basis = np.linalg.qr(columns.T)[0]
+    return constants_of(np.linalg.qr(columns.T)[0])
+
+
+def constants_of(basis: np.ndarray) -> tuple[float, float]:
+    """`design_constants` from an orthonormal basis of the design's columns, (n_samples, p)."""
+    n, p = basis.shape
     hat = basis @ basis.T
     h = np.diag(hat)
     a, c, q = (h**2).sum(), (hat**3).sum(), h @ hat @ h

@@ -10,7 +10,8 @@ from numba import njit
 
 from nbcompare._nb.glm_fit import Matrices, centre, common_depth, make_fitted, make_space, start_from_counts
 from nbcompare._nb.glm_matrices import DesignMatrices
-from nbcompare._nb.glm_profile import adjusted, climb, may_rise_again, poisson_slope, search, settle, slopes
+from nbcompare._nb.glm_profile import adjusted, climb, poisson_slope, search, settle, slopes
+from nbcompare._nb.maximum import may_rise_again
 from nbcompare._nb.pieces import in_pieces
 
 

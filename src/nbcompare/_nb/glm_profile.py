@@ -12,6 +12,7 @@ from numba import njit
 from nbcompare._nb.density import growth_slopes, log_density, mean_slopes, stirling_rest
 from nbcompare._nb.glm_dispersion import leverages
 from nbcompare._nb.glm_fit import newton
+from nbcompare._nb.maximum import climb_step
 from nbcompare._nb.packed import backward, cholesky, forward, gram, half_log_determinant, transposed_times
 from nbcompare._nb.skovgaard import information_root
 from nbcompare._nb.special import digamma_beyond_log
@@ -119,26 +120,6 @@ def poisson_slope(y, design, p, cox_reid, fitted, space):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def may_rise_again(y, means, lowest, highest):
-    """Whether the profile may have a second maximum, by a normal approximation at fixed means; see `maximum.may_rise_again`."""
-    phi = 0.2 / highest
-    before = math.inf
-    while phi * lowest < 10.0:
-        above = 0.0
-        below = 0.0
-        for i in range(y.shape[0]):
-            q = 1.0 / (1.0 + phi * means[i])
-            above += ((y[i] - means[i]) * q) ** 2
-            below += means[i] * q
-        ratio = above / below
-        if ratio > 0.97 * before and ratio > 0.3 and before < 3.0:
-            return True
-        before = ratio
-        phi *= 3.0
-    return False
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def search(y, design, p, cox_reid, fitted, space, at_zero, lowest, highest):
     """Dispersion of the highest of all interior maxima, 0 if there is none; see `maximum.search`."""
     best = 0.0
@@ -168,19 +149,8 @@ def climb(y, design, p, cox_reid, fitted, space, phi, low, high):
     """Dispersion at a maximum of the profile between low and high by Newton's method in log phi, bracketed; see `maximum.climb`."""
     for step in range(MAX_STEPS):
         score, curvature = slopes(y, design, p, phi, cox_reid, fitted, space)
-        if score > 0.0:
-            low = phi
-        else:
-            high = phi
-        score *= phi
-        curvature = curvature * phi * phi + score
-        move = -score / curvature if curvature < 0.0 else (2.0 if score > 0.0 else -2.0)
-        proposal = phi * math.exp(min(max(move, -2.0), 2.0))
-        if proposal <= low or proposal >= high or (step > 12 and low > 0.0 and high < math.inf):
-            proposal = math.sqrt(low * high) if low > 0.0 and high < math.inf else phi * (8.0 if score > 0.0 else 0.125)
-        done = abs(proposal - phi) < 1e-4 * phi
-        phi = proposal
-        if done or phi > 1e7 or phi < 1e-14:
+        phi, low, high, done = climb_step(phi, low, high, score, curvature, step)
+        if done:
             break
     settle(y, design, p, phi, fitted, space)
     return phi

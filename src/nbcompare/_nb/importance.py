@@ -12,11 +12,13 @@ from dataclasses import fields, replace
 from functools import cache
 
 import numpy as np
+from numba import get_num_threads
 from scipy.special import gammaincinv, ndtri
 
 from nbcompare._nb.importance_kernels import DEGREES_CHANGE, DEGREES_NULL, refine_tests
 from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.posterior import REFINED, Posterior, arm, columns, from_columns, grid_posterior, in_threads
+from nbcompare._nb.pieces import in_pieces
+from nbcompare._nb.posterior import CHUNK, REFINED, Posterior, arm, columns, from_columns, grid_posterior
 from nbcompare._nb.prior import FIELDS, Prior, inverse_gamma_shape, prior_matrix
 
 TRUSTED = 0.7  # Pareto k up to which importance weights are
@@ -59,8 +61,7 @@ def refine(
     arrays = [np.ascontiguousarray(getattr(mixture, field.name), dtype=np.float64) for field in fields(mixture)]
     points = quasi_random(n_draws)
 
-    def sample(start: int) -> None:
-        part = slice(start, start + 256)
+    def sample(part: slice) -> None:
         y1, l1, y2, l2 = (array[part] for array in arms)
         null_weight, null_mean, null_scale, weight, mean, scale = (array[part] for array in arrays[1:])
         summary, changes, dispersions = (array[part] for array in out)
@@ -69,7 +70,7 @@ def refine(
             points, wanted, summary, changes, dispersions, pareto_k[part],
         )  # fmt: skip
 
-    in_threads(sample, len(counts1))
+    in_pieces(sample, len(counts1), get_num_threads(), size=CHUNK)
     posterior = replace(from_columns(out, REFINED), pareto_k=pareto_k)
     doubtful = np.flatnonzero(~(pareto_k <= TRUSTED))
     if doubtful.size == 0:

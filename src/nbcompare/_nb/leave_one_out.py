@@ -178,6 +178,7 @@ def _leave_one_out(
                     noise[c],
                     kept[g, c],
                     two_groups,
+                    1.0,
                 )
                 if not p < 1.0 or z * whole <= 0.0:
                     p, z = 1.0, 0.0

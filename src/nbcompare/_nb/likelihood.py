@@ -70,8 +70,9 @@ def _fit_genes(counts, exposure, starts, cox_reid, out):
         wide |= group.max() > WIDE * group.min()
     rates = np.empty(n_groups)
     spare = np.empty(n_groups)
+    means = np.empty(counts.shape[1])
     for gene in range(counts.shape[0]):
-        phi, value = fit_gene(counts[gene], exposure, starts, cox_reid, wide, rates, spare)
+        phi, value = fit_gene(counts[gene], exposure, starts, cox_reid, wide, rates, spare, means)
         for g in range(n_groups):
             out[g, gene] = rates[g]
         out[n_groups, gene] = phi

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbcompare._nb.data import Pseudobulk, Trend
+from nbcompare._nb.glm_dispersion import constants_of
 from nbcompare._nb.leave_one_out import CUT, FLOOR, LARGEST_ARM, can_leave_out, is_unbalanced
 from nbcompare._nb.matched_dispersion import matched_statistics
 from nbcompare._nb.matched_kernels import leave_out_matched, test_matched
@@ -85,16 +86,11 @@ def matched_design(pseudobulk: Pseudobulk, treated: int) -> MatchedDesign:
 
 
 def block_constants(group: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, int]:
-    """`glm_dispersion.design_constants` of groups and blocks, and the residual degrees of freedom."""
+    """`glm_dispersion.design_constants` of groups and blocks, which may be collinear, and the residual degrees of freedom."""
     x = np.column_stack([block[:, None] == np.unique(block), group]).astype(np.float64)
     u, values, _ = np.linalg.svd(x, full_matrices=False)
     basis = u[:, values > 1e-9 * values[0]]
-    hat = basis @ basis.T
-    h, p = np.diag(hat), basis.shape[1]
-    squares, cubes, mixed = (h**2).sum(), (hat**3).sum(), h @ hat @ h
-    free = len(x) - p
-    both = (p - 3.75 * squares + 1.5 * cubes + 1.25 * mixed, 1.25 * squares - 0.5 * cubes - 0.75 * mixed)
-    return np.array(both) / max(free, 1), free
+    return np.array(constants_of(basis)), len(x) - basis.shape[1]
 
 
 def fit_matched_trend(pseudobulk: Pseudobulk, design: MatchedDesign, usable: np.ndarray) -> Trend:

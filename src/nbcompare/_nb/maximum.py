@@ -16,14 +16,14 @@ WIDE = 10.0  # ratio of exposures within a group from which on the profile is al
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fit_gene(y, l, starts, cox_reid, wide, rates, spare):
-    """Rates (written), dispersion, and the log likelihood there, of one gene; `spare` is as long as `rates`."""
-    at_zero, moment, lowest, highest = poisson_fit(y, l, starts, cox_reid, rates)
+def fit_gene(y, l, starts, cox_reid, wide, rates, spare, means):
+    """Rates (written), dispersion, and the log likelihood there, of one gene; `spare` is as long as `rates`, `means` as y."""
+    at_zero, moment, lowest, highest = poisson_fit(y, l, starts, cox_reid, rates, means)
     if highest <= 0.0:
         return 0.0, 0.0
     for g in range(rates.shape[0]):
         spare[g] = rates[g]
-    phi = interior(y, l, starts, cox_reid, wide, spare, at_zero, moment, lowest, highest)
+    phi = interior(y, l, starts, cox_reid, wide, spare, means, at_zero, moment, lowest, highest)
     if phi * highest > 1e-8 and (
         at_zero > 0.0 or objective(y, l, starts, phi, cox_reid, spare) > objective(y, l, starts, 0.0, cox_reid, rates)
     ):
@@ -35,13 +35,13 @@ def fit_gene(y, l, starts, cox_reid, wide, rates, spare):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def interior(y, l, starts, cox_reid, wide, rates, at_zero, moment, lowest, highest):
-    """Dispersion at the highest maximum above phi = 0, 0 if there is none; rates are written.
+def interior(y, l, starts, cox_reid, wide, rates, means, at_zero, moment, lowest, highest):
+    """Dispersion at the highest maximum above phi = 0, 0 if there is none; rates are written. `means` are those at phi = 0.
 
     Where the profile rises at 0 there is a maximum above, mostly the only one. Where it does not, and is concave there, there is mostly
     none. Whatever else there may be is searched for.
     """
-    if not wide and not may_rise_again(y, l, starts, rates, lowest, highest):
+    if not wide and not may_rise_again(y, means, lowest, highest):
         if at_zero > 0.0:
             return climb(y, l, starts, cox_reid, rates, moment, 0.0, math.inf)
         if not cox_reid and slopes(y, l, starts, 1e-6 / highest, cox_reid, rates)[1] <= 0.0:
@@ -50,8 +50,8 @@ def interior(y, l, starts, cox_reid, wide, rates, at_zero, moment, lowest, highe
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def poisson_fit(y, l, starts, cox_reid, rates):
-    """Rates at phi = 0 (written), score in phi there, half of sum((y - m)^2 - y) unless adjusted, the moment estimate of phi, the lowest and the highest mean."""
+def poisson_fit(y, l, starts, cox_reid, rates, means):
+    """Rates and means at phi = 0 (written), score in phi there, half of sum((y - m)^2 - y) unless adjusted, the moment estimate of phi, the lowest and the highest mean."""
     score = 0.0
     squares = 0.0
     lowest = math.inf
@@ -63,10 +63,12 @@ def poisson_fit(y, l, starts, cox_reid, rates):
             total += y[i]
             depth += l[i]
         rates[g] = total / depth
+        for i in range(starts[g], starts[g + 1]):
+            means[i] = rates[g] * l[i]
         if total <= 0.0:
             continue
         for i in range(starts[g], starts[g + 1]):
-            m = rates[g] * l[i]
+            m = means[i]
             score += 0.5 * ((y[i] - m) ** 2 - y[i])
             if cox_reid:
                 score += 0.5 * y[i] * m / total
@@ -77,7 +79,7 @@ def poisson_fit(y, l, starts, cox_reid, rates):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def may_rise_again(y, l, starts, rates, lowest, highest):
+def may_rise_again(y, means, lowest, highest):
     """Whether the profile may have a second maximum, by a normal approximation at fixed means.
 
     The score in log phi is positive where D = sum(e^2 q^2) / sum(m q) exceeds 1, with q = 1/(1 + phi m). D falls with phi if all samples are
@@ -88,12 +90,10 @@ def may_rise_again(y, l, starts, rates, lowest, highest):
     while phi * lowest < 10.0:
         above = 0.0
         below = 0.0
-        for g in range(rates.shape[0]):
-            for i in range(starts[g], starts[g + 1]):
-                m = rates[g] * l[i]
-                q = 1.0 / (1.0 + phi * m)
-                above += ((y[i] - m) * q) ** 2
-                below += m * q
+        for i in range(y.shape[0]):
+            q = 1.0 / (1.0 + phi * means[i])
+            above += ((y[i] - means[i]) * q) ** 2
+            below += means[i] * q
         ratio = above / below
         if ratio > 0.97 * before and ratio > 0.3 and before < 3.0:
             return True
@@ -135,20 +135,28 @@ def climb(y, l, starts, cox_reid, rates, phi, low, high):
     """Dispersion at a maximum of the profile between low and high by Newton's method in log phi, bracketed; rates are written."""
     for step in range(MAX_STEPS):
         score, curvature = slopes(y, l, starts, phi, cox_reid, rates)
-        if score > 0.0:
-            low = phi
-        else:
-            high = phi
-        score *= phi
-        curvature = curvature * phi * phi + score
-        move = -score / curvature if curvature < 0.0 else (2.0 if score > 0.0 else -2.0)
-        move = min(max(move, -2.0), 2.0)
-        proposal = phi * math.exp(move)
-        if proposal <= low or proposal >= high or (step > 12 and low > 0.0 and high < math.inf):
-            proposal = math.sqrt(low * high) if low > 0.0 and high < math.inf else phi * (8.0 if score > 0.0 else 0.125)
-        done = abs(proposal - phi) < 1e-4 * phi
-        phi = proposal
-        if done or phi > 1e7 or phi < 1e-14:
+        phi, low, high, done = climb_step(phi, low, high, score, curvature, step)
+        if done:
             break
     settle(y, l, starts, phi, rates)
     return phi
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def climb_step(phi, low, high, score, curvature, step):
+    """The next dispersion of a climb and its bracket, from the derivatives in phi, and whether that is the last.
+
+    Newton's in log phi, by two at most; halfway in the bracket, or far out where it is open, if that leads outside or takes long.
+    """
+    if score > 0.0:
+        low = phi
+    else:
+        high = phi
+    score *= phi
+    curvature = curvature * phi * phi + score
+    move = -score / curvature if curvature < 0.0 else (2.0 if score > 0.0 else -2.0)
+    proposal = phi * math.exp(min(max(move, -2.0), 2.0))
+    if proposal <= low or proposal >= high or (step > 12 and low > 0.0 and high < math.inf):
+        proposal = math.sqrt(low * high) if low > 0.0 and high < math.inf else phi * (8.0 if score > 0.0 else 0.125)
+    done = abs(proposal - phi) < 1e-4 * phi or proposal > 1e7 or proposal < 1e-14
+    return proposal, low, high, done

@@ -16,7 +16,7 @@ from nbcompare._nb.leave_one_out import leave_one_out
 from nbcompare._nb.matched import applies, fit_matched_trend, matched_design, matched_shifted, matched_tests
 from nbcompare._nb.shared import fit_shared
 from nbcompare._nb.status import NOT_TESTED, Status
-from nbcompare._nb.threshold import halved, shifted_genes
+from nbcompare._nb.threshold import halved
 
 MIN_KEPT_INFORMATION = 0.05
 EXTRAPOLATED = 10.0  # means above so many times the trend's last knot are flagged
@@ -114,7 +114,7 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
         model.trend,
         model.mean,
         setting.noise,
-        _deviates(lambda shift: shifted_genes(setting, shift), threshold, status, log_fc),
+        _deviates(lambda shift: compare_genes(setting, log_shift=shift)[2], threshold, status, log_fc),
     )
 
 

@@ -1,19 +1,30 @@
-"""Genes shared out among threads."""
+"""Genes, tests or targets shared out among threads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 LEAST = 64  # genes of a piece
 
 
-def in_pieces(run: Callable[[slice], None], n_genes: int, n_threads: int) -> None:
-    """Call `run` on consecutive pieces of the genes, several at a time; an error in one is raised."""
-    n_pieces = min(4 * n_threads, n_genes // LEAST)
-    if n_threads == 1 or n_pieces < 2:
-        run(slice(0, n_genes))
+def in_pieces(
+    run: Callable[[slice], None], n: int, n_threads: int, *, size: int | None = None, least: int = LEAST
+) -> None:
+    """Call `run` on consecutive pieces of n things, several at a time; an error in one is raised.
+
+    Pieces are of `size`, whatever the number of threads; if None four a thread, of no fewer than `least`.
+    """
+    if size is not None:
+        bounds = [*range(0, n, size), n]
+    else:
+        n_pieces = max(1, min(4 * n_threads, n // least)) if n_threads > 1 else 1
+        bounds = [n * j // n_pieces for j in range(n_pieces + 1)]
+    pieces = [slice(*pair) for pair in pairwise(bounds)]
+    if n_threads == 1 or len(pieces) < 2:
+        for piece in pieces:
+            run(piece)
         return
-    bounds = [n_genes * j // n_pieces for j in range(n_pieces + 1)]
     with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(run, [slice(*pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)]))
+        list(pool.map(run, pieces))

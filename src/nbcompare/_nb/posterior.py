@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,6 +11,7 @@ from numba import get_num_threads
 
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.mixture_summary import summarise_tests
+from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.prior import Prior, inverse_gamma_shape, prior_matrix
 from nbcompare._nb.quadrature import SUMMARIES, integrate_tests
 
@@ -90,13 +90,12 @@ def grid_posterior(
     wanted = np.asarray(levels, dtype=np.float64)
     out = columns(len(counts1), len(wanted))
 
-    def integrate(start: int) -> None:
-        part = slice(start, start + CHUNK)
+    def integrate(part: slice) -> None:
         y1, l1, y2, l2 = (array[part] for array in arms)
         summary, changes, dispersions = (array[part] for array in out)
         integrate_tests(y1, l1, y2, l2, priors[part], shapes[part], wanted, fineness, summary, changes, dispersions)
 
-    in_threads(integrate, len(counts1))
+    in_pieces(integrate, len(counts1), get_num_threads(), size=CHUNK)
     return from_columns(out, GRID)
 
 
@@ -106,15 +105,14 @@ def summarise_mixture(mixture: Mixture, *, levels: Sequence[float] = ()) -> Post
     out = columns(len(mixture), len(wanted))
     arrays = [np.ascontiguousarray(getattr(mixture, field.name), dtype=np.float64) for field in fields(mixture)]
 
-    def summarise(start: int) -> None:
-        part = slice(start, start + CHUNK)
+    def summarise(part: slice) -> None:
         null, null_weight, null_mean, null_scale, weight, mean, scale = (array[part] for array in arrays)
         summary, changes, dispersions = (array[part] for array in out)
         summarise_tests(
             null, null_weight, null_mean, null_scale, weight, mean, scale, wanted, summary, changes, dispersions
         )
 
-    in_threads(summarise, len(mixture))
+    in_pieces(summarise, len(mixture), get_num_threads(), size=CHUNK)
     return from_columns(out, NETWORK)
 
 
@@ -138,13 +136,7 @@ def from_columns(written: list[np.ndarray], source: int) -> Posterior:
 
 def in_threads(work: Any, n_tests: int) -> None:
     """`work(start)` of every chunk, in as many threads as numba uses."""
-    starts = range(0, n_tests, CHUNK)
-    if len(starts) < 2 or get_num_threads() < 2:
-        for start in starts:
-            work(start)
-        return
-    with ThreadPoolExecutor(get_num_threads()) as pool:
-        list(pool.map(work, starts))
+    in_pieces(lambda part: work(part.start), n_tests, get_num_threads(), size=CHUNK)
 
 
 def arm(counts: np.ndarray, exposure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

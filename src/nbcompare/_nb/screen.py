@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,6 +12,7 @@ from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members, sum_statistics
 from nbcompare._nb.leave_one_out import FLOOR, can_leave_out, is_unbalanced, leave_one_out
 from nbcompare._nb.noise import NOISE_THAT_MATTERS, is_noisy, noise_of_group
+from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.screen_kernels import compare_rows, keep_information
 from nbcompare._nb.screen_reference import reference_arms, shared_information
 from nbcompare._nb.shared import fit_shared
@@ -198,20 +198,16 @@ def compare_targets(
     single = np.where(smaller == 1, np.uint16(Status.ONE_REPLICATE_ARM), np.uint16(0))
     lends = (lender >= 0) & model.group_lends[lender]
 
-    def run(part: np.ndarray) -> None:
-        if len(part):
-            compare_rows(model, samples, exposure, rows_block, starts, part, lends, single, checked, floor, result)
-            for k in part:
+    def run(part: slice) -> None:
+        targets = np.arange(part.start, part.stop)
+        if len(targets):
+            compare_rows(model, samples, exposure, rows_block, starts, targets, lends, single, checked, floor, result)
+            for k in targets:
                 rows = slice(starts[k], starts[k + 1])
                 _correct_noise(model, samples[rows], exposure[rows], rows_block[rows], int(lender[k]), int(k), result)
                 halve_statistics(result.statistic[k], result.p_value[k], (result.status[k] & Status.ZERO_ARM) > 0)
 
-    parts = np.array_split(np.arange(n_targets), max(1, min(4 * n_threads, n_targets)))
-    if n_threads > 1:
-        with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(run, parts))
-    else:
-        run(np.arange(n_targets))
+    in_pieces(run, n_targets, n_threads, least=1)
     return result
 
 

@@ -12,9 +12,9 @@ import pytest
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.posterior import grid_posterior, summarise_mixture
 from nbcompare._nb.prior import Prior
+from nbcompare._transformer.devices import default_batch_size
 from nbcompare._transformer.estimate import (
     WEIGHTS,
-    default_batch_size,
     find_device,
     in_range,
     load_network,

@@ -14,15 +14,17 @@ import numpy as np
 
 from nbcompare._nb.closed_form import change_moments
 from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.posterior import Posterior, in_threads, summarise_mixture
+from nbcompare._nb.posterior import NETWORK, Posterior, from_columns, in_threads, summarise_mixture
 from nbcompare._nb.prior import Prior, prior_matrix
 from nbcompare._optional import require
+from nbcompare._transformer.arms import Batch, Data, checked, in_batches
 from nbcompare._transformer.assemble import assemble
-from nbcompare._transformer.simulate import HIGHEST_LOG_MEAN, MOST_REPLICATES, Ranges
+from nbcompare._transformer.devices import default_batch_size, on_device, wholly_there
+from nbcompare._transformer.simulate import HIGHEST_LOG_MEAN, Ranges
 from nbcompare._transformer.summaries import N_ANCHORS, N_SUMMARIES, summarise_into
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import torch
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "posterior"  # name of the weights that are read where none are asked for
-BYTES_PER_NUMBER = 4
 MOST_MEASURED = (
     400  # replicates of an arm up to which the network, trained on 64, was found as close to quadrature as below
 )
@@ -120,7 +121,8 @@ def posterior_of(
     network
         From `load_network`; by default that of the package.
     device
-        ``"auto"`` (CUDA or MPS where there is one, else the CPU) or a name that torch knows. Anchors are found on the CPU.
+        ``"auto"`` (CUDA or MPS where there is one, else the CPU) or a name that torch knows. Devices with float64, as CUDA's, do all of
+        the work; for others anchors are found on the CPU.
     batch_size
         Tests at once; by default what fits into a quarter of the free memory, and no more than is fast.
 
@@ -131,19 +133,12 @@ def posterior_of(
     ValueError
         Where a count is negative or not a number, an arm has no replicate, or a prior is no prior.
     """
-    trained = load_network() if network is None else network
-    n_tests = len(counts1)
-    priors = prior_matrix(prior, n_tests)
-    arms = [*_rows(counts1, exposure1), *_rows(counts2, exposure2)]
-    _check(arms, priors)
-    place = find_device(device)
-    size = batch_size or default_batch_size(trained.network.config, place)
-    own = trained.network if place == "cpu" else on_device(trained, place)
-    parts = [
-        _batch(own, [_part(array, start, size) for array in arms], priors[start : start + size], place)
-        for start in range(0, max(n_tests, 1), size)
-    ]
-    return Mixture(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in vars(parts[0])})
+    own, place, parts = _prepared((counts1, exposure1, counts2, exposure2), prior, network, device, batch_size)
+    if wholly_there(place):
+        from nbcompare._transformer.device_posterior import mixture_on_device
+
+        return joined([mixture_on_device(own, part, place) for part in parts])
+    return joined([_mixture(own, part, place) for part in parts])
 
 
 def judge(
@@ -167,9 +162,14 @@ def judge(
     levels
         Of the further quantiles of the log fold change given a change and of the log dispersion.
     """
-    mixture = posterior_of(
-        counts1, exposure1, counts2, exposure2, prior, network=network, device=device, batch_size=batch_size
-    )
+    arms = (counts1, exposure1, counts2, exposure2)
+    place = find_device(device)
+    if wholly_there(place):
+        from nbcompare._transformer.device_posterior import summary_on_device
+
+        own, place, parts = _prepared(arms, prior, network, place, batch_size)
+        return as_judged([summary_on_device(own, part, place, levels) for part in parts])
+    mixture = posterior_of(*arms, prior, network=network, device=place, batch_size=batch_size)
     return Judged(summarise_mixture(mixture, levels=levels), *change_moments(mixture))
 
 
@@ -233,82 +233,48 @@ def find_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def default_batch_size(config: Any, device: str) -> int:
-    """Tests whose layers fit into a quarter of the free memory, at most 4,096 on a CPU (its cache) and 262,144 elsewhere."""
-    numbers = (
-        2 * config.width * (config.depth + 3) + 4 * N_SUMMARIES + 20 * (config.own + 2 * config.pairs + config.null)
-    )
-    numbers += 2 * MOST_REPLICATES * config.replicate_width * 12
-    if device.startswith("cuda"):
-        import torch
-
-        free = torch.cuda.mem_get_info(device)[0]
-    elif "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    else:
-        free = 2**30
-    most = 4096 if device == "cpu" else 262144
-    return int(np.clip(free // (4 * BYTES_PER_NUMBER * numbers), 64, most))
+def joined(parts: list[Mixture]) -> Mixture:
+    """The mixtures of batches as those of all tests."""
+    return Mixture(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
-def on_device(trained: Trained, device: str) -> Network:
-    """A copy of the network there."""
-    from copy import deepcopy
+def as_judged(parts: list[list[np.ndarray]]) -> Judged:
+    """What `summary_on_device` says of batches, of all tests."""
+    columns, change, changes, dispersions = (np.concatenate(one) for one in zip(*parts, strict=True))
+    return Judged(from_columns([columns, changes, dispersions], NETWORK), *change.T.copy())
 
-    return deepcopy(trained.network).to(device)
+
+def _prepared(
+    arms: Data, prior: Prior, network: Trained | None, device: str, batch_size: int | None
+) -> tuple[Network, str, Iterator[Batch]]:
+    """The network where it will run, that place, and the tests in batches."""
+    trained = load_network() if network is None else network
+    data = checked(arms, prior)
+    place = find_device(device)
+    n_replicates = data[0][0].shape[1] + data[0][2].shape[1]
+    size = batch_size or default_batch_size(trained.network.config, place, n_replicates)
+    return on_device(trained.network, place), place, in_batches(data, size)
 
 
-def _batch(network: Network, arms: list[np.ndarray], priors: np.ndarray, device: str) -> Mixture:
-    """The posterior of one batch."""
+def _mixture(network: Network, batch: Batch, device: str) -> Mixture:
+    """The posterior of one batch, anchors and mixtures on the CPU."""
     import torch
 
+    arms, priors = batch
     anchors = np.empty((len(priors), N_ANCHORS))
     summaries = np.empty((len(priors), N_SUMMARIES), dtype=np.float32)
     in_threads(lambda start: summarise_into(arms, priors, slice(start, start + 256), anchors, summaries), len(priors))
     with torch.inference_mode():
         x = torch.from_numpy(summaries).to(device=device, dtype=network.spread.dtype)
-        tokens = _tokens(network, arms, anchors, device)
+        tokens = None if network.replicates is None else _tokens(arms, anchors, device)
         factor, changed, equal = (part.cpu().numpy() for part in network.raw(x, tokens))
     with np.errstate(divide="ignore"):
         prior_odds = np.log(priors[:, 5]) - np.log1p(-priors[:, 5])
     return assemble(anchors, prior_odds + anchors[:, 14] + factor, changed, equal)
 
 
-def _tokens(
-    network: Network, arms: list[np.ndarray], anchors: np.ndarray, device: str
-) -> tuple[torch.Tensor, ...] | None:
+def _tokens(arms: list[np.ndarray], anchors: np.ndarray, device: str) -> tuple[torch.Tensor, ...]:
     """What a network with attention reads of the replicates."""
-    if network.replicates is None:
-        return None
     from nbcompare._transformer.replicates import tokens
 
     return tokens(arms, anchors, device)
-
-
-def _rows(counts: np.ndarray, exposure: np.ndarray) -> list[np.ndarray]:
-    """Counts and exposures as the kernels take them, exposures with one row or as many as there are tests."""
-    counts = np.ascontiguousarray(counts, dtype=np.float64)
-    exposure = np.ascontiguousarray(exposure, dtype=np.float64)
-    return [counts, exposure[None] if exposure.ndim == 1 else exposure]
-
-
-def _check(arms: list[np.ndarray], priors: np.ndarray) -> None:
-    """Refuse what no posterior can be found of."""
-    for name, counts, exposure in (("counts1", arms[0], arms[1]), ("counts2", arms[2], arms[3])):
-        if not (counts >= 0).all() or np.isinf(counts).any():
-            msg = f"{name} has values that are negative or not numbers. Give counts, 0 where a replicate is absent."
-            raise ValueError(msg)
-        if not np.isfinite(exposure).all() or not (exposure > 0).any(axis=1).all():
-            msg = f"The exposures of {name} leave a test without a replicate, or are not numbers. Give every arm one exposure above 0 at least."
-            raise ValueError(msg)
-    spreads, share = priors[:, [1, 3, 6]], priors[:, 5]
-    if not (np.isfinite(priors).all() and (spreads >= 0).all() and (spreads[:, [0, 2]] > 0).all()):
-        msg = "The prior has values that are not numbers, or spreads that are not positive. Give log_mean_sd > 0, scale > 0 and scatter >= 0."
-        raise ValueError(msg)
-    if not ((share >= 0) & (share <= 1)).all():
-        msg = "The prior's null_share is a probability; give values from 0 to 1."
-        raise ValueError(msg)
-
-
-def _part(array: np.ndarray, start: int, size: int) -> np.ndarray:
-    return array if len(array) == 1 else array[start : start + size]

@@ -26,8 +26,8 @@ N_ANCHORS = 15
 NEAR, FAR = 1.0, 2.5  # where the posterior is looked at, in its standard deviations
 SECOND = 13  # the place of the mode without change
 
-_LOG_SCATTER = np.linspace(math.log(LEAST_SCATTER), math.log(20.0), 4001)
-_LOG_SHAPE = np.log(inverse_gamma_shape(np.exp(_LOG_SCATTER)))
+LOG_SCATTER = np.linspace(math.log(LEAST_SCATTER), math.log(20.0), 4001)
+LOG_SHAPE = np.log(inverse_gamma_shape(np.exp(LOG_SCATTER)))
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def climbing_prior(prior: np.ndarray) -> np.ndarray:
     """The prior as `climb` takes it: log mean, its sd, location, spread, shape and rate of alpha, scale; shape 0 for the log-normal."""
     log_mean, log_mean_sd, location, scatter, tail, _, scale = prior.T
     scatter = np.maximum(scatter, LEAST_SCATTER)
-    shape = np.exp(np.interp(np.log(scatter), _LOG_SCATTER, _LOG_SHAPE))
+    shape = np.exp(np.interp(np.log(scatter), LOG_SCATTER, LOG_SHAPE))
     rate = np.exp(location + digamma(shape))
     heavy = tail == INVERSE_GAMMA
     columns = [log_mean, log_mean_sd, location, scatter, np.where(heavy, shape, 0.0), np.where(heavy, rate, 0.0), scale]

@@ -1,0 +1,54 @@
+"""The data of tests: counts and exposures of both arms and the prior, checked, and cut into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nbcompare._nb.prior import Prior, prior_matrix
+
+Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # counts and exposure of the reference, of the treated arm
+Batch = tuple[list[np.ndarray], np.ndarray]  # the same as the kernels take them; prior (n_tests, 7)
+
+
+def checked(data: Data, prior: Prior) -> Batch:
+    """The data as float64, exposures with one row or as many as there are tests; refused where no posterior can be found."""
+    counts1, exposure1, counts2, exposure2 = data
+    priors = prior_matrix(prior, len(counts1))
+    arms = [*_rows(counts1, exposure1), *_rows(counts2, exposure2)]
+    _check(arms, priors)
+    return arms, priors
+
+
+def in_batches(data: Batch, size: int) -> Iterator[Batch]:
+    """The tests, so many at once; one batch of none where there are none."""
+    arms, priors = data
+    for start in range(0, max(len(priors), 1), size):
+        part = slice(start, start + size)
+        yield [array if len(array) == 1 else array[part] for array in arms], priors[part]
+
+
+def _rows(counts: np.ndarray, exposure: np.ndarray) -> list[np.ndarray]:
+    """Counts and exposures as the kernels take them, exposures with one row or as many as there are tests."""
+    counts = np.ascontiguousarray(counts, dtype=np.float64)
+    exposure = np.ascontiguousarray(exposure, dtype=np.float64)
+    return [counts, exposure[None] if exposure.ndim == 1 else exposure]
+
+
+def _check(arms: list[np.ndarray], priors: np.ndarray) -> None:
+    """Refuse what no posterior can be found of."""
+    for name, counts, exposure in (("counts1", arms[0], arms[1]), ("counts2", arms[2], arms[3])):
+        if not (counts >= 0).all() or np.isinf(counts).any():
+            msg = f"{name} has values that are negative or not numbers. Give counts, 0 where a replicate is absent."
+            raise ValueError(msg)
+        if not np.isfinite(exposure).all() or not (exposure > 0).any(axis=1).all():
+            msg = f"The exposures of {name} leave a test without a replicate, or are not numbers. Give every arm one exposure above 0 at least."
+            raise ValueError(msg)
+    spreads, share = priors[:, [1, 3, 6]], priors[:, 5]
+    if not (np.isfinite(priors).all() and (spreads >= 0).all() and (spreads[:, [0, 2]] > 0).all()):
+        msg = "The prior has values that are not numbers, or spreads that are not positive. Give log_mean_sd > 0, scale > 0 and scatter >= 0."
+        raise ValueError(msg)
+    if not ((share >= 0) & (share <= 1)).all():
+        msg = "The prior's null_share is a probability; give values from 0 to 1."
+        raise ValueError(msg)

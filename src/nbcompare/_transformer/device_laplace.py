@@ -1,0 +1,170 @@
+"""The anchors of `laplace`, on any device: Newton's method climbs the log posteriors of all tests of a batch at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nbcompare._transformer.device_density import excess, growth_slopes
+from nbcompare._transformer.device_tests import Tests, Totals
+from nbcompare._transformer.laplace import HIGHEST_ALPHA, LOWEST_ALPHA, MAX_STEPS, PATIENCE, TOLERANCE
+
+
+def begin(tests: Tests, totals: Totals) -> Tensor:
+    """Where to climb from, (3, n): weighted rates, and a dispersion by moments, both drawn towards the prior."""
+    log_mean, log_mean_sd, location, spread, _, _, scale = tests.prior
+    phi = torch.exp(location)
+    counts = 1.0 / (log_mean_sd * log_mean_sd + 0.25 * scale * scale)  # the prior is worth so many counts, at its mean
+    exposures = counts / torch.exp(log_mean)
+    etas, above, below = [], torch.zeros_like(phi), torch.zeros_like(phi)
+    for arm, (y, l) in enumerate(zip(tests.arms(tests.counts), tests.arms(tests.exposure), strict=True)):
+        number, depth = totals.number[arm], totals.exposure[arm]
+        weight = 1.0 / (1.0 + phi * totals.counts[arm] / depth * l)
+        rate = (weight * y).sum(0) / (weight * l).sum(0)
+        etas.append(torch.log((rate * depth + counts) / (depth + exposures)))
+        mean = rate * l
+        weight = 1.0 / (1.0 + phi * mean)
+        several = number > 1
+        lost = torch.where(several, number / (number - 1.0), 0.0)
+        squares = lost * (((y - mean) * weight) ** 2).sum(0) - (mean * weight * weight).sum(0)
+        above = above + torch.where(several, squares, 0.0)
+        below = below + torch.where(several, ((mean * weight) ** 2).sum(0), 0.0)
+    estimate = torch.maximum(above / below, 1e-3 * phi)
+    number = totals.number.sum(0)
+    noise = estimate * totals.counts.sum(0) / number
+    share = noise / (1.0 + noise)
+    weight = 0.5 * (number - 2.0) * share * share
+    move = torch.log(estimate / phi) * weight / (weight + 1.0 / (spread * spread))
+    alpha = location + torch.where(below > 0.0, move, 0.0)
+    kept = scale * scale / (scale * scale + 0.05)
+    return torch.stack([alpha, 0.5 * (etas[0] + etas[1]), (etas[1] - etas[0]) * kept])
+
+
+def climb(tests: Tests, start: Tensor, *, equal: bool) -> Tensor:
+    """Modes and factors of the covariance, (9, n) in the order of `laplace.climb`, (5, n) with `equal`; `start` (3, n).
+
+    Tests that have arrived stay where they are, and leave the batch once they are half of it.
+    """
+    result = torch.empty((5 if equal else 9, start.shape[1]), dtype=start.dtype, device=start.device)
+    arrived = torch.zeros(start.shape[1], dtype=torch.bool, device=start.device)
+    place = None  # of the tests at work; all of them until some have left
+    found = (
+        torch.cat([start[:2], torch.empty_like(result[2:])])
+        if equal
+        else torch.cat([start, torch.empty_like(result[3:])])
+    )
+    for number in range(MAX_STEPS):
+        stepped, near = advance(tests, found, 1.0 if number < PATIENCE else 0.3, equal=equal)
+        found = torch.where(arrived, found, stepped)
+        arrived = arrived | near
+        walking = int((~arrived).sum())
+        if walking == 0:
+            break
+        if 2 * walking <= len(arrived):
+            put(result, place, found)
+            keep = torch.nonzero(~arrived)[:, 0]
+            tests, found, arrived = tests.take(keep), found[:, keep], arrived[keep]
+            place = keep if place is None else place[keep]
+    put(result, place, found)
+    return result
+
+
+def put(result: Tensor, place: Tensor | None, found: Tensor) -> None:
+    """Write what was found of the tests at work."""
+    if place is None:
+        result.copy_(found)
+    else:
+        result[:, place] = found
+
+
+def advance(tests: Tests, at: Tensor, reach: float, *, equal: bool) -> tuple[Tensor, Tensor]:
+    """One of Newton's steps from the mode's coordinates in the first rows of `at`: rows as of `climb`, and whether it was a small one, (n,) bool."""
+    log_mean, log_mean_sd, location, spread, shape, rate, scale = tests.prior
+    centre_precision, beta_precision = 1.0 / (log_mean_sd * log_mean_sd), 1.0 / (scale * scale)
+    alpha, centre = at[0], at[1]
+    beta = torch.zeros_like(alpha) if equal else at[2]
+    phi, k = torch.exp(alpha), torch.exp(-alpha)
+    sums, slope_alpha, curvature_alpha = likelihood_slopes(tests, centre, beta, phi, k, equal=equal)
+    (slope, slope_odd), (seen, seen_odd), (mixed, mixed_odd), expected, lost, slower = sums
+    tail = rate * k
+    tight = 1.0 / (spread * spread)
+    slope_alpha = slope_alpha + torch.where(shape > 0.0, tail - shape, (location - alpha) * tight)
+    curvature_alpha = curvature_alpha + torch.where(shape > 0.0, tail, tight)
+    slope_c = slope - (centre - log_mean) * centre_precision
+    slope_b = slope_odd - beta * beta_precision
+    p = seen + centre_precision  # minus the second derivatives: p of centre, q of both, r of beta
+    q = seen_odd
+    r = 0.25 * seen + beta_precision
+    determinant = p * r - q * q
+    ab_c = (r * mixed - q * mixed_odd) / determinant  # how far centre and beta move down as alpha moves up
+    ab_b = (p * mixed_odd - q * mixed) / determinant
+    gain, bend = volume(expected, lost, slower, centre_precision, beta_precision, equal=equal)
+    left = torch.maximum(curvature_alpha - ab_c * mixed - ab_b * mixed_odd - bend, 0.2 * tight)
+    step = ((slope_alpha + gain - ab_c * slope_c - ab_b * slope_b) / left).clamp(-1.5 * reach, 1.5 * reach)
+    step_c = ((r * slope_c - q * slope_b) / determinant - ab_c * step).clamp(-2.0 * reach, 2.0 * reach)
+    step_b = ((p * slope_b - q * slope_c) / determinant - ab_b * step).clamp(-2.0 * reach, 2.0 * reach)
+    alpha = (alpha + step).clamp(LOWEST_ALPHA, HIGHEST_ALPHA)
+    near = step * step * left + step_c * step_c * p + step_b * step_b * r < TOLERANCE
+    spread_alpha = torch.rsqrt(left)
+    if equal:
+        return torch.stack([alpha, centre + step_c, spread_alpha, -ab_c * spread_alpha, torch.rsqrt(p)]), near
+    spread_c = torch.rsqrt(p - q * q / r)
+    factor = [spread_alpha, -ab_c * spread_alpha, spread_c, -ab_b * spread_alpha, -q / r * spread_c, torch.rsqrt(r)]
+    return torch.stack([alpha, centre + step_c, beta + step_b, *factor]), near
+
+
+def likelihood_slopes(
+    tests: Tests, centre: Tensor, beta: Tensor, phi: Tensor, k: Tensor, *, equal: bool
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
+    """Derivatives of the log likelihood: sums of the arms in the rates, then slope and minus the curvature in alpha.
+
+    The sums, each with half the difference of second and first arm: slope and minus the curvature in the log rate, what mixes it with alpha,
+    expected information, minus its slope in alpha, and the slope of that. With z = phi m, x = z / (1 + z) and A = log(1 + z) - x, those
+    in alpha are k A - y x and k (A - x^2) + y x (1 - x), with the growth of the counts.
+    """
+    y, phi_y = tests.counts, tests.counts * phi
+    if equal:
+        m = tests.exposure * torch.exp(centre)
+    else:
+        rates = torch.exp(centre - 0.5 * beta), torch.exp(centre + 0.5 * beta)
+        m = torch.cat([l * rate for l, rate in zip(tests.arms(tests.exposure), rates, strict=True)])
+    z = phi * m
+    f = 1.0 / (1.0 + z)
+    x, w = z * f, m * f
+    residual = (y - m) * f
+    above = excess(z, x)
+    yx = y * x
+    slope = (k * above - yx).sum(0)
+    curvature = (k * (above - x * x) + yx * (1.0 - x)).sum(0)
+    growth, growth_curvature = growth_slopes(y, tests.large, tests.beyond, phi, k)
+    lost = x * w
+    parts = [residual, w * f * (1.0 + phi_y), residual * x, w, lost, lost * (1.0 - 2.0 * x)]
+    return [even_and_odd(tests, part, equal=equal) for part in parts], slope + growth, curvature + growth_curvature
+
+
+def even_and_odd(tests: Tests, part: Tensor, *, equal: bool) -> tuple[Tensor, Tensor]:
+    """Sum of the arms' sums, and half their difference; with `equal` that is nobody's."""
+    if equal:
+        both = part.sum(0)
+        return both, torch.zeros_like(both)
+    first, second = (rows.sum(0) for rows in tests.arms(part))
+    return first + second, 0.5 * (second - first)
+
+
+def volume(
+    expected, lost, slower, centre_precision: Tensor, beta_precision: Tensor, *, equal: bool
+) -> tuple[Tensor, Tensor]:
+    """`laplace.volume`: slope and curvature in alpha of minus half the log determinant of the information on centre and beta."""
+    (e, q), (jp, jq), (kp, kq) = expected, lost, slower
+    p = e + centre_precision
+    if equal:
+        ratio = jp / p
+        return 0.5 * ratio, 0.5 * (kp / p + ratio * ratio)
+    r = 0.25 * e + beta_precision
+    determinant = p * r - q * q
+    a = (r * jp - q * jq) / determinant
+    b = (r * jq - 0.25 * q * jp) / determinant
+    c = (p * jq - q * jp) / determinant
+    d = (0.25 * p * jp - q * jq) / determinant
+    bent = (r * kp - 2.0 * q * kq + 0.25 * p * kp) / determinant
+    return 0.5 * (a + d), 0.5 * (bent + a * a + 2.0 * b * c + d * d)

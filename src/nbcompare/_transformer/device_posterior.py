@@ -1,0 +1,58 @@
+"""The posterior wholly on a device: counts go there, answers come back. For devices with float64, which the anchors need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nbcompare._nb.mixture import Mixture
+from nbcompare._transformer.arms import Batch
+from nbcompare._transformer.device_mixture import DeviceMixture, assemble
+from nbcompare._transformer.device_mixture import summarise as summarise_mixture
+from nbcompare._transformer.device_summaries import summarise
+from nbcompare._transformer.device_tests import as_tests
+from nbcompare._transformer.replicates import tokens
+
+if TYPE_CHECKING:
+    from nbcompare._transformer.network import Network
+
+ROWS_AT_ONCE = 26  # float64 numbers a replicate that are alive at once, and a test beside its replicates: measured
+NUMBERS_AT_ONCE = 420
+
+
+def bytes_of_a_test(n_replicates: int) -> int:
+    """What a test of so many replicates, both arms together, needs beside the network."""
+    return 8 * (ROWS_AT_ONCE * n_replicates + NUMBERS_AT_ONCE)
+
+
+def mixture_on_device(network: Network, batch: Batch, device: str) -> Mixture:
+    """The mixtures of one batch, as arrays. `network` is there already."""
+    with torch.inference_mode():
+        return mixture_of(network, batch, device).to_host()
+
+
+def summary_on_device(network: Network, batch: Batch, device: str, levels: Sequence[float]) -> list[np.ndarray]:
+    """Of one batch, columns: the 13 of `Posterior`, moments of the log fold change given a change, its quantiles, those of the log dispersion."""
+    with torch.inference_mode():
+        return [rows.cpu().numpy().T for rows in summarise_mixture(mixture_of(network, batch, device), levels)]
+
+
+def mixture_of(network: Network, batch: Batch, device: str) -> DeviceMixture:
+    """The mixtures of one batch, where they are."""
+    arms, priors = batch
+    data = [as_rows(array, device) for array in arms]
+    prior = as_rows(priors, device)
+    anchors, summaries = summarise(*as_tests(data, prior))
+    read = None if network.replicates is None else tokens(arms, anchors.cpu().numpy().T, device)
+    factor, changed, equal = network.raw(summaries.T.to(network.spread.dtype), read)
+    log_odds = torch.log(prior[5]) - torch.log1p(-prior[5]) + anchors[14] + factor
+    return assemble(anchors, log_odds, changed, equal)
+
+
+def as_rows(array: np.ndarray, device: str) -> Tensor:
+    """An array there, its columns as rows."""
+    return torch.from_numpy(array).to(device).T.contiguous()

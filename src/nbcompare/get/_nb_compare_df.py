@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -144,8 +144,7 @@ def nb_compare_df(
 
     columns = COLUMNS[style]
     if style == "scanpy":  # what only a posterior or shrunken effects have, before the status
-        found = {word: word for word in (SHRUNKEN if "svalue" in table else POSTERIOR) if word in table}
-        columns = {word: name for word, name in columns.items() if word != "status"} | found | {"status": "status"}
+        columns = with_posterior(columns, [w for w in (SHRUNKEN if "svalue" in table else POSTERIOR) if w in table])
     elif "svalue" in table:
         columns = columns | OF_SHRUNKEN[style]
     leading = ["split"] if splits else []
@@ -154,3 +153,9 @@ def nb_compare_df(
     if style == "deseq2":
         table = table.set_index("names").rename_axis(None)
     return table[[*leading, *columns, *extra]].rename(columns=columns)
+
+
+def with_posterior(columns: Mapping[str, str], words: Sequence[str]) -> dict[str, str]:
+    """Columns of scanpy's style with what a posterior or shrunken effects add, before the status."""
+    before = {word: name for word, name in columns.items() if word != "status"}
+    return before | {word: word for word in words} | {"status": "status"}

@@ -5,8 +5,17 @@ from typing import TYPE_CHECKING, get_args
 
 import pandas as pd
 
-from ._nb_compare_df import COLUMNS, Style
-from ._screen import check_screen, gene_columns, perturbation_rows, pick_tests, read_var, row_blocks, status_words
+from ._nb_compare_df import COLUMNS, Style, with_posterior
+from ._screen import (
+    check_screen,
+    gene_columns,
+    perturbation_rows,
+    pick_tests,
+    posterior_words,
+    read_var,
+    row_blocks,
+    status_words,
+)
 from ._screen_tests import Adjustment, FdrScope, Tests, read_block
 
 if TYPE_CHECKING:
@@ -58,7 +67,7 @@ def nb_screen_df(
         Keep so many tests, the smallest p-values.
     style
         Names of the columns, as in :func:`nbcompare.get.nb_compare_df`, after a first column `perturbation`
-        (in `"pertpy"`, which has `contrast`, there is none).
+        (in `"pertpy"`, which has `contrast`, there is none). `"scanpy"` also has what a posterior adds.
     gene_symbols
         Column of `.var` to add to the table, for instance the symbols where `var_names` are identifiers.
 
@@ -100,7 +109,7 @@ def nb_screen_df(
     table = _as_table(screen, found)
     if symbols is not None:
         table[gene_symbols] = symbols[found.column]
-    return _in_style(table, style, [] if gene_symbols is None else [gene_symbols])
+    return _in_style(table, style, posterior_words(screen), [] if gene_symbols is None else [gene_symbols])
 
 
 def _check(screen: AnnData, style: str, fdr_scope: str, n_top: int | None, *, is_whole: bool) -> None:
@@ -135,14 +144,14 @@ def _as_table(screen: AnnData, tests: Tests) -> pd.DataFrame:
         "pvals_adj": tests.adjusted,
         "base_mean": read_var(screen, "base_mean")[tests.column],
     }
-    for word in ("scores", "logfoldchanges", "lfc_se", "dispersions"):
+    for word in ("scores", "logfoldchanges", "lfc_se", "dispersions", *posterior_words(screen)):
         table[word] = pick_tests(screen, word, tests.row, tests.column)
     table["status"] = status_words(pick_tests(screen, "status", tests.row, tests.column))
     return pd.DataFrame(table)
 
 
-def _in_style(table: pd.DataFrame, style: Style, extra: list[str]) -> pd.DataFrame:
-    columns = COLUMNS[style]
+def _in_style(table: pd.DataFrame, style: Style, of_posterior: list[str], extra: list[str]) -> pd.DataFrame:
+    columns = with_posterior(COLUMNS[style], of_posterior) if style == "scanpy" else COLUMNS[style]
     leading = [] if "group" in columns else ["perturbation"]
     if style == "deseq2":
         table = table.set_index("names").rename_axis(None)

@@ -11,7 +11,7 @@ import pandas as pd
 from nbcompare._anndata import in_memory
 from nbcompare._nb.status import status_text
 
-from ._stored import close, listed
+from ._stored import POSTERIOR, close, listed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -99,11 +99,25 @@ def stored_perturbation(screen: AnnData, name: str | None) -> pd.DataFrame:
         raise ValueError(msg)
     rows, columns = perturbation_rows(screen, name), gene_columns(screen, None)
     table = {"names": screen.var_names.to_numpy(object)}
-    for word in ("scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", "dispersions"):
+    for word in ("scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", "dispersions", *posterior_words(screen)):
         table[word] = read_tests(screen, word, rows, columns)[0]
     table["base_mean"] = read_var(screen, "base_mean")
     table["status"] = status_words(read_tests(screen, "status", rows, columns)[0])
     return pd.DataFrame(table)
+
+
+def posterior_words(screen: AnnData) -> list[str]:
+    """Layers that only a posterior has; none without one."""
+    return [word for word in POSTERIOR if word in screen.layers]
+
+
+def prior_of_perturbation(screen: AnnData, name: str | None) -> dict[str, float]:
+    """The prior that a perturbation's genes have, as `stored_prior` gives it; empty where there is no posterior."""
+    columns = [column for column in screen.obs.columns if column.startswith("prior_")]
+    if not columns:
+        return {}
+    row = read_obs(screen, columns).iloc[perturbation_rows(screen, name)[0]]
+    return {column.removeprefix("prior_"): float(row[column]) for column in columns}
 
 
 def read_obs(screen: AnnData, columns: Sequence[str]) -> pd.DataFrame:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nbcompare.get._screen import read_var
-from nbcompare.get._stored import one_column, stored_comparison, stored_prior, stored_results
+from nbcompare.get._screen import is_screen, prior_of_perturbation
+from nbcompare.get._stored import one_column, stored_prior, stored_results
 
-from ._panel import DARK, DOWN, GREY, MEDIUM, PICKED, SMALL, UP, check_genes, new_panel
+from ._panel import DARK, DOWN, GREY, MEDIUM, PICKED, SMALL, UP, check_genes, comparison_table, new_panel
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,11 +37,11 @@ def posterior(
     Parameters
     ----------
     adata
-        Data with a stored posterior, of method `"transformer"` or `"quadrature"`.
+        Data with a stored posterior, of method `"transformer"` or `"quadrature"`, or a screen with one.
     gene
         Name of the gene in `var_names`.
     group
-        The comparison (the treated level); may be left out if there is one only.
+        The comparison (the treated level), or the perturbation of a screen; may be left out if there is one only.
     split
         The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
     key
@@ -75,20 +75,23 @@ def posterior(
     'gene_00, treated_1 vs ctrl'
     """
     check_genes(adata, [gene])
-    results, column = stored_results(adata, key), one_column(adata, group, split, key)
-    prior = stored_prior(results, column)
-    table = stored_comparison(adata, column, key)
-    if not prior or "null_probability" not in table:
-        msg = f"{key!r} holds no posterior. Run nbcompare.tl.nb_compare with method='transformer' or 'quadrature'."
+    table, title = comparison_table(adata, group, split, key, gene_symbols)
+    if "null_probability" not in table:
+        what, verb = ("The screen", "nb_screen") if is_screen(adata) else (repr(key), "nb_compare")
+        msg = f"{what} holds no posterior. Run nbcompare.tl.{verb} with method='transformer' or 'quadrature'."
         raise ValueError(msg)
     row = table[table["names"] == gene].iloc[0]
     if not np.isfinite(row["null_probability"]):
-        msg = f"{gene!r} was not tested in {column.name!r}: {row['status']}. It has no posterior to show."
+        msg = f"{gene!r} was not tested in {title!r}: {row['status']}. It has no posterior to show."
         raise ValueError(msg)
+    prior = (
+        prior_of_perturbation(adata, group)
+        if is_screen(adata)
+        else stored_prior(stored_results(adata, key), one_column(adata, group, split, key))
+    )
     ax = new_panel(ax)
     _draw(ax, row, prior, truth)
-    label = gene if gene_symbols is None else str(read_var(adata, gene_symbols)[adata.var_names.get_loc(gene)])
-    ax.set_title(f"{label}, {column.name} vs {results['reference']}", loc="left", fontsize=MEDIUM, fontweight="bold")
+    ax.set_title(f"{row['label']}, {title}", loc="left", fontsize=MEDIUM, fontweight="bold")
     return ax
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numba
 import numpy as np
 
 from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
@@ -65,20 +64,13 @@ def wanted(params: Mapping[str, Any]) -> Wanted | None:
     )
 
 
-@contextmanager
-def one_thread_each(asked: Wanted | None) -> Iterator[None]:
-    """Keep torch from threads of its own while there is one for each block: they are slower together, and sums would depend on them."""
+def one_thread_each(asked: Wanted | None) -> AbstractContextManager[None]:
+    """While this lasts the network runs in the thread that asks it, one for each block."""
     if asked is None or asked.options["method"] == "quadrature":
-        yield
-        return
-    import torch
+        return nullcontext()
+    from nbcompare._transformer.threads import one_thread
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return one_thread()
 
 
 def add_posterior(
@@ -93,9 +85,11 @@ def add_posterior(
     `samples` are counts (n_replicates, n_genes), exposure and block of every target, `noise` (n_targets,) their dispersion ratios. `layers`
     hold the tests' log2 fold change as `lfc_unshrunken`, `lfc_se`, `dispersions` and `status`; the dispersions are replaced.
     """
+    from numba import get_num_threads, set_num_threads
+
     at_once = max(1, (ON_CPU if asked.on_cpu else ON_DEVICE) // len(model.mean))
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)  # of this thread: the others have blocks of their own
+    threads = get_num_threads()
+    set_num_threads(1)  # of this thread: the others have blocks of their own
     try:
         priors: list[Prior | None] = []
         for first in range(0, len(samples), at_once):
@@ -104,7 +98,7 @@ def add_posterior(
             _judge(asked, tests, layers, targets)
             priors += [one.prior if len(one.genes) else None for one in tests]
     finally:
-        numba.set_num_threads(threads)
+        set_num_threads(threads)
     return _columns(priors)
 
 

@@ -52,15 +52,7 @@ def chosen_groups(results: Mapping[str, Any], group: str | Sequence[str] | None,
     known = list(dict.fromkeys(str(name) for name in results["comparisons"]))
     if group is None:
         return known
-    asked = [group] if isinstance(group, str) else [str(name) for name in group]
-    if not asked:
-        msg = f"group is empty; name comparisons of {key!r}, or give None for all: {listed(known)}."
-        raise ValueError(msg)
-    for name in asked:
-        if name not in known:
-            msg = f"{key!r} has no comparison {name!r}; there are: {listed(known)}.{close(name, known)}"
-            raise KeyError(msg)
-    return asked
+    return _asked(group, known, key, "group", "comparison")
 
 
 def stored_splits(results: Mapping[str, Any]) -> list[str]:
@@ -73,18 +65,10 @@ def chosen_splits(results: Mapping[str, Any], split: str | Sequence[str] | None,
     known = stored_splits(results)
     if split is None:
         return known
-    asked = [split] if isinstance(split, str) else [str(name) for name in split]
     if not known:
         msg = f"split is {split!r}, but {key!r} was compared without split_by, so there are no splits. Leave split out."
         raise ValueError(msg)
-    if not asked:
-        msg = f"split is empty; name splits of {key!r}, or give None for all: {listed(known)}."
-        raise ValueError(msg)
-    for name in asked:
-        if name not in known:
-            msg = f"{key!r} has no split {name!r}; there are: {listed(known)}.{close(name, known)}"
-            raise KeyError(msg)
-    return asked
+    return _asked(split, known, key, "split", "split")
 
 
 def chosen_columns(
@@ -184,3 +168,16 @@ def close(name: str, known: Sequence[str] | pd.Index) -> str:
     """A suggestion for a mistyped name."""
     near = get_close_matches(str(name), [str(other) for other in known], n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _asked(names: str | Sequence[str], known: list[str], key: str, argument: str, noun: str) -> list[str]:
+    """One name or several, all of them known."""
+    asked = [names] if isinstance(names, str) else [str(name) for name in names]
+    if not asked:
+        msg = f"{argument} is empty; name {noun}s of {key!r}, or give None for all: {listed(known)}."
+        raise ValueError(msg)
+    for name in asked:
+        if name not in known:
+            msg = f"{key!r} has no {noun} {name!r}; there are: {listed(known)}.{close(name, known)}"
+            raise KeyError(msg)
+    return asked

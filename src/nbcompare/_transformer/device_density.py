@@ -16,8 +16,8 @@ SERIES = (
 )
 SMALL_COUNT = 10  # up to it sums over j < y are counted, above it they are Stirling's
 EXCESS = (1 / 2, 2 / 3, 3 / 4, 4 / 5)
-DIGAMMA = (1 / 12, 1 / 120, 1 / 252, 1 / 240, 1 / 132)
-TRIGAMMA = (1 / 6, 1 / 30, 1 / 42, 1 / 30, 5 / 66)
+DIGAMMA = (1 / 12, 1 / 120, 1 / 252, 1 / 240, 1 / 132, 691 / 32760)
+TRIGAMMA = (1 / 6, 1 / 30, 1 / 42, 1 / 30, 5 / 66, 691 / 2730)
 STIRLING = (1 / 12, 1 / 360, 1 / 1260, 1 / 1680, 1 / 1188)
 HALF_LOG_TWO_PI = 0.9189385332046727
 
@@ -51,15 +51,13 @@ def gamma_rests(s: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gamma_rests_of_any(k: Tensor) -> tuple[Tensor, Tensor]:
-    """The same at any k > 0: by recurrence up to 8."""
-    s, digamma, trigamma = k, torch.zeros_like(k), torch.zeros_like(k)
-    for _ in range(8):
-        inverse = torch.where(s < 8.0, 1.0 / s, 0.0)
-        digamma = digamma - inverse
-        trigamma = trigamma + inverse * inverse
-        s = torch.where(s < 8.0, s + 1.0, s)
-    beyond, rest = gamma_rests(s)
-    return digamma + torch.log(s / k) + beyond, trigamma + rest + (1.0 / s - 1.0 / k)
+    """The same at any k > 0, (n,): by recurrence up to 8."""
+    s = k + torch.arange(8.0, dtype=k.dtype, device=k.device)[:, None]
+    below = s < 8.0
+    inverse = torch.where(below, 1.0 / s, 0.0)
+    s = k + below.sum(0)
+    digamma, trigamma = gamma_rests(s)
+    return digamma + torch.log(s / k) - inverse.sum(0), trigamma + (inverse * inverse).sum(0) + (1.0 / s - 1.0 / k)
 
 
 def stirling_rest(s: Tensor) -> Tensor:

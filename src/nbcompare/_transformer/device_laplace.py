@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nbcompare._transformer.device_density import excess, growth_slopes
 from nbcompare._transformer.device_tests import Tests, Totals
-from nbcompare._transformer.laplace import HIGHEST_ALPHA, LOWEST_ALPHA, MAX_STEPS, PATIENCE, TOLERANCE
+from nbcompare._transformer.laplace import HIGHEST_ALPHA, LOWEST_ALPHA, MAX_STEPS, PATIENCE, TOLERANCE, climb_on
+
+STRAGGLERS = 256  # tests that are finished on the CPU
 
 
 def begin(tests: Tests, totals: Totals) -> Tensor:
@@ -43,38 +46,48 @@ def begin(tests: Tests, totals: Totals) -> Tensor:
 def climb(tests: Tests, start: Tensor, *, equal: bool) -> Tensor:
     """Modes and factors of the covariance, (9, n) in the order of `laplace.climb`, (5, n) with `equal`; `start` (3, n).
 
-    Tests that have arrived stay where they are, and leave the batch once they are half of it.
+    Tests that have arrived stay where they are, and leave the batch once they are half of it. The last few go on elsewhere.
     """
-    result = torch.empty((5 if equal else 9, start.shape[1]), dtype=start.dtype, device=start.device)
-    arrived = torch.zeros(start.shape[1], dtype=torch.bool, device=start.device)
-    place = None  # of the tests at work; all of them until some have left
-    found = (
-        torch.cat([start[:2], torch.empty_like(result[2:])])
-        if equal
-        else torch.cat([start, torch.empty_like(result[3:])])
+    result = start.new_empty((5 if equal else 9, start.shape[1]))
+    place = torch.arange(start.shape[1], device=start.device)  # of the tests at work
+    found = torch.cat(
+        [start[:2], start.new_empty((3, len(place)))] if equal else [start, start.new_empty((6, len(place)))]
     )
+    arrived = torch.zeros_like(place, dtype=torch.bool)
+    walking = len(place)
     for number in range(MAX_STEPS):
+        if walking <= STRAGGLERS:
+            result[:, place] = found
+            keep = torch.nonzero(~arrived)[:, 0]
+            result[:, place[keep]] = on_host(tests.take(keep), found[:, keep], number, equal=equal)
+            return result
+        if 2 * walking <= len(place):
+            result[:, place] = found
+            keep = torch.nonzero(~arrived)[:, 0]
+            tests, found, arrived, place = tests.take(keep), found[:, keep], arrived[keep], place[keep]
         stepped, near = advance(tests, found, 1.0 if number < PATIENCE else 0.3, equal=equal)
         found = torch.where(arrived, found, stepped)
         arrived = arrived | near
         walking = int((~arrived).sum())
-        if walking == 0:
-            break
-        if 2 * walking <= len(arrived):
-            put(result, place, found)
-            keep = torch.nonzero(~arrived)[:, 0]
-            tests, found, arrived = tests.take(keep), found[:, keep], arrived[keep]
-            place = keep if place is None else place[keep]
-    put(result, place, found)
+    result[:, place] = found
     return result
 
 
-def put(result: Tensor, place: Tensor | None, found: Tensor) -> None:
-    """Write what was found of the tests at work."""
-    if place is None:
-        result.copy_(found)
-    else:
-        result[:, place] = found
+def on_host(tests: Tests, found: Tensor, number: int, *, equal: bool) -> Tensor:
+    """The remaining steps of a few tests on the CPU: to a device, one of them is as long as one of a hundred thousand tests."""
+    if found.shape[1] == 0:
+        return found
+    y1, y2 = (as_columns(arm) for arm in tests.arms(tests.counts))
+    l1, l2 = (as_columns(arm) for arm in tests.arms(tests.exposure.expand_as(tests.counts)))
+    starts = as_columns(torch.cat([found[:2], torch.zeros_like(found[:1])]) if equal else found[:3])
+    out = np.empty((len(starts), 9))
+    climb_on(y1, l1, y2, l2, as_columns(tests.prior), starts, equal, number, out)
+    return torch.from_numpy(out[:, [0, 1, 3, 4, 5]] if equal else out).to(found.device).T
+
+
+def as_columns(rows: Tensor) -> np.ndarray:
+    """Rows there as columns here."""
+    return rows.T.contiguous().cpu().numpy()
 
 
 def advance(tests: Tests, at: Tensor, reach: float, *, equal: bool) -> tuple[Tensor, Tensor]:

@@ -20,8 +20,8 @@ from nbcompare._transformer.replicates import tokens
 if TYPE_CHECKING:
     from nbcompare._transformer.network import Network
 
-ROWS_AT_ONCE = 26  # float64 numbers a replicate that are alive at once, and a test beside its replicates: measured
-NUMBERS_AT_ONCE = 420
+ROWS_AT_ONCE = 26  # float64 numbers that are alive at once, of each replicate and beside them
+NUMBERS_AT_ONCE = 480
 
 
 def bytes_of_a_test(n_replicates: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import njit
 
 from nbcompare._nb.density import SMALL, growth_slopes, mean_slopes
@@ -149,19 +150,19 @@ def volume(e1, e2, j1, j2, k1, k2, equal, centre_precision, beta_precision):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def climb(y1, l1, y2, l2, prior, start, equal, few, out):
+def climb(y1, l1, y2, l2, prior, start, equal, few, out, first=0):
     """Mode and factor of the covariance, order (alpha, centre, beta): out = mode 3, factor 6 by rows.
 
     alpha climbs the log posterior less log det(H) / 2, with centre and beta integrated out: two replicates that two rates fit exactly
     do not draw it to -infinity. `prior` is log mean, its sd, location, spread, shape and rate of alpha, scale of beta. With `equal`, beta is 0 and its entries are not
-    written. Where the likelihood has not one maximum in alpha, its curvature there is kept at .2 / spread^2 or more.
+    written. Where the likelihood has not one maximum in alpha, its curvature there is kept at .2 / spread^2 or more. `first` steps are behind.
     """
     centre_precision = 1.0 / (prior[1] * prior[1])
     beta_precision = 1.0 / (prior[6] * prior[6])
     floor = 0.2 / (prior[3] * prior[3])
     alpha, c, b = start[0], start[1], 0.0 if equal else start[2]
     p, q, r, ab_c, ab_b, left = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for number in range(MAX_STEPS):
+    for number in range(first, MAX_STEPS):
         reach = 1.0 if number < PATIENCE else 0.3  # shorter steps end a walk to and fro
         phi = math.exp(alpha)
         beyond_log, trigamma = digamma_beyond_log(1.0 / phi)
@@ -212,3 +213,11 @@ def climb(y1, l1, y2, l2, prior, start, equal, few, out):
     out[6] = -ab_b * spread_alpha
     out[7] = -q / r * out[5]
     out[8] = 1.0 / math.sqrt(r)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def climb_on(counts1, exposure1, counts2, exposure2, priors, starts, equal, first, out):
+    """`climb` for the rest of its steps from `starts` (n, 3), of tests whose absent replicates have neither counts nor exposure."""
+    few = np.zeros((11, 2))
+    for t in range(starts.shape[0]):
+        climb(counts1[t], exposure1[t], counts2[t], exposure2[t], priors[t], starts[t], equal, few, out[t], first)

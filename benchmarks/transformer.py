@@ -8,7 +8,8 @@ N(-1, 2^2) that the network is told, and, "paper", the reference's log rate has 
 coverage: intervals of beta given a change and of alpha, over deciles of the expected count and of the dispersion, on the whole training distribution.
 null_probability: calibration error in ten bins, null shares uniform on 0 to .99. misstated: both where the network is told a wrong prior.
 means: error of beta by mean count beside likelihood and moments. replicates: beyond the 64 of training.
-differences: from quadrature, in posterior standard deviations but for P(beta = 0). speed: CPU time, one thread.
+differences: from quadrature, in posterior standard deviations but for P(beta = 0). speed: CPU time, one thread; on CUDA, where there is one, the
+wall clock of the whole call, arrays to arrays.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -25,7 +28,9 @@ from nbcompare._nb.likelihood import fit_likelihood
 from nbcompare._nb.moments import fit_moments
 from nbcompare._nb.posterior import Posterior, grid_posterior, summarise_mixture
 from nbcompare._nb.prior import FIELDS, Prior
-from nbcompare._transformer.estimate import Trained, in_range, load_network, posterior_of
+from nbcompare._transformer.arms import Data, checked, in_batches
+from nbcompare._transformer.device_posterior import summary_on_device
+from nbcompare._transformer.estimate import Trained, in_range, judge, load_network, posterior_of
 from nbcompare._transformer.simulate import Ranges, Simulated, draw_arm, simulate
 
 SETTINGS = {"mid": (1e6, 0.5), "low": (1e4, 1.0)}
@@ -170,18 +175,55 @@ def speed(network: Trained, _: int) -> None:
 
     torch.set_num_threads(1)
     numba.set_num_threads(1)
-    tests = told(20_000, *SETTINGS["mid"], size=5, shared=True)
-    arms = (tests.counts1, tests.exposure1[0], tests.counts2, tests.exposure2[0])
-    prior = Prior(*tests.prior[0])
+    print(
+        "5 v 5, one thread of the CPU\n\n| what | where | tests | us a test | GB of GPU memory |\n|---|---|---|---|---|"
+    )
+    data, prior, groups = five_against_five(20_000)
+    mixture = posterior_of(*data, prior, network=network, device="cpu")
+    batch = checked(data, prior)
+    rows = {
+        "posterior": lambda: posterior_of(*data, prior, network=network, device="cpu"),
+        "its summary": lambda: summarise_mixture(mixture),
+        "posterior and summary": lambda: judge(*data, prior, network=network, device="cpu"),
+        "the same, path of a device": lambda: [
+            summary_on_device(network.network, part, "cpu", ()) for part in in_batches(batch, 4096)
+        ],
+        "is it in range": lambda: in_range(*data, prior, network=network),
+        "maximum likelihood": lambda: fit_likelihood(*groups),
+    }
+    for name, work in rows.items():
+        print(f"| {name} | CPU | 20,000 | {1e6 * typical(work, time.process_time) / 20_000:.2f} | |", flush=True)
+    if not torch.cuda.is_available():
+        print("| posterior and summary | CUDA | no CUDA device here | | |")
+        return
+    for n_tests in (20_000, 2**17, 2**20, 2**22):
+        data, prior, _groups = five_against_five(n_tests)
+        torch.cuda.reset_peak_memory_stats()
+        seconds = typical(partial(judge, *data, prior, network=network, device="cuda"), time.perf_counter)
+        memory = torch.cuda.max_memory_allocated() / 1e9
+        name = torch.cuda.get_device_name()
+        print(
+            f"| posterior and summary | {name} | {n_tests:,} | {1e6 * seconds / n_tests:.3f} | {memory:.2f} |",
+            flush=True,
+        )
+
+
+def five_against_five(n_tests: int) -> tuple[Data, Prior, tuple[Group, Group]]:
+    """Data and prior of tests of "mid" with five replicates an arm, exposures shared."""
+    tests = told(n_tests, *SETTINGS["mid"], size=5, shared=True)
+    data = (tests.counts1, tests.exposure1[0], tests.counts2, tests.exposure2[0])
+    return data, Prior(*tests.prior[0]), (Group(*data[:2]), Group(*data[2:]))
+
+
+def typical(work: Callable[[], object], clock: Callable[[], float], repeats: int = 7) -> float:
+    """Median of the seconds that something takes after a first time."""
+    work()
     seconds = []
-    for _i in range(7):
-        start = time.process_time()
-        mixture = posterior_of(*arms, prior, network=network, device="cpu")
-        middle = time.process_time()
-        summarise_mixture(mixture)
-        seconds.append((middle - start, time.process_time() - middle))
-    network_time, summary_time = np.median(seconds, axis=0) / len(tests.null) * 1e6
-    print(f"5 v 5, 20,000 tests, one thread: {network_time:.1f} us a test, and {summary_time:.1f} us for its summary")
+    for _ in range(repeats):
+        start = clock()
+        work()
+        seconds.append(clock() - start)
+    return float(np.median(seconds))
 
 
 def training(network: Trained, _: int) -> None:

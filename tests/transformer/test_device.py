@@ -165,6 +165,9 @@ def test_shared_exposures_and_no_tests(drawn: Simulated) -> None:
     ]
     for one in found[:-1]:
         assert_same(one, found[-1], 1e-5)
+    shared = [np.broadcast_to(array[:1], array.shape) for array in (*counts, *tiled)]  # read-only
+    alike = mixture_on_device(network, checked((shared[0], shared[2], shared[1], shared[3]), prior), "cpu")
+    np.testing.assert_allclose(alike.null_probability, found[0].null_probability[0])
     judged = judge(counts[0], rows[0], counts[1], rows[1], prior, device="cpu")
     np.testing.assert_allclose(summarise_mixture(found[0]).log_fc, judged.posterior.log_fc, atol=1e-5)
     nothing = checked((counts[0][:0], rows[0], counts[1][:0], rows[1]), prior)

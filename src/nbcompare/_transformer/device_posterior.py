@@ -54,5 +54,5 @@ def mixture_of(network: Network, batch: Batch, device: str) -> DeviceMixture:
 
 
 def as_rows(array: np.ndarray, device: str) -> Tensor:
-    """An array there, its columns as rows."""
-    return torch.from_numpy(array).to(device).T.contiguous()
+    """An array there, its columns as rows; torch takes none that is read-only."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device).T.contiguous()

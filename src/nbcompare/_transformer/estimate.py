@@ -15,7 +15,7 @@ import numpy as np
 from nbcompare._nb.closed_form import change_moments
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.posterior import NETWORK, Posterior, from_columns, in_threads, summarise_mixture
-from nbcompare._nb.prior import Prior, prior_matrix
+from nbcompare._nb.prior import FIELDS, Prior
 from nbcompare._optional import require
 from nbcompare._transformer.arms import Batch, Data, checked, in_batches
 from nbcompare._transformer.assemble import assemble
@@ -188,16 +188,18 @@ def in_range(
     rates and their ratio must be within five standard deviations of what the prior says.
     """
     ranges = (load_network() if network is None else network).ranges
-    columns = prior_matrix(prior, len(counts1)).T
+    columns = (np.asarray(getattr(prior, name), dtype=np.float64) for name in FIELDS)
     log_mean, log_mean_sd, location, scatter, tail, _, scale = columns
-    rates, depths, numbers, logs = [], [], [], np.zeros(len(counts1))
+    rates, depths, numbers, logs = [], [], [], np.zeros(1)
     for counts, exposure in ((counts1, exposure1), (counts2, exposure2)):
-        exposure = np.broadcast_to(np.asarray(exposure, dtype=np.float64), np.shape(counts))
+        exposure = np.atleast_2d(np.asarray(exposure, dtype=np.float64))
         present = exposure > 0
         numbers.append(present.sum(axis=1))
         depths.append(exposure.sum(axis=1))
-        rates.append(np.log((np.where(present, counts, 0.0).sum(axis=1) + 0.5) / depths[-1]))
-        logs += np.log(np.where(present, exposure, 1.0)).sum(axis=1)
+        weight = present.astype(np.float64)
+        total = counts @ weight[0] if len(weight) == 1 else np.einsum("ij,ij->i", counts, weight)
+        rates.append(np.log((total + 0.5) / depths[-1]))
+        logs = logs + np.log(np.where(present, exposure, 1.0)).sum(axis=1)
     count = log_mean + logs / (numbers[0] + numbers[1])
     within = lambda x, low, high: (x >= low - 1e-9) & (x <= high + 1e-9)
     least = np.sqrt(sum(1.0 / np.maximum(np.exp(rate) * depth, 0.5) for rate, depth in zip(rates, depths, strict=True)))

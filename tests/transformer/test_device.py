@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from nbcompare._transformer import device_density, device_laplace, devices  # noqa: E402
-from nbcompare._transformer.device_mixture import Normals  # noqa: E402
+from nbcompare._transformer.device_mixture import Normals, assemble  # noqa: E402
 from nbcompare._transformer.device_posterior import (  # noqa: E402
     as_rows,
     bytes_of_a_test,
@@ -292,6 +292,23 @@ def test_where_everything_runs() -> None:
     assert not devices.wholly_there("cpu")
     assert not devices.wholly_there("cpu:0")
     assert devices.wholly_there("meta")  # knows float64, and is no CPU
+
+
+def test_nothing_is_left_behind() -> None:
+    """No tensor of the CPU meets one of the device: here those of torch's device without numbers, on which no kernel is run."""
+    n = 30
+    empty = lambda *shape: torch.empty(shape, dtype=torch.float64, device="meta")
+    tests, totals = as_tests([empty(5, n), empty(5, 1), empty(4, n), empty(4, n)], empty(7, n))
+    start = device_laplace.begin(tests, totals)
+    for equal, rows in ((False, 9), (True, 5)):
+        found, near = device_laplace.advance(tests, start, 1.0, equal=equal)
+        assert found.shape == (rows, n)
+        assert found.device == near.device == start.device
+    phi = empty(10, n)
+    growth = device_density.growth(tests.counts, tests.large, [True] * 9, tests.beyond, phi, phi)
+    mixture = assemble(empty(15, n), empty(n), empty(n, 5, 10), empty(n, 3, 6))
+    parts = [growth, *mixture.log_mean().moments(), *mixture.log_dispersion().moments()]
+    assert {part.device.type for part in parts} == {"meta"}
 
 
 def test_judge_takes_the_device(drawn: Simulated, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,8 @@ def growth(counts: Tensor, large: Tensor, some_large: list[bool], beyond: Tensor
     value = torch.zeros_like(phi)
     for j in range(1, SMALL_COUNT):
         value.addcmul_(beyond[j - 1], torch.log1p(j * phi))
-    for y, use in zip(counts[some_large], large[some_large], strict=True):
-        s = y + k
-        value.addcmul_(use, (s - 0.5) * torch.log1p(phi * y) - y + stirling_rest(s))
+    for y, use, some in zip(counts, large, some_large, strict=True):
+        if some:
+            s = y + k
+            value.addcmul_(use, (s - 0.5) * torch.log1p(phi * y) - y + stirling_rest(s))
     return value - large.sum(0) * stirling_rest_of_any(k)

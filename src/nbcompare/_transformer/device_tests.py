@@ -82,8 +82,9 @@ def climbing_prior(prior: Tensor, shift: Tensor) -> Tensor:
     """`summaries.climbing_prior` of the prior's rows (7, n), at exposures of geometric mean 1."""
     log_mean, log_mean_sd, location, scatter, tail, _, scale = prior
     scatter = scatter.clamp(min=LEAST_SCATTER)
-    log_scatter, log_shape = (torch.as_tensor(x, device=prior.device) for x in (LOG_SCATTER, LOG_SHAPE))
-    place = ((torch.log(scatter) - log_scatter[0]) / (log_scatter[1] - log_scatter[0])).clamp(0, len(LOG_SCATTER) - 1)
+    log_shape = torch.from_numpy(LOG_SHAPE).to(prior.device)
+    start, width = float(LOG_SCATTER[0]), float(LOG_SCATTER[1] - LOG_SCATTER[0])
+    place = ((torch.log(scatter) - start) / width).clamp(0, len(LOG_SCATTER) - 1)
     left = place.floor().clamp(max=len(LOG_SCATTER) - 2)
     index = left.long()
     shape = torch.exp(torch.lerp(log_shape[index], log_shape[index + 1], place - left))

@@ -57,9 +57,9 @@ class TestStored:
         arm = {name: (table["condition"] == name).to_numpy() for name in ("ctrl", "c")}
         c = list(compared.uns["post"]["comparisons"]).index("c")
         tested = np.isfinite(compared.varm["post_pvals"][:, c])
-        scatter = prior["dispersion_log_sd"][c]
-        trend = compared.var["post_dispersion_trend"].to_numpy()[tested] * np.exp(-0.5 * scatter**2)
-        known = {name: value if name == "tail" else value[c] for name, value in prior.items()} | {"dispersion": trend}
+        known = {name: value if name == "tail" else value[c] for name, value in prior.items()}
+        known |= {"dispersion": compared.varm["post_prior_dispersions"][tested, c]}
+        known |= {"dispersion_log_sd": compared.varm["post_prior_dispersion_log_sd"][tested, c]}
         counts = [pseudobulk.X[mask][:, tested].T for mask in arm.values()]
         depth = [table["size_factor"].to_numpy()[mask] for mask in arm.values()]
         posterior = tl.nb_posterior(

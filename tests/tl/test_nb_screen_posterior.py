@@ -99,36 +99,46 @@ def test_where_all_lend_it_is_nb_compare(cells: AnnData, method: str) -> None:
 
 @pytest.mark.parametrize("blocked", [False, True])
 def test_the_same_from_arrays(blocked: bool) -> None:
-    """Of one perturbation, with the prior that is stored; block effects multiply the exposures."""
-    cells = nb.datasets.simulate(n_genes=80, n_conditions=5, n_cells=20, paired=True, donor_sd=0.4, rng=1)
+    """One perturbation, whom no other lends, with the prior that is stored; block effects multiply the exposures."""
+    cells = nb.datasets.simulate(
+        n_genes=80, n_conditions=2, n_cells=20, paired=True, donor_sd=0.4, n_replicates=4, rng=1
+    )
     screen = run(cells, block_key="donor" if blocked else None, dtype="float64")
     table = screen.uns["nb_screen"]["samples"]
     sums = nb.pp.pseudobulk(cells, "condition", replicate_key="replicate", min_cells=1)
-    name = "treated_3"
-    row = screen[name]
-    genes = np.isfinite(row.layers["pvals"][0])
-    prior = {word: row.obs[f"prior_{word}"].item() for word in PRIOR} | screen.uns["nb_screen"]["prior"]
-    prior["dispersion"] = screen.var["dispersion_trend"].to_numpy()[genes] * np.exp(
-        -0.5 * prior["dispersion_log_sd"] ** 2
-    )
-    prior["dispersion"] *= max(row.obs["dispersion_ratio"].item(), 1.0)
-    arms = {}
-    for arm in ("ctrl", name):
+    genes = np.isfinite(screen.layers["pvals"][0])
+    prior = {word: screen.obs[f"prior_{word}"].item() for word in PRIOR} | screen.uns["nb_screen"]["prior"]
+    trend = screen.var["dispersion_trend"].to_numpy()[genes] * max(screen.obs["dispersion_ratio"].item(), 1.0)
+    prior["dispersion"] = trend * np.exp(-0.5 * prior["dispersion_log_sd"] ** 2)
+    places = {key: i for i, key in enumerate(zip(sums.obs["condition"], sums.obs["replicate"], strict=True))}
+    arms = []
+    for arm in ("ctrl", "treated_1"):
         of_arm = table[table["condition"] == arm]
-        keys = zip(sums.obs["condition"], sums.obs["replicate"], strict=True)
-        places = {key: i for i, key in enumerate(keys)}
         rows = [places[key] for key in zip(of_arm["condition"], of_arm["replicate"], strict=True)]
-        arms[arm] = (np.asarray(sums.X[rows])[:, genes].T, of_arm["size_factor"].to_numpy())
-    (y1, l1), (y2, l2) = arms.values()
+        arms.append((np.asarray(sums.X[rows])[:, genes].T, of_arm["size_factor"].to_numpy()))
+    (y1, l1), (y2, l2) = arms
     found = nb.tl.nb_posterior(
         y1, y2, prior=prior, exposure_reference=l1, exposure_treated=l2, method="quadrature"
     )["null_probability"].to_numpy()  # fmt: skip
-    stored = row.layers["null_probability"][0, genes]
+    stored = screen.layers["null_probability"][0, genes]
     if blocked:  # the effects of donors are not told outside, and matter
         assert np.abs(found - stored).max() > 0.01
         assert np.corrcoef(found, stored)[0, 1] > 0.5
     else:
         np.testing.assert_allclose(stored, found, atol=1e-6)
+
+
+def test_other_perturbations_lend_their_dispersion(cells: AnnData, exact: AnnData) -> None:
+    """A stated scatter is taken instead; lent, the posterior of the dispersion is narrower around what all say."""
+    alone = run(cells, prior={"dispersion_log_sd": exact.uns["nb_screen"]["prior"]["dispersion_log_sd"]})
+    known = np.log(cells.var["true_dispersion"].to_numpy())
+    many = exact.var["base_mean"].to_numpy() > 20
+    tested = np.isfinite(exact.layers["pvals"]) & many
+    error = {
+        name: np.sqrt(np.nanmean((np.log(screen.layers["dispersions"]) - known)[tested] ** 2))
+        for name, screen in {"lent": exact, "alone": alone}.items()
+    }
+    assert error["lent"] < 0.8 * error["alone"]
 
 
 def test_network_is_near_quadrature(exact: AnnData, by_network: AnnData) -> None:

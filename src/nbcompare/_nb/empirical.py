@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbcompare._nb.closed_form import closed_form
+from nbcompare._nb.lent import Expected
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import Prior
 from nbcompare._nb.prior_estimate import estimate_prior
-from nbcompare._nb.trend import prior_degrees
 
 Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # counts and exposure of the reference, of the treated arm
 
@@ -23,8 +23,7 @@ class Estimates:
     log_fc: np.ndarray
     se: np.ndarray
     dispersion: np.ndarray  # that the test used
-    mean: np.ndarray  # count of a sample of the data set
-    trend: np.ndarray  # dispersion expected at that mean, in a noisy group more
+    degrees: np.ndarray  # of freedom of it
 
     def take(self, genes: np.ndarray) -> Estimates:
         """Those of these genes."""
@@ -32,7 +31,7 @@ class Estimates:
 
 
 def prior_and_anchor(
-    data: Data, estimates: Estimates, variance: float, given: Mapping[str, np.ndarray | float]
+    data: Data, estimates: Estimates, expected: Expected, given: Mapping[str, np.ndarray | float]
 ) -> tuple[Prior, Mixture]:
     """The comparison's own prior, but for what is given, and the posterior in closed form.
 
@@ -42,16 +41,12 @@ def prior_and_anchor(
         Counts (n_tests, n_replicates) and exposures, (n_replicates,) or (n_tests, n_replicates), of both arms.
     estimates
         Of the same genes.
-    variance
-        Of log phi around the trend.
+    expected
+        Their dispersions before the counts of the two arms are seen.
     given
         Fields of `Prior`, numbers or (n_tests,).
     """
-    trend = estimates.trend
-    informative = trend * estimates.mean / (1.0 + trend * estimates.mean)
-    n_residual = max(data[0].shape[1] + data[2].shape[1] - 2, 0)
-    degrees = prior_degrees(variance * informative**2)[0] + n_residual
     rates = [np.maximum(y.sum(axis=1), 0.5) / l.sum(axis=-1) for y, l in (data[:2], data[2:])]
     centre = 0.5 * (np.log(rates[0]) + np.log(rates[1]))
-    prior = estimate_prior(centre, estimates.log_fc, estimates.se, degrees, trend, variance, **given)
-    return prior, closed_form(centre, estimates.log_fc, estimates.se, estimates.dispersion, degrees, prior)
+    prior = estimate_prior(centre, estimates.log_fc, estimates.se, estimates.degrees, expected, **given)
+    return prior, closed_form(centre, estimates.log_fc, estimates.se, estimates.dispersion, estimates.degrees, prior)

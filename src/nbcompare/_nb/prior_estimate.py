@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb.branchless import exp, log, log1p
+from nbcompare._nb.lent import Expected
 from nbcompare._nb.prior import INVERSE_GAMMA, Prior
 
 PSEUDO_NULLS = 10.0  # genes that are taken to be unchanged before any is seen [as in ashr]
@@ -21,8 +22,7 @@ def estimate_prior(
     log_fc: np.ndarray,
     se: np.ndarray,
     degrees: np.ndarray,
-    trend: np.ndarray,
-    variance: float,
+    expected: Expected,
     **given: np.ndarray | float,
 ) -> Prior:
     """Prior of one comparison's genes; what is `given` is taken as it is.
@@ -35,10 +35,8 @@ def estimate_prior(
         Log fold change and its standard error, NaN where not tested.
     degrees
         Degrees of freedom of the standard errors.
-    trend
-        Dispersion that the trend expects of the gene, (n_genes,).
-    variance
-        Of log phi around the trend.
+    expected
+        Mean and standard deviation of the genes' log phi.
     given
         Fields of `Prior`.
     """
@@ -48,8 +46,8 @@ def estimate_prior(
     own: dict[str, np.ndarray | float] = {
         "log_mean": log_mean,
         "log_mean_sd": log_mean_sd,
-        "log_dispersion": np.log(np.maximum(trend, 1e-8)) - 0.5 * variance,
-        "scatter": float(np.sqrt(variance)),
+        "log_dispersion": expected.log_dispersion,
+        "scatter": expected.scatter,
         "tail": INVERSE_GAMMA,
         "null_share": null_share,
         "scale": scale,

@@ -130,8 +130,9 @@ def nb_compare(
         Also give shrunken effects with their local false sign rates :cite:p:`stephens2017`. P-values stay as they are.
     prior
         What of the posterior's prior is known, the rest is estimated from the genes of each comparison: `null_share`, the share of
-        unchanged genes; `lfc_sd`, standard deviation of the others' log2 fold changes; `dispersion` (by default the trend's) and
-        `dispersion_log_sd`, the standard deviation of its natural logarithm; `tail`, `"inverse_gamma"` or `"lognormal"`; `mean`,
+        unchanged genes; `lfc_sd`, standard deviation of the others' log2 fold changes; `dispersion`, one number or one a gene
+        (n_vars,), and `dispersion_log_sd`, the standard deviation of its natural logarithm: by default what the trend, its scatter
+        and the groups outside of the comparison say of the gene, with either of the two given the trend's; `tail`, `"inverse_gamma"` or `"lognormal"`; `mean`,
         counts per unit of size factor, and `mean_log_sd`. Methods `"transformer"` and `"quadrature"` only, as are the next three.
     network
         File of weights, or the name of one that comes with the package; the default is the package's own.
@@ -166,6 +167,9 @@ def nb_compare(
     `.varm["nb_compare_null_probability"]`, `_lfsr`, `_pareto_k`
         Posterior: probability that nothing changes; local false sign rate :cite:p:`stephens2017`; with `refine`, how far
         the network's draws can be trusted (below .7, else it is not the network that answers).
+    `.varm["nb_compare_prior_dispersions"]`, `_prior_dispersion_log_sd`
+        Posterior: of each gene's dispersion before the comparison's own counts are seen, geometric mean and standard deviation of
+        the natural logarithm.
     `.varm["nb_compare_scores"]`
         Signed statistic, standard normal where nothing changes.
     `.varm["nb_compare_pvals"]`, `.varm["nb_compare_pvals_adj"]`

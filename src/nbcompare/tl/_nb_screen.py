@@ -108,8 +108,9 @@ def nb_screen(
     prior
         What of the posteriors' prior is known, the rest is estimated from the genes of each perturbation: `null_share`, the share of
         genes in which nothing changes, `lfc_sd`, standard deviation of the others' log2 fold changes, `dispersion`, one
-        number or one a gene (n_vars,), `dispersion_log_sd`, standard deviation of its natural log, `tail` of it,
-        `"inverse_gamma"` or `"lognormal"`, `mean`, counts per unit of size factor, and `mean_log_sd`. Not with method `"mom"`, nor
+        number or one a gene (n_vars,), and `dispersion_log_sd`, standard deviation of its natural log: by default what the trend and
+        all other groups of the fit say of the gene, with either of the two given the trend's; `tail`, `"inverse_gamma"` or
+        `"lognormal"`; `mean`, counts per unit of size factor, and `mean_log_sd`. Not with method `"mom"`, nor
         are the next three.
     network
         File of weights, or the name of one that comes with the package; the default is the package's own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from nbcompare._nb.status import NOT_TESTED, Status
 
 from ._design import Design
 from ._estimate import arms, moderated_arrays
+from ._lending import Lending
 from ._prior import LOG_2, as_given, given_fields
 
 POSTERIOR_METHODS = ("transformer", "quadrature")
 CONTRADICTION = 0.5  # between two probabilities that nothing changes
+OF_DISPERSION = ("prior_dispersions", "prior_dispersion_log_sd")
 WORDS = ("logfoldchanges", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr", "pareto_k")
 
 
@@ -100,22 +103,33 @@ def with_posterior(
     arrays["lfc_unshrunken"], arrays["dispersions"] = tests, np.full(result.p_value.shape, np.nan)
     if options["method"] == "quadrature":
         del arrays["pareto_k"]
+    for word in OF_DISPERSION:
+        arrays[word] = np.full(result.p_value.shape, np.nan)
+    lending = Lending(design, result.trend, options["min_total"], told=tells_dispersion(given))
+    of_data_set = given["scatter"] if "scatter" in given else float(np.sqrt(result.trend.scatter))
     priors = []
     for c, (reference, treated) in enumerate(arms(design)):
         tested = np.flatnonzero((arrays["status"][:, c] & NOT_TESTED) == 0)
         data = (reference.counts[tested], reference.exposure, treated.counts[tested], treated.exposure)
-        expected = result.trend.at(result.mean) * max(float(result.noise[c].max()), 1.0)
-        estimates = Estimates(result.log_fc[:, c], result.se[:, c], result.dispersion[:, c], result.mean, expected)
+        expected, degrees = lending.expected(c, float(result.noise[c].max()))
+        estimates = Estimates(result.log_fc[:, c], result.se[:, c], result.dispersion[:, c], degrees)
         prior, anchor = prior_and_anchor(
-            data, estimates.take(tested), result.trend.scatter, given_of_genes(given, tested)
+            data, estimates.take(tested), expected.take(tested), given_of_genes(given, tested)
         )
-        priors.append(prior)
+        priors.append(replace(prior, scatter=of_data_set))
+        for word, values in zip(OF_DISPERSION, (np.exp(prior.log_dispersion), prior.scatter), strict=True):
+            arrays[word][tested, c] = values
         posterior, outside = posterior_of_tests(data, prior, anchor, options)
         for word, values in as_stored(posterior).items():
             if word in arrays:
                 arrays[word][tested, c] = values
         arrays["status"][tested[outside], c] |= np.uint16(Status.OUTSIDE_TRAINING)
     return arrays, columns, trend, as_given(priors)
+
+
+def tells_dispersion(given: Mapping[str, Any]) -> bool:
+    """Whether the user says what dispersions to expect, so that other groups need not."""
+    return "log_dispersion" in given or "scatter" in given
 
 
 def given_of_genes(given: Mapping[str, Any], genes: np.ndarray) -> dict[str, Any]:

@@ -125,7 +125,9 @@ def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray]) -> di
         return summary
     pieces = [slice(*pair) for pair in zip(targets.bounds[:-1], targets.bounds[1:], strict=True)]
     samples = [(counts[piece], exposure[piece], None if block is None else block[piece]) for piece in pieces]
-    return summary | add_posterior(screen.posterior, screen.fit.model, samples, result.noise, into)
+    model, places = screen.fit.model, screen.fit.places_of(targets.names)
+    lends = (places >= 0) & model.group_lends[places]
+    return summary | add_posterior(screen.posterior, model, samples, result.noise, lends, into)
 
 
 def adjust_over_all(store: ScreenResult, *, n_threads: int) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
+from nbcompare._nb.lent import Statistics, expected_dispersion, statistics_of_group
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import FIELDS, Prior, prior_matrix
 from nbcompare._nb.screen import ScreenModel
 from nbcompare._nb.status import NOT_TESTED, Status
 
-from ._posterior import WORDS, as_stored, given_of_genes, posterior_of_tests
+from ._posterior import WORDS, as_stored, given_of_genes, posterior_of_tests, tells_dispersion
 from ._prior import LOG_2, as_given, given_fields
 
 ON_CPU, ON_DEVICE = 2**12, 2**17  # tests at once; fixed, so that the free memory does not change the last digits
@@ -78,12 +79,13 @@ def add_posterior(
     model: ScreenModel,
     samples: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
     noise: np.ndarray,
+    lends: np.ndarray,
     layers: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Fill the layers of the posterior (n_targets, n_genes), log2, from those of the tests; the priors, (n_targets,) each.
 
-    `samples` are counts (n_replicates, n_genes), exposure and block of every target, `noise` (n_targets,) their dispersion ratios. `layers`
-    hold the tests' log2 fold change as `lfc_unshrunken`, `lfc_se`, `dispersions` and `status`; the dispersions are replaced.
+    `samples` are counts (n_replicates, n_genes), exposure and block of every target, `noise` (n_targets,) their dispersion ratios,
+    `lends` (n_targets,) whether their statistics are among the model's. `layers` hold the tests' log2 fold change as `lfc_unshrunken`, `lfc_se`, `dispersions` and `status`; the dispersions are replaced.
     """
     from numba import get_num_threads, set_num_threads
 
@@ -91,10 +93,15 @@ def add_posterior(
     threads = get_num_threads()
     set_num_threads(1)  # of this thread: the others have blocks of their own
     try:
+        depths = _adjusted(model, model.reference_exposure, model.reference_block)
+        of_reference = statistics_of_group(model.reference_counts.T, depths, model.prior_phi)
         priors: list[Prior | None] = []
         for first in range(0, len(samples), at_once):
             targets = range(first, min(first + at_once, len(samples)))
-            tests = [_tests_of(asked, model, samples[k], float(noise[k]), layers, k) for k in targets]
+            tests = [
+                _tests_of(asked, model, of_reference, samples[k], float(noise[k]), bool(lends[k]), layers, k)
+                for k in targets
+            ]
             _judge(asked, tests, layers, targets)
             priors += [one.prior if len(one.genes) else None for one in tests]
     finally:
@@ -112,8 +119,10 @@ def prior_of_screen(asked: Wanted, scatter: float) -> dict[str, Any]:
 def _tests_of(
     asked: Wanted,
     model: ScreenModel,
+    of_reference: Statistics,
     samples: tuple[np.ndarray, np.ndarray, np.ndarray | None],
     noise: float,
+    lends: bool,
     layers: Mapping[str, np.ndarray],
     k: int,
 ) -> TestsOfTarget:
@@ -121,17 +130,34 @@ def _tests_of(
     rows, exposure, block = samples
     genes = np.flatnonzero((layers["status"][k] & NOT_TESTED) == 0)
     counts = [np.ascontiguousarray(y[:, genes].T, dtype=np.float64) for y in (model.reference_counts, rows)]
-    depths = [model.reference_exposure, exposure]
-    if block is not None:
-        blocks = (model.reference_block, block)
-        depths = [(l[:, None] * model.effects[b][:, genes]).T.copy() for l, b in zip(depths, blocks, strict=True)]
+    of_arms = ((model.reference_exposure, model.reference_block), (exposure, block))
+    adjusted = [_adjusted(model, *arm) for arm in of_arms]
+    depths = [l[0] if len(l) == 1 else l[genes] for l in adjusted]
     data = (counts[0], depths[0], counts[1], depths[1])
     log_fc, se, dispersion = (
         layers[word][k].astype(np.float64) for word in ("lfc_unshrunken", "lfc_se", "dispersions")
     )
-    estimates = Estimates(log_fc * LOG_2, se * LOG_2, dispersion, model.mean, model.trend * max(noise, 1.0))
-    prior, anchor = prior_and_anchor(data, estimates.take(genes), model.scatter, given_of_genes(asked.given, genes))
+    own = statistics_of_group(rows.T, adjusted[1], model.prior_phi)
+    alone = noise > 1.0 or model.group_noise.size == 2  # its dispersion is that of the two arms
+    weight = own.weight + of_reference.weight if alone else model.weight
+    in_model = ([of_reference] if model.reference_lends else []) + ([own] if lends else [])
+    others = Statistics(model.numerator, model.weight).without(*in_model).after(model.lost)
+    lent = None if alone or tells_dispersion(asked.given) else others
+    expected = expected_dispersion(model.mean, model.trend * max(noise, 1.0), model.scatter, lent)
+    estimates = Estimates(log_fc * LOG_2, se * LOG_2, dispersion, model.prior_df + weight / model.lost)
+    prior, anchor = prior_and_anchor(
+        data, estimates.take(genes), expected.take(genes), given_of_genes(asked.given, genes)
+    )
     return TestsOfTarget(genes, data, prior, anchor)
+
+
+def _adjusted(model: ScreenModel, exposure: np.ndarray, block: np.ndarray | None) -> np.ndarray:
+    """Exposures with the effects of blocks, (n_genes, n_replicates); without blocks one row for all genes."""
+    return (
+        exposure[None]
+        if block is None or len(model.effects) == 1
+        else np.ascontiguousarray((exposure[:, None] * model.effects[block]).T)
+    )
 
 
 def _judge(asked: Wanted, tests: Sequence[TestsOfTarget], layers: dict[str, np.ndarray], targets: range) -> None:
@@ -179,7 +205,7 @@ def _columns(priors: Sequence[Prior | None]) -> dict[str, np.ndarray]:
     columns = {f"prior_{name}": np.full(len(priors), np.nan) for name in OF_PERTURBATION}
     for k, prior in enumerate(priors):
         if prior is not None:
-            named = as_given([prior])
+            named = as_given([replace(prior, scatter=0.0)])  # a scatter for each gene is not told
             for name in OF_PERTURBATION:
                 columns[f"prior_{name}"][k] = named[name][0]
     return columns

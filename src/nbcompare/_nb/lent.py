@@ -1,0 +1,95 @@
+"""What the other groups of a data set say of a gene's dispersion, before its two arms are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import polygamma
+
+from nbcompare._nb.dispersion import sum_statistics
+from nbcompare._nb.trend import prior_dispersion
+
+LEAST_OF_TREND = 0.05  # below this share of the trend, how small a dispersion is no longer matters
+LOWEST = 1e-4
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Dispersion statistics summed over groups of replicates, as `dispersion` defines them, (n_genes,) each."""
+
+    numerator: np.ndarray
+    weight: np.ndarray  # about the residual degrees of freedom
+
+    def without(self, *others: Statistics) -> Statistics:
+        """Those of the groups that are not among the others."""
+        numerator = self.numerator - sum((one.numerator for one in others), np.zeros(1))
+        weight = self.weight - sum((one.weight for one in others), np.zeros(1))
+        known = weight > 1e-9 * np.maximum(self.weight, 1.0)
+        return Statistics(np.where(known, numerator, 0.0), np.where(known, weight, 0.0))
+
+    def after(self, lost: float) -> Statistics:
+        """With the degrees of freedom that blocks have left, one in `lost`."""
+        return Statistics(self.numerator, self.weight / lost)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Mean and standard deviation of log phi before the counts of the arms are seen, (n_genes,) each."""
+
+    log_dispersion: np.ndarray
+    scatter: np.ndarray
+
+    def take(self, genes: np.ndarray) -> Expected:
+        """Those of these genes."""
+        return Expected(self.log_dispersion[genes], self.scatter[genes])
+
+
+def statistics_of_group(counts: np.ndarray, exposure: np.ndarray, prior_phi: np.ndarray) -> Statistics:
+    """Those of one group: counts (n_genes, n_replicates), exposures with one row or n_genes rows."""
+    n = counts.shape[1]
+    by_gene = np.zeros((len(counts), 2))
+    samples, bounds = np.arange(n), np.array([0, n])
+    sum_statistics(
+        np.ascontiguousarray(counts, dtype=np.float64),
+        np.ascontiguousarray(exposure, dtype=np.float64),
+        samples,
+        bounds,
+        prior_phi,
+        by_gene,
+        np.zeros((1, 2)),
+    )
+    return Statistics(by_gene[:, 0].copy(), by_gene[:, 1].copy())
+
+
+def expected_dispersion(mean: np.ndarray, trend: np.ndarray, variance: float, lent: Statistics | None) -> Expected:
+    r"""Log phi around its trend, as the groups that lend have narrowed it.
+
+    A relative variance :math:`V = \phi + 1/m` has :math:`d_0` degrees of freedom from the trend and :math:`d` lent; its logarithm a
+    standard deviation of :math:`\sqrt{\psi'((d_0 + d)/2)}`, that of :math:`\phi` by :math:`\rho = \phi m / (1 + \phi m)` more. Without any
+    lent it is the trend's: mean :math:`\log \phi_{trend} - s^2/2`, standard deviation s.
+
+    Parameters
+    ----------
+    mean, trend
+        Mean count of a sample, and the dispersion expected there, (n_genes,).
+    variance
+        Of log phi around the trend.
+    lent
+        Statistics of the groups that lend, after what blocks have taken; None where none lend.
+    """
+    trend = np.maximum(trend, 1e-8)
+    location, spread = np.log(trend) - 0.5 * variance, np.full(len(trend), np.sqrt(variance))
+    if lent is None:
+        return Expected(location, spread)
+    prior_phi, prior_df = prior_dispersion(mean, trend, variance)
+    df = prior_df + lent.weight
+    tau2 = np.maximum((prior_df + lent.numerator) / df, 0.02)
+    floor = LEAST_OF_TREND * trend
+    phi = np.maximum(prior_phi + (tau2 - 1.0) * (prior_phi + 1.0 / np.maximum(mean, 1e-9)), floor)
+    rho = phi * mean / (1.0 + phi * mean)
+    narrowed = np.minimum(np.sqrt(polygamma(1, 0.5 * df)) / np.maximum(rho, 1e-9), spread)
+    moved = np.log(phi) + (location - np.log(np.maximum(prior_phi, floor))) * prior_df / df
+    moved = np.maximum(moved, np.minimum(location, np.log(LOWEST)))
+    told = lent.weight > 0
+    return Expected(np.where(told, moved, location), np.where(told, narrowed, spread))

@@ -1,0 +1,46 @@
+"""What each comparison's genes are expected to scatter, by the trend and by the groups that the comparison is not about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nbcompare._nb.data import Trend
+from nbcompare._nb.lent import Expected, Statistics, expected_dispersion, statistics_of_group
+from nbcompare._nb.shared import fit_shared
+from nbcompare._nb.trend import prior_dispersion
+
+from ._design import Design
+
+
+class Lending:
+    """Dispersion statistics of the groups of a data set without blocks; not asked where the user has `told` what to expect."""
+
+    def __init__(self, design: Design, trend: Trend, min_total: float, *, told: bool):
+        pseudobulk, self.pairs = design.pseudobulk, design.pairs
+        shared = fit_shared(pseudobulk, self.pairs, min_total=min_total)
+        self.mean, self.trend, self.variance = shared.mean, trend.at(shared.mean), trend.scatter
+        prior_phi, self.prior_df = prior_dispersion(self.mean, self.trend, self.variance)
+        self.of_group: list[Statistics] = []
+        for k in range(pseudobulk.n_groups):
+            samples = pseudobulk.group == k
+            counts, exposure = pseudobulk.counts[:, samples], shared.exposure[:, samples]
+            self.of_group.append(statistics_of_group(counts, exposure, prior_phi))
+        self.lends, self.told = shared.lends, told
+
+    def expected(self, c: int, noise: float) -> tuple[Expected, np.ndarray]:
+        """Log phi before the arms of the c-th comparison are seen, and the degrees of freedom of its moderated dispersion."""
+        arms = [int(k) for k in self.pairs[c] if k >= 0]
+        alone = noise > 1.0 or len(self.of_group) == 2
+        used = arms if alone else np.flatnonzero(self.lends).tolist()
+        nothing = alone or self.told or len(arms) < 2  # two arms, the user, or all others, who are an arm themselves
+        others = [] if nothing else [k for k in used if k not in arms]
+        lent = self._sum(others) if others else None
+        degrees = self.prior_df + self._sum(used).weight
+        return expected_dispersion(self.mean, self.trend * max(noise, 1.0), self.variance, lent), degrees
+
+    def _sum(self, groups: Sequence[int]) -> Statistics:
+        chosen = [self.of_group[k] for k in groups]
+        zero = np.zeros(len(self.mean))
+        return Statistics(sum((one.numerator for one in chosen), zero), sum((one.weight for one in chosen), zero))

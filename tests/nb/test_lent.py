@@ -1,0 +1,71 @@
+"""What other groups say of a gene's dispersion: as wide as it is wrong, and nothing where they say nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nbcompare._nb.lent import Statistics, expected_dispersion, statistics_of_group
+from nbcompare._nb.trend import prior_dispersion
+
+TREND = 0.1
+N_GENES = 1500
+
+
+def lent_by(
+    rng: np.random.Generator, phi: np.ndarray, mean: float, variance: float, n_groups: int, n: int
+) -> Statistics:
+    """Summed statistics of groups of n replicates."""
+    shape = 1 / phi[:, None, None]
+    counts = rng.poisson(mean * rng.gamma(shape, 1 / shape, (len(phi), n_groups, n))).astype(float)
+    prior_phi = prior_dispersion(np.full(len(phi), mean), np.full(len(phi), TREND), variance)[0]
+    of_group = [statistics_of_group(counts[:, k], np.ones((1, n)), prior_phi) for k in range(n_groups)]
+    return Statistics(sum(one.numerator for one in of_group), sum(one.weight for one in of_group))
+
+
+@pytest.mark.parametrize("mean", [5.0, 50.0, 500.0])
+@pytest.mark.parametrize("sd", [0.4, 0.8])
+@pytest.mark.parametrize(("n_groups", "n"), [(8, 2), (10, 3), (50, 3)])
+def test_calibrated(mean: float, sd: float, n_groups: int, n: int) -> None:
+    rng = np.random.default_rng(0)
+    phi = TREND * np.exp(rng.normal(-0.5 * sd**2, sd, N_GENES))
+    lent = lent_by(rng, phi, mean, sd**2, n_groups, n)
+    found = expected_dispersion(np.full(N_GENES, mean), np.full(N_GENES, TREND), sd**2, lent)
+    error = np.log(phi) - found.log_dispersion
+    deviate = error / found.scatter
+    assert abs(deviate.mean()) < 0.15
+    assert 0.9 < deviate.std() < 1.2
+    assert abs((np.abs(deviate) < 1.645).mean() - 0.9) < 0.05
+    assert (found.scatter <= sd + 1e-12).all()
+    assert np.sqrt(np.mean(error**2)) < (sd if mean > 5 else 1.05 * sd)
+    if mean == 500.0:
+        assert np.median(found.scatter) == pytest.approx(np.sqrt(1 / (1 / sd**2 + 0.5 * n_groups * (n - 1))), rel=0.1)
+
+
+def test_nothing_lent_is_the_trend() -> None:
+    mean, trend = np.array([1.0, 30.0, 1e4]), np.array([0.5, 0.1, 0.02])
+    nothing = Statistics(np.zeros(3), np.zeros(3))
+    for lent in (None, nothing):
+        found = expected_dispersion(mean, trend, 0.49, lent)
+        np.testing.assert_allclose(found.log_dispersion, np.log(trend) - 0.245)
+        np.testing.assert_allclose(found.scatter, 0.7)
+
+
+def test_arms_are_taken_off() -> None:
+    rng = np.random.default_rng(1)
+    one, two = (Statistics(rng.gamma(3, 1, 5), rng.gamma(3, 1, 5)) for _ in range(2))
+    both = Statistics(one.numerator + two.numerator, one.weight + two.weight)
+    np.testing.assert_allclose(both.without(one).numerator, two.numerator)
+    np.testing.assert_allclose(both.without(one).weight, two.weight)
+    left = both.without(one, two)
+    assert not left.weight.any()
+    assert not left.numerator.any()
+    np.testing.assert_allclose(both.after(2.0).weight, both.weight / 2)
+
+
+def test_a_gene_without_any_scatter_stays_finite() -> None:
+    lent = Statistics(np.zeros(2), np.array([50.0, 5000.0]))
+    found = expected_dispersion(np.array([100.0, 100.0]), np.array([0.1, 0.1]), 0.5, lent)
+    assert np.isfinite(found.log_dispersion).all()
+    assert (found.log_dispersion >= np.log(1e-4)).all()
+    assert (found.scatter > 0).all()

@@ -2,7 +2,7 @@
 
     python benchmarks/screen_posterior.py [calibration time]
 
-calibration: twenty simulated screens of ten perturbations and 2,000 genes each, with known truth (nbcompare.datasets.simulate: effects normal, dispersions log-normal around a trend that the prior
+calibration: twenty simulated screens of 2,000 genes each, with known truth (nbcompare.datasets.simulate: effects normal, dispersions log-normal around a trend that the prior
 must find). The probability that nothing changes, in ten bins of itself: largest distance between bin mean and share of unchanged genes, over bins of
 500 tests or more. Intervals: share of the true log2 fold changes, zeros included, in the central 90 %; and of the changed genes alone.
 time: of the whole call, samples to layers in memory, per test, medians of five rounds in turn; CPU time of all threads, and wall time.

@@ -124,6 +124,17 @@ def test_files_are_the_same(client: Any, cells: AnnData, alone: Path, kind: str,
     assert_same_files(tmp_path / "screen.zarr", alone)
 
 
+def test_posteriors_are_the_same(client: Any, cells: AnnData, tmp_path: Path) -> None:
+    few = cells[cells.obs["condition"].isin(["ctrl", "treated_1", "treated_2", "treated_3"]).to_numpy(), :40].copy()
+    options = OPTIONS | {"method": "quadrature"}
+    nb.tl.nb_screen(few, "condition", path=tmp_path / "cluster.zarr", **options)
+    memory = nb.tl.nb_screen(few, "condition", **options)
+    on_disk = anndata.read_zarr(tmp_path / "cluster.zarr")
+    assert set(on_disk.layers) == set(memory.layers) >= {"lfsr", "lfc_unshrunken"}
+    for word in memory.layers:
+        np.testing.assert_array_equal(on_disk.layers[word], memory.layers[word], err_msg=word)
+
+
 def test_workers_do_the_work(client: Any, cells: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block by one of them, none here; without what they write the screen is not finished."""
 

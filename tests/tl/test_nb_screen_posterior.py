@@ -297,3 +297,27 @@ def test_tables_and_figures(exact: AnnData, tmp_path: Path) -> None:
 def test_no_posterior_to_draw(cells: AnnData) -> None:
     with pytest.raises(ValueError, match=r"The screen holds no posterior. Run nbcompare.tl.nb_screen"):
         nb.pl.posterior(run(cells, "mom"), str(cells.var_names[50]), "treated_4")
+
+
+def test_on_a_device_several_perturbations_are_a_batch(
+    cells: AnnData, by_network: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of a GPU, on the CPU: counts padded to the perturbation with the most replicates, everything in torch."""
+    pytest.importorskip("torch")
+    from nbcompare._transformer import estimate
+
+    batches = []
+    judge = estimate.judge
+
+    def noted(*data: Any, **options: Any) -> Any:
+        batches.append(len(data[0]))
+        return judge(*data, **options)
+
+    monkeypatch.setattr(estimate, "judge", noted)
+    monkeypatch.setattr(estimate, "wholly_there", lambda place: True)
+    monkeypatch.setattr(_screen_posterior.Wanted, "batch_size", lambda self, n_replicates: 300)
+    screen = run(cells, "transformer", n_jobs=1)
+    assert sum(batches) == np.isfinite(screen.layers["pvals"]).sum()
+    assert max(batches) > cells.n_vars
+    for word in (*POSTERIOR, "logfoldchanges", "dispersions"):
+        np.testing.assert_allclose(screen.layers[word], by_network.layers[word], rtol=1e-3, atol=2e-4, err_msg=word)

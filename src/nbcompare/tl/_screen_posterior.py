@@ -19,7 +19,8 @@ from nbcompare._nb.status import NOT_TESTED, Status
 from ._posterior import WORDS, as_stored, given_of_genes, posterior_of_tests, tells_dispersion
 from ._prior import LOG_2, as_given, given_fields
 
-ON_CPU, ON_DEVICE = 2**12, 2**17  # tests at once; fixed, so that the free memory does not change the last digits
+ON_CPU = 2**12  # tests at once; fixed, as is what follows, so that the free memory does not change the last digits
+ON_DEVICE, BYTES_ON_DEVICE = 2**18, 2**31
 OF_PERTURBATION = ("null_share", "lfc_sd", "mean", "mean_log_sd")  # of the prior; the rest is the screen's
 
 
@@ -36,14 +37,15 @@ class Wanted:
         has_weights = self.options["method"] == "transformer" and self.options["refine"]
         return ("lfc_unshrunken", *(word for word in WORDS if has_weights or word != "pareto_k"))
 
-    @property
-    def on_cpu(self) -> bool:
-        """Whether nothing runs elsewhere."""
+    def batch_size(self, n_replicates: int) -> int:
+        """Tests at once, of so many replicates in both arms together."""
         if self.options["method"] == "quadrature":
-            return True
+            return ON_CPU
+        from nbcompare._transformer.device_posterior import bytes_of_a_test
         from nbcompare._transformer.estimate import find_device
 
-        return find_device(self.options["device"]) == "cpu"
+        on_cpu = find_device(self.options["device"]) == "cpu"
+        return ON_CPU if on_cpu else min(ON_DEVICE, BYTES_ON_DEVICE // bytes_of_a_test(n_replicates))
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def add_posterior(
     """
     from numba import get_num_threads, set_num_threads
 
-    at_once = max(1, (ON_CPU if asked.on_cpu else ON_DEVICE) // len(model.mean))
+    batch_size = asked.batch_size(len(model.reference_exposure) + max(len(rows) for rows, _, _ in samples))
+    at_once = max(1, batch_size // len(model.mean))
     threads = get_num_threads()
     set_num_threads(1)  # of this thread: the others have blocks of their own
     try:
@@ -102,7 +105,7 @@ def add_posterior(
                 _tests_of(asked, model, of_reference, samples[k], float(noise[k]), bool(lends[k]), layers, k)
                 for k in targets
             ]
-            _judge(asked, tests, layers, targets)
+            _judge(asked, tests, layers, targets, batch_size)
             priors += [one.prior if len(one.genes) else None for one in tests]
     finally:
         set_num_threads(threads)
@@ -160,9 +163,10 @@ def _adjusted(model: ScreenModel, exposure: np.ndarray, block: np.ndarray | None
     )
 
 
-def _judge(asked: Wanted, tests: Sequence[TestsOfTarget], layers: dict[str, np.ndarray], targets: range) -> None:
-    """Write the posterior of these targets, all tests in one batch."""
-    batch_size = ON_CPU if asked.on_cpu else ON_DEVICE
+def _judge(
+    asked: Wanted, tests: Sequence[TestsOfTarget], layers: dict[str, np.ndarray], targets: range, batch_size: int
+) -> None:
+    """Write the posterior of these targets."""
     data, prior, anchor = _joined(tests)
     posterior, outside = posterior_of_tests(data, prior, anchor, asked.options, batch_size=batch_size)
     bounds = np.cumsum([0, *(len(one.genes) for one in tests)])

@@ -278,6 +278,22 @@ class TestPareto:
         assert pareto_shape(np.ones(100)) == np.inf
 
 
+def test_narrow_rates():
+    """Of many deep replicates: the standard deviation of the log rate is that of both arms' information, nothing changed, to its last digits."""
+    rng = np.random.default_rng(0)
+    n, mean, phi = 20, 1e5, 1e-4
+    counts = [rng.poisson(mean * rng.gamma(1 / phi, phi, (40, n))).astype(float) for _ in range(2)]
+    prior = Prior(np.log(mean), 2.0, np.log(phi), 0.05, 0.0, 0.999, 0.5)
+    found, finer = (
+        grid_posterior(counts[0], np.ones(n), counts[1], np.ones(n), prior, fineness=fineness) for fineness in (1, 0.5)
+    )
+    assert found.log_mean_sd == pytest.approx(finer.log_mean_sd, rel=1e-4)
+    unchanged = found.null_probability > 0.995
+    assert unchanged.sum() > 20
+    expected = np.sqrt((1 + phi * mean) / (2 * n * mean))
+    assert found.log_mean_sd[unchanged] == pytest.approx(expected, rel=0.1)
+
+
 class TestClosedForm:
     def test_is_the_posterior_of_a_normal_estimate(self):
         prior = Prior(1.0, 2.0, -2.0, 0.5, NORMAL, 0.4, 0.8)

@@ -175,9 +175,12 @@ def _summarise(n, step, nodes, evidence, layouts, top, levels, density, cumulati
     """Weights of the nodes, moments, quantiles."""
     weight = np.empty((2, n))
     total = np.zeros(2)
-    moments = np.zeros(
-        (3, 2)
-    )  # of log fold change given a change, log rate, log dispersion: first two, around the mode
+    moments = np.zeros((3, 2))  # of log fold change given a change, log rate, log dispersion: first two, around `around`
+    around = np.empty(3)  # near the means, so that neither rounding nor the nodes left out weigh on the variances
+    likelier = 2 if evidence[0, 1] > evidence[0, 0] else 1
+    for row, kind in enumerate((0, likelier)):
+        around[row] = layouts[0, 3 * kind] + 0.5 * layouts[0, 3 * kind + 1] * layouts[0, 3 * kind + 2]
+    around[2] = nodes[0]
     for k in range(n):
         for hypothesis in range(2):
             weight[hypothesis, k] = math.exp(evidence[k, hypothesis] - top)
@@ -185,8 +188,8 @@ def _summarise(n, step, nodes, evidence, layouts, top, levels, density, cumulati
     whole = total[0] + total[1]
     for k in range(n):
         share = (weight[0, k] + weight[1, k]) / whole
-        moments[2, 0] += share * (nodes[k] - nodes[0])
-        moments[2, 1] += share * (nodes[k] - nodes[0]) ** 2
+        moments[2, 0] += share * (nodes[k] - around[2])
+        moments[2, 1] += share * (nodes[k] - around[2]) ** 2
         for kind in range(3):
             hypothesis = 1 if kind == 2 else 0
             if weight[hypothesis, k] < 0.1 * NEGLIGIBLE * whole:
@@ -195,11 +198,11 @@ def _summarise(n, step, nodes, evidence, layouts, top, levels, density, cumulati
             start, width, size = layouts[k, 3 * kind], layouts[k, 3 * kind + 1], int(layouts[k, 3 * kind + 2])
             accumulate(density[kind, k], size, width, cumulative[kind, k])
             first, second = 0.0, 0.0
+            row = 0 if kind == 0 else 1
             for j in range(size):
-                x = start + j * width
+                x = start + j * width - around[row]
                 first += density[kind, k, j] * x
                 second += density[kind, k, j] * x * x
-            row = 0 if kind == 0 else 1
             over = total[0] if kind == 0 else whole
             moments[row, 0] += weight[hypothesis, k] / over * width * first
             moments[row, 1] += weight[hypothesis, k] / over * width * second
@@ -208,8 +211,8 @@ def _summarise(n, step, nodes, evidence, layouts, top, levels, density, cumulati
     below = 0.0
     mean, sd = 0.0, 0.0
     if total[0] > 0.0:
-        mean = moments[0, 0]
-        sd = math.sqrt(max(moments[0, 1] - mean * mean, 0.0))
+        mean = around[0] + moments[0, 0]
+        sd = math.sqrt(max(moments[0, 1] - moments[0, 0] * moments[0, 0], 0.0))
         below = distribution(0.0, change, layouts[:n, 0], layouts[:n, 1], layouts[:n, 2], density[0], cumulative[0])[0]
     effect_summary(null, below, mean, sd, summary)
     for k, level in enumerate((0.5, 0.05, 0.95)):
@@ -225,10 +228,10 @@ def _summarise(n, step, nodes, evidence, layouts, top, levels, density, cumulati
             changes[k] = quantile(
                 levels[k], mean, change, layouts[:n, 0], layouts[:n, 1], layouts[:n, 2], density[0], cumulative[0]
             )  # fmt: skip
-    summary[7] = moments[1, 0]
+    summary[7] = around[1] + moments[1, 0]
     summary[8] = math.sqrt(max(moments[1, 1] - moments[1, 0] ** 2, 0.0))
-    summary[9] = _shared_quantile(0.5, moments[1, 0], n, weight, whole, layouts, density, cumulative)
-    summary[10] = nodes[0] + moments[2, 0]
+    summary[9] = _shared_quantile(0.5, summary[7], n, weight, whole, layouts, density, cumulative)
+    summary[10] = around[2] + moments[2, 0]
     summary[11] = math.sqrt(max(moments[2, 1] - moments[2, 0] ** 2, 0.0))
     _dispersion_quantiles(n, step, nodes, evidence, top, levels, summary, dispersions)
     summary[13] = top + math.log(whole * step)

@@ -151,10 +151,11 @@ def means(network: Trained, n_tests: int) -> None:
 
 
 def replicates(network: Trained, n_tests: int) -> None:
-    for size in (1, 2, 3, 5, 10, 20, 40, 64, 100, 200, 400):
-        tests = told(max(n_tests // (100 + 4 * size), 200), 1e5, 0.5, size=size)
+    for size in (1, 2, 3, 5, 10, 20, 40, 64, 100, 200, 400, (400, 3), (1000, 3), (3000, 3)):
+        tests = told(max(n_tests // (100 + 4 * np.max(size)), 200), 1e5, 0.5, size=size)
         ratio = mean_errors(tests, of_network(network, tests)) / mean_errors(tests, of_grid(tests))
-        print(f"{size} replicates an arm: error / limit {np.round(ratio, 4)}", flush=True)
+        arms = f"{size[0]} v {size[1]} replicates" if isinstance(size, tuple) else f"{size} replicates an arm"
+        print(f"{arms}: error / limit {np.round(ratio, 4)}", flush=True)
 
 
 def differences(network: Trained, n_tests: int) -> None:
@@ -239,7 +240,7 @@ def told(
     paper: bool = False,
     centre: float | None = None,
     centre_sd: float = 2.0,
-    size: int | None = None,
+    size: int | tuple[int, int] | None = None,
     shared: bool = False,
     seed: int = 103,
 ) -> Simulated:
@@ -251,11 +252,12 @@ def told(
     alpha = rng.normal(-2.0, 1.0, n)
     eta = rng.normal(location, centre_sd, n) - (0.0 if paper else 0.5 * beta)
     arms = []
-    for effect in (0.0, beta):
-        present = np.full(n, size) if size else rng.integers(2, 11, n)
+    for arm, effect in enumerate((0.0, beta)):
+        here = size[arm] if isinstance(size, tuple) else size
+        present = np.full(n, here) if here else rng.integers(2, 11, n)
         if shared:
-            exposure = np.exp(spread * rng.standard_normal(size)) * depth / 1e4
-            noise = rng.gamma(np.exp(-alpha), np.exp(alpha), (size, n)).T
+            exposure = np.exp(spread * rng.standard_normal(here)) * depth / 1e4
+            noise = rng.gamma(np.exp(-alpha), np.exp(alpha), (here, n)).T
             counts = rng.poisson(np.exp(eta + effect)[:, None] * exposure * noise).astype(float)
             arms += [counts, np.broadcast_to(exposure, counts.shape)]
         else:

@@ -147,7 +147,7 @@ def test_in_range(drawn: Simulated) -> None:
         ("log_mean_sd", 9.0),
     ):
         assert not in_range(*arms, replace(Prior(*drawn.prior.T), **{field: value})).any(), field
-    many = (np.ones((2, 401)), np.ones(401), np.ones((2, 3)), np.ones(3))
+    many = (np.ones((2, 3001)), np.ones(3001), np.ones((2, 3)), np.ones(3))
     assert not in_range(*many, Prior(0.0, 1.0, -2.0, 0.7, 0.0, 0.5, 0.7)).any()
     conflict = (np.full((1, 4), 1e4), np.ones(4), np.zeros((1, 4)), np.ones(4))
     assert not in_range(*conflict, Prior(4.0, 2.0, -2.0, 0.7, 0.0, 0.5, 0.3)).any()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "posterior"  # name of the weights that are read where none are asked for
 MOST_MEASURED = (
-    400  # replicates of an arm up to which the network, trained on 64, was found as close to quadrature as below
+    3000  # replicates of an arm up to which the network, trained on 64, was found as close to quadrature as below
 )
 CONFLICT = 5.0  # prior standard deviations from the prior's mean, where data and prior contradict each other
 
@@ -184,7 +184,7 @@ def in_range(
 ) -> np.ndarray:
     """Whether each test lies where the network was trained, (n_tests,) bool.
 
-    Its prior must lie within the bounds of the training distribution, both arms must have 1 to 400 replicates present, and the arms'
+    Its prior must lie within the bounds of the training distribution, both arms must have 1 to 3,000 replicates present, and the arms'
     rates and their ratio must be within five standard deviations of what the prior says.
     """
     ranges = (load_network() if network is None else network).ranges

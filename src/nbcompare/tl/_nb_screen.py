@@ -102,9 +102,10 @@ def nb_screen(
         False discovery rate at which hits are counted and perturbations selected.
     method
         `"mom"`, effects from sums :cite:p:`svensson2025`. `"transformer"`, the posterior of fold change and dispersion under a
-        prior that each perturbation's own genes give, by a trained network, at about fifteen microseconds a test on one core;
-        `"quadrature"`, the same exactly, at a quarter of a millisecond. P-values are those of the moderated test with all of them.
-        A gene with few counts is best judged so, a screen for hits by p-values; see :doc:`/transformer`.
+        prior that each perturbation's own genes give, by a trained network, at some ten microseconds a test on one core and half a
+        microsecond more for every replicate of the control; `"quadrature"`, the same exactly, at a quarter of a millisecond.
+        Posteriors are for effects and how sure they are; p-values, and with them hits, are those of the moderated test
+        with all three. See :doc:`/transformer`.
     prior
         What of the posteriors' prior is known, the rest is estimated from the genes of each perturbation: `null_share`, the share of
         genes in which nothing changes, `lfc_sd`, standard deviation of the others' log2 fold changes, `dispersion`, one

@@ -222,6 +222,19 @@ def test_threads_and_offsets_of_each_gene_change_nothing(paired):
     np.testing.assert_array_equal(one.coefficients, two.coefficients)
 
 
+@pytest.mark.parametrize("test", TESTS)
+def test_a_gene_is_tested_as_on_its_own_whatever_stands_beside_it(paired, test):
+    """Fits are made for several genes at once; those with an empty arm need many steps."""
+    counts, offset, phi = paired
+    counts = counts.copy()
+    counts[::7, 3:] = 0
+    contrasts = [LAST, DONORS]
+    some = np.random.default_rng(1).permutation(len(counts))[:21]
+    whole, few = (at_fixed(counts[genes], offset, PAIRED, contrasts, phi[genes], test) for genes in (slice(None), some))
+    for name in ("log_fc", "se", "statistic", "p_value", "separated", "coefficients"):
+        np.testing.assert_array_equal(getattr(few, name), getattr(whole, name)[some], err_msg=name)
+
+
 def test_several_degrees_of_which_one_is_tested_are_the_one(paired):
     """Quasi-likelihood and the others: F with one numerator degree is t squared."""
     counts, offset, _ = paired

@@ -25,17 +25,14 @@ NEARBY = 0.15  # standard deviations
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def contrast_result(y, offset, design, shift, effect, phi, full, phi_root, full_root, tau2, df, test, space):
-    """Effect less `shift` and its standard error, both in units of the last column, signed statistic, p-value, whether separated.
+def contrast_result(y, design, effect, phi, full, phi_root, full_root, tau2, df, test, space):
+    """Effect over the null's and its standard error, both in units of the last column, signed statistic, p-value, whether separated.
 
-    `full` is the fit at `phi`, `full_root` that at `phi_root`, where the likelihood ratio is taken; `shift` is the effect under the null.
+    `full` is the fit at `phi`, `full_root` that at `phi_root`, where the likelihood ratio is taken; space.null is the null's fit there, at the
+    offsets space.offset.
     """
     p = design.rows.shape[1]
     null = space.null
-    for i in range(y.shape[0]):
-        space.offset[i] = offset[i] + shift * design.columns[p - 1, i]
-    fit_null(y, space.offset, design, p - 1, phi_root, full_root, space)
-    effect -= shift
     root = signed_root(y, full_root, null, phi_root, effect, space)
     separated = is_separated(y, full_root.m, null.m) and half_a_count(
         y, full_root.m, null.m, phi_root, design, effect > 0.0, space
@@ -75,7 +72,8 @@ def correction_at_null(y, phi, design, root, space):
     """
     null = space.null
     p = design.rows.shape[1]
-    space.w[:] = null.m
+    for i in range(y.shape[0]):
+        space.w[i] = null.m[i]
     step = NEARBY / math.sqrt(max(free_direction(null.m, phi, design, space), 1e-12))
     for i in range(y.shape[0]):
         space.leverage[i] = space.w[i]
@@ -86,10 +84,10 @@ def correction_at_null(y, phi, design, root, space):
     for side in range(2):
         for i in range(y.shape[0]):
             space.counts[i] = y[i] + (step if side else -step) * space.leverage[i]
-        space.refit.b[:] = 0.0
+            space.refit.eta[i] = null.eta[i]
         for j in range(p - 1):
             space.refit.b[j] = null.b[j]
-        space.refit.eta[:] = null.eta
+        space.refit.b[p - 1] = 0.0
         newton(space.counts, design, phi, p, space.refit, space)
         moved = signed_root(space.counts, space.refit, null, phi, space.refit.b[p - 1], space)
         correction = 0.0
@@ -107,17 +105,6 @@ def correction_at_null(y, phi, design, root, space):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fit_null(y, offset, design, q, phi, full, space):
-    """Fit the first q columns, from the projection of the full fit on them."""
-    null = space.null
-    for i in range(y.shape[0]):
-        null.eta[i] = full.eta[i]
-        space.w[i] = full.m[i] / (1.0 + phi * full.m[i])
-    project(offset, design, q, null, space)
-    newton(y, design, phi, q, null, space)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def signed_root(y, full, null, phi, effect, space):
     """Root of the likelihood ratio statistic, with the sign of the effect; space.pull is written for `modified_root`."""
     half = half_deviance(y, full.eta, full.m, null.eta, null.m, phi, space.pull)
@@ -125,16 +112,18 @@ def signed_root(y, full, null, phi, effect, space):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def hypothesis_chi2(y, offset, design, k, phi, full, tau2, test, space):
-    """Chi-squared value with k degrees of freedom of the hypothesis that the last k columns have no effect; `full` is the fit at phi."""
+def hypothesis_chi2(y, design, k, phi, full, tau2, test, space):
+    """Chi-squared value with k degrees of freedom of the hypothesis that the last k columns have no effect.
+
+    `full` is the fit at phi; space.null and space.offset are as for `contrast_result`.
+    """
     p = design.rows.shape[1]
     if test != WALD:
-        fit_null(y, offset, design, p - k, phi, full, space)
         return 2.0 * half_deviance(y, full.eta, full.m, space.null.eta, space.null.m, phi, space.pull) / tau2
     for i in range(y.shape[0]):
         space.refit.eta[i] = full.eta[i]
         space.w[i] = 1.0
-    project(offset, design, p, space.refit, space)  # the fit's coefficients in this design
+    project(space.offset, design, p, space.refit, space)  # the fit's coefficients in this design
     information_root(full.m, phi, design.products, p, space.w, space.a)
     value = 0.0
     for j in range(p - k, p):

@@ -16,20 +16,16 @@ import math
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.glm_fit import (
-    Matrices,
-    centre,
-    common_depth,
-    make_fitted,
-    make_space,
-    newton,
-    predict,
-    start_from_counts,
-)
-from nbcompare._nb.skovgaard import information_root
+from nbcompare._nb.glm_fit import Matrices, common_depth, make_fitted, make_space
+from nbcompare._nb.glm_lanes import LANES, continue_lanes, fit_lanes, load_lanes, make_lanes, start_lanes
+from nbcompare._nb.packed_lanes import factor, forward, sum_squares, transposed_times
 
 EMPTY = 1e-3  # samples with smaller fitted means tell nothing
 FEWEST_RESIDUALS = 0.2
+
+# What is summed over the samples of a gene:
+SQUARES, RESIDUALS, TOLD, VARIANCE, INFORMATION, TOTAL, USED = range(7)
+N_SUMS = 7
 
 
 def design_constants(columns: np.ndarray) -> tuple[float, float]:
@@ -52,94 +48,93 @@ def constants_of(basis: np.ndarray) -> tuple[float, float]:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pearson(y, m, phi, design, k_noise, k_count, space):
-    """Numerator, degrees of freedom d, and A = sum P w / R, the part of 1 / (phi + 1/m); (0, 0, m / (1 + phi m)) where nothing is told."""
-    w = space.w
-    h = space.leverage
-    v = space.pull
-    n, p = design.rows.shape
-    information_root(m, phi, design.products, p, w, space.a)
-    leverages(design.columns, p, space.a, space.z, h)
-    squares = 0.0
-    residuals = 0.0
-    told = 0.0
-    variance = 0.0
-    information = 0.0
-    total = 0.0
-    used = 0.0
-    for i in range(n):
-        v[i] = 0.0
-        total += m[i]
-        if m[i] < EMPTY:
-            continue
-        used += 1.0
-        leverage = min(h[i] * w[i], 1.0)
-        rest = 1.0 - leverage
-        spread = m[i] * (1.0 + phi * m[i])
-        e = y[i] - m[i]
-        squares += e * e / spread
-        residuals += rest
-        counts = max(0.0, 1.0 - leverage / m[i])
-        noise = 0.5 * (leverage + k_noise)
-        shrink = 1.0 / ((1.0 + 2.0 * phi * noise) * (1.0 + 3.0 * phi * noise))
-        told += rest * counts
-        variance += (2.0 * rest * (counts + phi * noise) + rest * rest * (1.0 / spread + 6.0 * phi)) * shrink
-        information += rest * w[i]
-        v[i] = rest * (1.0 + 2.0 * phi * m[i]) * math.sqrt(shrink * w[i] / spread)
-    told /= 1.0 + phi * k_noise
-    if residuals < FEWEST_RESIDUALS or told < 1e-3:
-        mean = total / n
-        return 0.0, 0.0, mean / (1.0 + phi * mean)
-    for r in range(p):
-        t = 0.0
-        for i in range(n):
-            t += v[i] * space.z[r, i]
-        variance -= t * t
-    degrees = 2.0 * told * told / max(variance, 0.3 * told)
-    scaled = squares * (1.0 + phi * k_noise) / (1.0 + k_count * used / total)
-    return degrees * (1.0 + (scaled - residuals) / told), degrees, information / residuals
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def leverages(columns, p, a, z, h):
-    """X' (L L')^-1 x of every sample, and z = L^-1 X', from Cholesky's factor."""
-    n = columns.shape[1]
-    for i in range(n):
-        h[i] = 0.0
-    for r in range(p):
-        row = r * (r + 1) // 2
-        for i in range(n):
-            z[r, i] = columns[r, i]
-        for c in range(r):
-            t = a[row + c]
-            for i in range(n):
-                z[r, i] -= t * z[c, i]
-        t = a[row + r]
-        for i in range(n):
-            z[r, i] *= t
-            h[i] += z[r, i] * z[r, i]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def pearson_of_genes(counts, log_exposure, rows, columns, products, phi, k_noise, k_count, centred, begun, b, out):
     """Numerator, degrees of freedom and A of every gene at its phi, out (n_genes, 3); from the coefficients b if begun, into b."""
     n, p = rows.shape
     design = Matrices(rows, columns, products)
     offset = np.empty(n)
+    y = np.empty(n)
     fitted = make_fitted(n, p)
     space = make_space(n, p)
+    lanes = make_lanes(n, p)
     depth = common_depth(log_exposure)
-    for k in range(counts.shape[0]):
-        y = counts[k]
-        if centre(y, log_exposure[k if log_exposure.shape[0] > 1 else 0], depth, centred, offset) <= 0.0:
-            out[k] = 0.0
-            b[k] = 0.0
-            continue
+    z = np.empty((p, LANES))
+    sums = np.empty((N_SUMS, LANES))
+    for first in range(0, counts.shape[0], LANES):
+        size = min(LANES, counts.shape[0] - first)
+        load_lanes(counts, log_exposure, depth, centred, phi, first, size, offset, lanes)
         if begun:
-            fitted.b[:] = b[k]
-            predict(offset, columns, p, fitted.b, fitted.eta)
+            continue_lanes(b, first, size, p, lanes)
         else:
-            start_from_counts(y, offset, design, phi[k], p, fitted, space)
-        newton(y, design, phi[k], p, fitted, space)
-        b[k] = fitted.b
-        out[k, 0], out[k, 1], out[k, 2] = pearson(y, fitted.m, phi[k], design, k_noise, k_count, space)
+            start_lanes(design, size, p, lanes)
+        fit_lanes(design, size, p, lanes, y, fitted, space)
+        sum_squares_of_residuals(design, size, k_noise, lanes, z, sums)
+        for k in range(size):
+            told = lanes.total[k] > 0.0
+            for j in range(p):
+                b[first + k, j] = lanes.b[j, k] if told else 0.0
+            statistic = statistic_of_gene(sums, k, n, phi[first + k], k_noise, k_count) if told else (0.0, 0.0, 0.0)
+            out[first + k, 0], out[first + k, 1], out[first + k, 2] = statistic
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sum_squares_of_residuals(design, size, k_noise, lanes, z, sums):
+    """X2, and what its mean and variance are made of, of genes side by side, at their fits."""
+    n, p = design.rows.shape
+    for i in range(n):
+        for k in range(size):
+            lanes.w[i, k] = lanes.m[i, k] / (1.0 + lanes.phi[k] * lanes.m[i, k])
+    factor(lanes.w, design.products, size, p, lanes.a)
+    for j in range(N_SUMS):
+        for k in range(size):
+            sums[j, k] = 0.0
+    for i in range(n):
+        for j in range(p):
+            for k in range(size):
+                z[j, k] = design.columns[j, i]
+        forward(lanes.a, size, p, z)
+        sum_squares(z, size, p, lanes.gain)
+        add_sample(i, lanes.y, lanes.m, lanes.w, lanes.gain, lanes.phi, size, k_noise, sums, lanes.move)
+    transposed_times(lanes.move, design.columns, size, p, z)
+    forward(lanes.a, size, p, z)
+    sum_squares(z, size, p, lanes.gain)
+    for k in range(size):
+        sums[VARIANCE, k] -= lanes.gain[k]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_sample(i, y, m, w, h, phi, size, k_noise, sums, v):
+    """Adds sample i, whose leverages are h w, to the sums; v: with z = L^-1 X', the variance loses the square of z v."""
+    for k in range(size):
+        mean = m[i, k]
+        tells = 1.0 if mean >= EMPTY else 0.0
+        sums[TOTAL, k] += mean
+        sums[USED, k] += tells
+        mean = mean if mean >= EMPTY else EMPTY
+        leverage = h[k] * w[i, k]
+        leverage = 1.0 if leverage > 1.0 else leverage
+        rest = tells * (1.0 - leverage)
+        spread = mean * (1.0 + phi[k] * mean)
+        e = tells * (y[i, k] - mean)
+        counts = 1.0 - leverage / mean
+        counts = 0.0 if counts < 0.0 else counts
+        noise = 0.5 * phi[k] * (leverage + k_noise)
+        shrink = 1.0 / ((1.0 + 2.0 * noise) * (1.0 + 3.0 * noise))
+        sums[SQUARES, k] += e * e / spread
+        sums[RESIDUALS, k] += rest
+        sums[TOLD, k] += rest * counts
+        sums[VARIANCE, k] += (2.0 * rest * (counts + noise) + rest * rest * (1.0 / spread + 6.0 * phi[k])) * shrink
+        sums[INFORMATION, k] += rest * w[i, k]
+        v[i, k] = rest * (1.0 + 2.0 * phi[k] * mean) * math.sqrt(shrink * w[i, k] / spread)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def statistic_of_gene(sums, k, n, phi, k_noise, k_count):
+    """Numerator, degrees of freedom d, and A = sum P w / R, the part of 1 / (phi + 1/m); (0, 0, m / (1 + phi m)) where nothing is told."""
+    told = sums[TOLD, k] / (1.0 + phi * k_noise)
+    if sums[RESIDUALS, k] < FEWEST_RESIDUALS or told < 1e-3:
+        mean = sums[TOTAL, k] / n
+        return 0.0, 0.0, mean / (1.0 + phi * mean)
+    degrees = 2.0 * told * told / max(sums[VARIANCE, k], 0.3 * told)
+    scaled = sums[SQUARES, k] * (1.0 + phi * k_noise) / (1.0 + k_count * sums[USED, k] / sums[TOTAL, k])
+    return degrees * (1.0 + (scaled - sums[RESIDUALS, k]) / told), degrees, sums[INFORMATION, k] / sums[RESIDUALS, k]

@@ -6,15 +6,16 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb.glm_contrast import MODERATED, QUASI_LIKELIHOOD, contrast_result, hypothesis_chi2
-from nbcompare._nb.glm_fit import (
-    Matrices,
-    centre,
-    common_depth,
-    make_fitted,
-    make_space,
-    newton,
-    predict,
-    start_from_counts,
+from nbcompare._nb.glm_fit import Matrices, common_depth, make_fitted, make_space
+from nbcompare._nb.glm_lanes import (
+    LANES,
+    continue_lanes,
+    fit_lanes,
+    load_lanes,
+    make_lanes,
+    start_lanes,
+    start_null,
+    take_fit,
 )
 
 
@@ -52,51 +53,54 @@ def fit_and_test(
     n = counts.shape[1]
     p = columns.shape[1]
     base = Matrices(rows[0], columns[0], products[0])
-    offset = np.empty(n)
+    y = np.empty(n)
     fitted = make_fitted(n, p)
-    at_root = make_fitted(n, p)
+    root = make_fitted(n, p)
     space = make_space(n, p)
+    full = make_lanes(n, p)
+    at_root = make_lanes(n, p)
+    without = make_lanes(n, p)
     several = tested.shape[0] > 0 and tested.max() > 1
     apart = test == QUASI_LIKELIHOOD or (test == MODERATED and several)
     depth = common_depth(log_exposure)
-    for k in range(counts.shape[0]):
-        y = counts[k]
-        if centre(y, log_exposure[k if log_exposure.shape[0] > 1 else 0], depth, centred, offset) <= 0.0:
-            continue
+    for first in range(0, counts.shape[0], LANES):
+        size = min(LANES, counts.shape[0] - first)
+        load_lanes(counts, log_exposure, depth, centred, phi, first, size, space.offset, full)
         if begun:
-            for j in range(p):
-                fitted.b[j] = coefficients[k, j]
-            predict(offset, base.columns, p, fitted.b, fitted.eta)
+            continue_lanes(coefficients, first, size, p, full)
         else:
-            start_from_counts(y, offset, base, phi[k], p, fitted, space)
-        root = fitted
-        phi_of_root = phi[k]
-        scale = 1.0
+            start_lanes(base, size, p, full)
+        fit_lanes(base, size, p, full, y, fitted, space)
+        for k in range(size):
+            if full.total[k] > 0.0:
+                for j in range(p):
+                    coefficients[first + k, j] = full.b[j, k]
         if apart:
-            phi_of_root = phi_root[k]
-            scale = tau2[k]
-            newton(y, base, phi_of_root, p, fitted, space)
-            root = at_root
-            for i in range(n):
-                root.eta[i] = fitted.eta[i]
-                root.m[i] = fitted.m[i]
-        newton(y, base, phi[k], p, fitted, space)
-        for j in range(p):
-            coefficients[k, j] = fitted.b[j]
+            load_lanes(counts, log_exposure, depth, centred, phi_root, first, size, space.offset, at_root)
+            continue_lanes(coefficients, first, size, p, at_root)
+            fit_lanes(base, size, p, at_root, y, fitted, space)
         for c in range(tested.shape[0]):
             design = Matrices(rows[c + 1], columns[c + 1], products[c + 1])
-            if tested[c] > 1:
-                statistic[k, c] = hypothesis_chi2(y, offset, design, tested[c], phi_of_root, root, scale, test, space)
-                continue
-            value = 0.0
-            for j in range(p):
-                value += directions[c, j] * fitted.b[j]
-            if test == QUASI_LIKELIHOOD:
-                result = contrast_result(
-                    y, offset, design, null[c], value, phi[k], fitted, phi_of_root, root, scale, df[k], test, space
+            q = p - tested[c]
+            rooted = at_root if test == QUASI_LIKELIHOOD or (apart and tested[c] > 1) else full
+            start_null(design, null[c] if tested[c] == 1 else 0.0, size, q, rooted, without)
+            fit_lanes(design, size, q, without, y, fitted, space)
+            for k in range(size):
+                g = first + k
+                if full.total[k] <= 0.0:
+                    continue
+                take_fit(k, q, without, y, space.null)
+                for i in range(n):
+                    space.offset[i] = without.offset[i, k]
+                take_fit(k, p, rooted, y, root)
+                scale = tau2[g] if apart else 1.0
+                if tested[c] > 1:
+                    statistic[g, c] = hypothesis_chi2(y, design, tested[c], rooted.phi[k], root, scale, test, space)
+                    continue
+                take_fit(k, p, full, y, fitted)
+                value = -null[c]
+                for j in range(p):
+                    value += directions[c, j] * fitted.b[j]
+                effect[g, c], se[g, c], statistic[g, c], p_value[g, c], separated[g, c] = contrast_result(
+                    y, design, value, phi[g], fitted, rooted.phi[k], root, scale, df[g], test, space
                 )
-            else:
-                result = contrast_result(
-                    y, offset, design, null[c], value, phi[k], fitted, phi[k], fitted, 1.0, df[k], test, space
-                )
-            effect[k, c], se[k, c], statistic[k, c], p_value[k, c], separated[k, c] = result

@@ -106,9 +106,11 @@ def _maximise_genes(
             offset[i] += shift * columns[rows.shape[1] - 1, i]
         start_from_counts(y, offset, design, 0.0, p, poisson, space)
         settle(y, design, p, 0.0, poisson, space)
-        interior.b[:] = poisson.b
-        interior.eta[:] = poisson.eta
-        interior.m[:] = poisson.m
+        for i in range(n):
+            interior.eta[i] = poisson.eta[i]
+            interior.m[i] = poisson.m[i]
+        for j in range(p):
+            interior.b[j] = poisson.b[j]
         phi = _interior(y, design, p, cox_reid, interior, space)
         best = poisson
         if phi > 0.0:

@@ -10,7 +10,6 @@ import math
 from numba import njit
 
 from nbcompare._nb.density import growth_slopes, log_density, mean_slopes, stirling_rest
-from nbcompare._nb.glm_dispersion import leverages
 from nbcompare._nb.glm_fit import newton
 from nbcompare._nb.maximum import climb_step
 from nbcompare._nb.packed import backward, cholesky, forward, gram, half_log_determinant, transposed_times
@@ -154,3 +153,23 @@ def climb(y, design, p, cox_reid, fitted, space, phi, low, high):
             break
     settle(y, design, p, phi, fitted, space)
     return phi
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def leverages(columns, p, a, z, h):
+    """X' (L L')^-1 x of every sample, and z = L^-1 X', from Cholesky's factor."""
+    n = columns.shape[1]
+    for i in range(n):
+        h[i] = 0.0
+    for r in range(p):
+        row = r * (r + 1) // 2
+        for i in range(n):
+            z[r, i] = columns[r, i]
+        for c in range(r):
+            t = a[row + c]
+            for i in range(n):
+                z[r, i] -= t * z[c, i]
+        t = a[row + r]
+        for i in range(n):
+            z[r, i] *= t
+            h[i] += z[r, i] * z[r, i]

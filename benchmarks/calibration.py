@@ -83,9 +83,9 @@ def arguments() -> argparse.Namespace:
 def heading() -> str:
     return (
         "# Calibration of the moderated r* test\n\n"
-        f"Written by `python benchmarks/calibration.py all --edgepython PYTHON` on {date.today()}, two processes on two cores, {platform.machine()}.\n"
+        f"The last run of each part of `python benchmarks/calibration.py all --edgepython PYTHON`, put together on {date.today()}; two processes on two cores, {platform.machine()}.\n"
         "The default is what `tl.nb_compare` reports: genes with 10 counts or more, trend and scatter fitted to the same data set, the\n"
-        "leave-one-replicate-out rule applied. Simulated samples are tested with their true exposures, real ones with median-of-ratios factors."
+        "leave-one-replicate-out rule applied. Simulated samples are tested with their true exposures, real ones with median-of-ratios factors.\n"
     )
 
 

@@ -25,7 +25,7 @@ from nbcompare._nb.packed_lanes import (
     transposed_times,
 )
 
-LANES = 32  # genes side by side
+LANES = 64  # genes side by side
 STEPS = 4  # made side by side
 LARGEST_OFFSET = 700.0
 

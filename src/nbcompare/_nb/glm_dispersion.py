@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb.glm_fit import Matrices, common_depth, make_fitted, make_space
-from nbcompare._nb.glm_lanes import LANES, continue_lanes, fit_lanes, load_lanes, make_lanes, start_lanes
+from nbcompare._nb.glm_lanes import LANES, fit_genes, make_lanes
 from nbcompare._nb.packed_lanes import factor, forward, sum_squares, transposed_times
 
 EMPTY = 1e-3  # samples with smaller fitted means tell nothing
@@ -52,7 +52,6 @@ def pearson_of_genes(counts, log_exposure, rows, columns, products, phi, k_noise
     """Numerator, degrees of freedom and A of every gene at its phi, out (n_genes, 3); from the coefficients b if begun, into b."""
     n, p = rows.shape
     design = Matrices(rows, columns, products)
-    offset = np.empty(n)
     y = np.empty(n)
     fitted = make_fitted(n, p)
     space = make_space(n, p)
@@ -62,12 +61,7 @@ def pearson_of_genes(counts, log_exposure, rows, columns, products, phi, k_noise
     sums = np.empty((N_SUMS, LANES))
     for first in range(0, counts.shape[0], LANES):
         size = min(LANES, counts.shape[0] - first)
-        load_lanes(counts, log_exposure, depth, centred, phi, first, size, offset, lanes)
-        if begun:
-            continue_lanes(b, first, size, p, lanes)
-        else:
-            start_lanes(design, size, p, lanes)
-        fit_lanes(design, size, p, lanes, y, fitted, space)
+        fit_genes(counts, log_exposure, depth, centred, phi, first, size, begun, b, design, lanes, y, fitted, space)
         sum_squares_of_residuals(design, size, k_noise, lanes, z, sums)
         for k in range(size):
             told = lanes.total[k] > 0.0

@@ -7,16 +7,7 @@ from numba import njit
 
 from nbcompare._nb.glm_contrast import MODERATED, QUASI_LIKELIHOOD, contrast_result, hypothesis_chi2
 from nbcompare._nb.glm_fit import Matrices, common_depth, make_fitted, make_space
-from nbcompare._nb.glm_lanes import (
-    LANES,
-    continue_lanes,
-    fit_lanes,
-    load_lanes,
-    make_lanes,
-    start_lanes,
-    start_null,
-    take_fit,
-)
+from nbcompare._nb.glm_lanes import LANES, fit_genes, fit_lanes, make_lanes, start_null, take_fit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -65,20 +56,17 @@ def fit_and_test(
     depth = common_depth(log_exposure)
     for first in range(0, counts.shape[0], LANES):
         size = min(LANES, counts.shape[0] - first)
-        load_lanes(counts, log_exposure, depth, centred, phi, first, size, space.offset, full)
-        if begun:
-            continue_lanes(coefficients, first, size, p, full)
-        else:
-            start_lanes(base, size, p, full)
-        fit_lanes(base, size, p, full, y, fitted, space)
+        fit_genes(
+            counts, log_exposure, depth, centred, phi, first, size, begun, coefficients, base, full, y, fitted, space
+        )
         for k in range(size):
             if full.total[k] > 0.0:
                 for j in range(p):
                     coefficients[first + k, j] = full.b[j, k]
         if apart:
-            load_lanes(counts, log_exposure, depth, centred, phi_root, first, size, space.offset, at_root)
-            continue_lanes(coefficients, first, size, p, at_root)
-            fit_lanes(base, size, p, at_root, y, fitted, space)
+            fit_genes(
+                counts, log_exposure, depth, centred, phi_root, first, size, True, coefficients, base, at_root, y, fitted, space
+            )  # fmt: skip
         for c in range(tested.shape[0]):
             design = Matrices(rows[c + 1], columns[c + 1], products[c + 1])
             q = p - tested[c]

@@ -72,6 +72,22 @@ def make_lanes(n, p):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def fit_genes(
+    counts, log_exposure, depth, centred, phi, first, size, begun, coefficients, design, lanes, y, fitted, space
+):
+    """Fits of `size` genes from `first` on at their dispersions, from the coefficients (n_genes, p) if begun. The last three are for one gene."""
+    p = design.rows.shape[1]
+    load_lanes(counts, log_exposure, depth, centred, phi, first, size, space.offset, lanes)
+    if begun:
+        for k in range(size):
+            for j in range(p):
+                lanes.b[j, k] = coefficients[first + k, j]
+    else:
+        start_lanes(design, size, p, lanes)
+    fit_lanes(design, size, p, lanes, y, fitted, space)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def load_lanes(counts, log_exposure, depth, centred, phi, first, size, offset, lanes):
     """Counts, offsets (see `glm_fit.centre`) and dispersions of `size` genes from `first` on."""
     for k in range(size):
@@ -81,14 +97,6 @@ def load_lanes(counts, log_exposure, depth, centred, phi, first, size, offset, l
         for i in range(y.shape[0]):
             lanes.y[i, k] = y[i]
             lanes.offset[i, k] = offset[i]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def continue_lanes(coefficients, first, size, p, lanes):
-    """Coefficients (n_genes, p) from which the fits go on."""
-    for k in range(size):
-        for j in range(p):
-            lanes.b[j, k] = coefficients[first + k, j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

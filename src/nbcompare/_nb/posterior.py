@@ -134,11 +134,6 @@ def from_columns(written: list[np.ndarray], source: int) -> Posterior:
     )
 
 
-def in_threads(work: Any, n_tests: int) -> None:
-    """`work(start)` of every chunk, in as many threads as numba uses."""
-    in_pieces(lambda part: work(part.start), n_tests, get_num_threads(), size=CHUNK)
-
-
 def arm(counts: np.ndarray, exposure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Counts and exposure of one arm as the kernels take them, both (n_tests, n_replicates)."""
     counts = np.ascontiguousarray(counts, dtype=np.float64)

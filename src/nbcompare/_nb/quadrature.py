@@ -175,8 +175,8 @@ def _summarise(n, step, nodes, evidence, layouts, top, levels, density, cumulati
     """Weights of the nodes, moments, quantiles."""
     weight = np.empty((2, n))
     total = np.zeros(2)
-    moments = np.zeros((3, 2))  # of log fold change given a change, log rate, log dispersion: first two, around `around`
-    around = np.empty(3)  # near the means, so that neither rounding nor the nodes left out weigh on the variances
+    moments = np.zeros((3, 2))  # the first two, of log fold change given a change, log rate, log dispersion
+    around = np.empty(3)  # near their means, so that neither rounding nor the nodes left out weigh on the variances
     likelier = 2 if evidence[0, 1] > evidence[0, 0] else 1
     for row, kind in enumerate((0, likelier)):
         around[row] = layouts[0, 3 * kind] + 0.5 * layouts[0, 3 * kind + 1] * layouts[0, 3 * kind + 2]

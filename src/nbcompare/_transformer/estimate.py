@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numba import get_num_threads
 
 from nbcompare._nb.closed_form import change_moments
 from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.posterior import NETWORK, Posterior, from_columns, in_threads, summarise_mixture
+from nbcompare._nb.pieces import in_pieces
+from nbcompare._nb.posterior import NETWORK, Posterior, from_columns, summarise_mixture
 from nbcompare._nb.prior import FIELDS, Prior
 from nbcompare._optional import require
 from nbcompare._transformer.arms import Batch, Data, checked, in_batches
@@ -265,7 +267,9 @@ def _mixture(network: Network, batch: Batch, device: str) -> Mixture:
     arms, priors = batch
     anchors = np.empty((len(priors), N_ANCHORS))
     summaries = np.empty((len(priors), N_SUMMARIES), dtype=np.float32)
-    in_threads(lambda start: summarise_into(arms, priors, slice(start, start + 256), anchors, summaries), len(priors))
+    in_pieces(
+        lambda part: summarise_into(arms, priors, part, anchors, summaries), len(priors), get_num_threads(), size=256
+    )
     with torch.inference_mode():
         x = torch.from_numpy(summaries).to(device=device, dtype=network.spread.dtype)
         tokens = None if network.replicates is None else _tokens(arms, anchors, device)

@@ -103,7 +103,7 @@ def nb_screen(
     method
         `"mom"`, effects from sums :cite:p:`svensson2025`. `"transformer"`, the posterior of fold change and dispersion under a
         prior that each perturbation's own genes give, by a trained network, at some ten microseconds a test on one core and half a
-        microsecond more for every replicate of the control; `"quadrature"`, the same exactly, at a quarter of a millisecond.
+        microsecond more for every replicate of the control; `"quadrature"`, the same exactly, in ten times as long.
         Posteriors are for effects and how sure they are; p-values, and with them hits, are those of the moderated test
         with all three. See :doc:`/transformer`.
     prior

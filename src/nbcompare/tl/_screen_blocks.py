@@ -87,10 +87,12 @@ def run_blocks(
 ) -> None:
     """Test the perturbations of these rows of the result, and keep each block as it is done."""
     first_row = store.runs[-1]["start"]
+    of_block = max(1, n_threads // max(len(blocks), 1))  # a small screen is one block
 
     def run(rows: slice) -> int:
         into = store.arrays(rows, screen.words)
-        summary = compare_block(screen, slice(rows.start - first_row, rows.stop - first_row), into)
+        run_rows = slice(rows.start - first_row, rows.stop - first_row)
+        summary = compare_block(screen, run_rows, into, n_threads=of_block)
         store.write_block(rows, into, summary)
         return rows.stop - rows.start
 
@@ -98,7 +100,7 @@ def run_blocks(
         in_threads(run, blocks, n_threads, progress)
 
 
-def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray]) -> dict[str, Any]:
+def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray], *, n_threads: int = 1) -> dict[str, Any]:
     """Fill the layers (n_targets, n_genes) of a run of the perturbations, and sum them up."""
     targets = screen.targets[run]
     bounds = screen.targets.bounds
@@ -114,6 +116,7 @@ def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray]) -> di
         targets.bounds,
         screen.fit.places_of(targets.names),
         out=ScreenBlock(noise=np.ones(len(targets)), **of_test),
+        n_threads=n_threads,
     )
     flags = np.bitwise_or.reduceat(screen.flags[rows], targets.bounds[:-1]) | screen.fit.reference_flags
     _flag(result, flags)
@@ -127,7 +130,7 @@ def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray]) -> di
     samples = [(counts[piece], exposure[piece], None if block is None else block[piece]) for piece in pieces]
     model, places = screen.fit.model, screen.fit.places_of(targets.names)
     lends = (places >= 0) & model.group_lends[places]
-    return summary | add_posterior(screen.posterior, model, samples, result.noise, lends, into)
+    return summary | add_posterior(screen.posterior, model, samples, result.noise, lends, into, n_threads=n_threads)
 
 
 def adjust_over_all(store: ScreenResult, *, n_threads: int) -> None:

@@ -18,6 +18,7 @@ from nbcompare._nb.status import NOT_TESTED, Status
 
 from ._posterior import WORDS, as_stored, given_of_genes, posterior_of_tests, tells_dispersion
 from ._prior import LOG_2, as_given, given_fields
+from ._screen_options import threads_of
 
 ON_CPU = 2**12  # tests at once; fixed, as is what follows, so that the free memory does not change the last digits
 ON_DEVICE, BYTES_ON_DEVICE = 2**18, 2**31
@@ -83,6 +84,8 @@ def add_posterior(
     noise: np.ndarray,
     lends: np.ndarray,
     layers: dict[str, np.ndarray],
+    *,
+    n_threads: int,
 ) -> dict[str, np.ndarray]:
     """Fill the layers of the posterior (n_targets, n_genes), log2, from those of the tests; the priors, (n_targets,) each.
 
@@ -94,7 +97,7 @@ def add_posterior(
     batch_size = asked.batch_size(len(model.reference_exposure) + max(len(rows) for rows, _, _ in samples))
     at_once = max(1, batch_size // len(model.mean))
     threads = get_num_threads()
-    set_num_threads(1)  # of this thread: the others have blocks of their own
+    set_num_threads(min(n_threads, threads_of(None)))  # of this thread: the others have blocks of their own
     try:
         depths = _adjusted(model, model.reference_exposure, model.reference_block)
         of_reference = statistics_of_group(model.reference_counts.T, depths, model.prior_phi)

@@ -174,8 +174,9 @@ def speed(network: Trained, _: int) -> None:
     import numba
     import torch
 
-    torch.set_num_threads(1)
+    # before torch: where numba starts its threads with OpenMP, it sets the number that torch uses, too
     numba.set_num_threads(1)
+    torch.set_num_threads(1)
     print(
         "5 v 5, one thread of the CPU\n\n| what | where | tests | us a test | GB of GPU memory |\n|---|---|---|---|---|"
     )

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import anndata as ad
+import numba
 import numpy as np
 from scipy.special import digamma
 
@@ -79,6 +80,7 @@ def limits(n_tests):
 
 def costs(n_tests):
     """CPU time at 5v5, and root mean squared difference from the exact posterior in its standard deviations."""
+    numba.set_num_threads(1)  # before torch, whose number it sets where it starts its threads with OpenMP
     try:
         from nbcompare._transformer.estimate import load_network, posterior_of
 

@@ -50,6 +50,21 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Control:
+    """The reference's samples, genes first: the same in all tests of a block."""
+
+    counts: np.ndarray  # (n_genes, n_replicates)
+    exposure: np.ndarray  # (n_genes, n_replicates), or one row for all genes
+    statistics: Statistics
+
+    @classmethod
+    def of(cls, model: ScreenModel) -> Control:
+        counts = np.ascontiguousarray(model.reference_counts.T, dtype=np.float64)
+        exposure = _adjusted(model, model.reference_exposure, model.reference_block)
+        return cls(counts, exposure, statistics_of_group(counts, exposure, model.prior_phi))
+
+
+@dataclass(frozen=True)
 class TestsOfTarget:
     """The tested genes of one perturbation."""
 
@@ -89,8 +104,9 @@ def add_posterior(
 ) -> dict[str, np.ndarray]:
     """Fill the layers of the posterior (n_targets, n_genes), log2, from those of the tests; the priors, (n_targets,) each.
 
-    `samples` are counts (n_replicates, n_genes), exposure and block of every target, `noise` (n_targets,) their dispersion ratios,
-    `lends` (n_targets,) whether their statistics are among the model's. `layers` hold the tests' log2 fold change as `lfc_unshrunken`, `lfc_se`, `dispersions` and `status`; the dispersions are replaced.
+    `samples` are counts (n_replicates, n_genes), exposure and block of every target, `noise` (n_targets,) their dispersion ratios, `lends`
+    (n_targets,) whether their statistics are among the model's. `layers` hold the tests' log2 fold change as `lfc_unshrunken`,
+    `lfc_se`, `dispersions` and `status`; the dispersions are replaced.
     """
     from numba import get_num_threads, set_num_threads
 
@@ -99,13 +115,12 @@ def add_posterior(
     threads = get_num_threads()
     set_num_threads(min(n_threads, threads_of(None)))  # of this thread: the others have blocks of their own
     try:
-        depths = _adjusted(model, model.reference_exposure, model.reference_block)
-        of_reference = statistics_of_group(model.reference_counts.T, depths, model.prior_phi)
+        control = Control.of(model)
         priors: list[Prior | None] = []
         for first in range(0, len(samples), at_once):
             targets = range(first, min(first + at_once, len(samples)))
             tests = [
-                _tests_of(asked, model, of_reference, samples[k], float(noise[k]), bool(lends[k]), layers, k)
+                _tests_of(asked, model, control, samples[k], float(noise[k]), bool(lends[k]), layers, k)
                 for k in targets
             ]
             _judge(asked, tests, layers, targets, batch_size)
@@ -125,7 +140,7 @@ def prior_of_screen(asked: Wanted, scatter: float) -> dict[str, Any]:
 def _tests_of(
     asked: Wanted,
     model: ScreenModel,
-    of_reference: Statistics,
+    control: Control,
     samples: tuple[np.ndarray, np.ndarray, np.ndarray | None],
     noise: float,
     lends: bool,
@@ -135,18 +150,16 @@ def _tests_of(
     """Counts, prior and closed form of the k-th target."""
     rows, exposure, block = samples
     genes = np.flatnonzero((layers["status"][k] & NOT_TESTED) == 0)
-    counts = [np.ascontiguousarray(y[:, genes].T, dtype=np.float64) for y in (model.reference_counts, rows)]
-    of_arms = ((model.reference_exposure, model.reference_block), (exposure, block))
-    adjusted = [_adjusted(model, *arm) for arm in of_arms]
-    depths = [l[0] if len(l) == 1 else l[genes] for l in adjusted]
-    data = (counts[0], depths[0], counts[1], depths[1])
+    counts, adjusted = np.ascontiguousarray(rows.T, dtype=np.float64), _adjusted(model, exposure, block)
+    depths = [l[0] if len(l) == 1 else l[genes] for l in (control.exposure, adjusted)]
+    data = (control.counts[genes], depths[0], counts[genes], depths[1])
     log_fc, se, dispersion = (
         layers[word][k].astype(np.float64) for word in ("lfc_unshrunken", "lfc_se", "dispersions")
     )
-    own = statistics_of_group(rows.T, adjusted[1], model.prior_phi)
+    own = statistics_of_group(counts, adjusted, model.prior_phi)
     alone = noise > 1.0 or model.group_noise.size == 2  # its dispersion is that of the two arms
-    weight = own.weight + of_reference.weight if alone else model.weight
-    in_model = ([of_reference] if model.reference_lends else []) + ([own] if lends else [])
+    weight = own.weight + control.statistics.weight if alone else model.weight
+    in_model = ([control.statistics] if model.reference_lends else []) + ([own] if lends else [])
     others = Statistics(model.numerator, model.weight).without(*in_model).after(model.lost)
     lent = None if alone or tells_dispersion(asked.given) else others
     expected = expected_dispersion(model.mean, model.trend * max(noise, 1.0), model.scatter, lent)
@@ -159,11 +172,9 @@ def _tests_of(
 
 def _adjusted(model: ScreenModel, exposure: np.ndarray, block: np.ndarray | None) -> np.ndarray:
     """Exposures with the effects of blocks, (n_genes, n_replicates); without blocks one row for all genes."""
-    return (
-        exposure[None]
-        if block is None or len(model.effects) == 1
-        else np.ascontiguousarray((exposure[:, None] * model.effects[block]).T)
-    )
+    if block is None or len(model.effects) == 1:
+        return exposure[None]
+    return np.ascontiguousarray((exposure[:, None] * model.effects[block]).T)
 
 
 def _judge(

@@ -19,7 +19,7 @@ from nbcompare._nb.importance_kernels import DEGREES_CHANGE, DEGREES_NULL, refin
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.posterior import CHUNK, REFINED, Posterior, arm, columns, from_columns, grid_posterior
-from nbcompare._nb.prior import FIELDS, Prior, inverse_gamma_shape, prior_matrix
+from nbcompare._nb.prior import Prior, inverse_gamma_shape, prior_matrix, prior_of_rows
 
 TRUSTED = 0.7  # Pareto k up to which importance weights are
 
@@ -76,7 +76,7 @@ def refine(
     if doubtful.size == 0:
         return posterior
     y1, l1, y2, l2 = (array[doubtful] for array in arms)
-    theirs = Prior(**dict(zip(FIELDS, priors[doubtful].T, strict=True)))
+    theirs = prior_of_rows(priors[doubtful])
     return posterior.replaced(doubtful, grid_posterior(y1, l1, y2, l2, theirs, levels=levels))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -24,6 +25,13 @@ class Mixture:
 
     def __len__(self) -> int:
         return len(self.null_probability)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Mixture]) -> Mixture:
+        """The mixtures of several runs of tests, one after the other."""
+        return cls(
+            **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)}
+        )
 
     def take(self, tests: np.ndarray) -> Mixture:
         """The mixtures of these tests."""

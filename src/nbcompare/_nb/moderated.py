@@ -14,7 +14,7 @@ from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import moment_equation, solve_moments
 from nbcompare._nb.leave_one_out import leave_one_out
 from nbcompare._nb.matched import applies, fit_matched_trend, matched_design, matched_shifted, matched_tests
-from nbcompare._nb.shared import fit_shared
+from nbcompare._nb.shared import Shared, fit_shared
 from nbcompare._nb.status import NOT_TESTED, Status
 from nbcompare._nb.threshold import halved
 
@@ -39,6 +39,7 @@ class Moderated:
     mean: np.ndarray  # (n_genes,) mean count of a sample, where the trend is read
     noise: np.ndarray  # (n_comparisons, 2) dispersion of reference and treated arm relative to the data set's
     shifted: np.ndarray | None = None  # (n_genes, n_comparisons, 2) deviates of the nulls -threshold and threshold
+    shared: Shared | None = None  # what the groups have in common; None for two groups in blocks
 
 
 def moderated_tests(
@@ -115,6 +116,7 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
         model.mean,
         setting.noise,
         _deviates(lambda shift: compare_genes(setting, log_shift=shift)[2], threshold, status, log_fc),
+        shared=model,
     )
 
 

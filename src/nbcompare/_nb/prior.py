@@ -37,6 +37,11 @@ def prior_matrix(prior: Prior, n_tests: int) -> np.ndarray:
     return np.stack([np.broadcast_to(column, n_tests) for column in columns], axis=1)
 
 
+def prior_of_rows(rows: np.ndarray) -> Prior:
+    """The prior whose `prior_matrix` has these rows, (n_tests, 7)."""
+    return Prior(**dict(zip(FIELDS, rows.T, strict=True)))
+
+
 def inverse_gamma_shape(scatter: np.ndarray) -> np.ndarray:
     """Shape a of the inverse gamma whose logarithm has this standard deviation: trigamma(a) = scatter^2.
 

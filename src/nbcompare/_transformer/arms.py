@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from nbcompare._nb.empirical import Data
 from nbcompare._nb.prior import Prior, prior_matrix
 
-Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # counts and exposure of the reference, of the treated arm
 Batch = tuple[list[np.ndarray], np.ndarray]  # the same as the kernels take them; prior (n_tests, 7)
 
 

@@ -139,8 +139,8 @@ def posterior_of(
     if wholly_there(place):
         from nbcompare._transformer.device_posterior import mixture_on_device
 
-        return joined([mixture_on_device(own, part, place) for part in parts])
-    return joined([_mixture(own, part, place) for part in parts])
+        return Mixture.joined([mixture_on_device(own, part, place) for part in parts])
+    return Mixture.joined([_mixture(own, part, place) for part in parts])
 
 
 def judge(
@@ -235,11 +235,6 @@ def find_device(device: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def joined(parts: list[Mixture]) -> Mixture:
-    """The mixtures of batches as those of all tests."""
-    return Mixture(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
 def as_judged(parts: list[list[np.ndarray]]) -> Judged:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nbcompare._nb.data import Trend
 from nbcompare._nb.lent import Expected, Statistics, expected_dispersion, statistics_of_group
-from nbcompare._nb.shared import fit_shared
+from nbcompare._nb.moderated import Moderated
 from nbcompare._nb.trend import prior_dispersion
 
 from ._design import Design
@@ -17,10 +16,10 @@ from ._design import Design
 class Lending:
     """Dispersion statistics of the groups of a data set without blocks; not asked where the user has `told` what to expect."""
 
-    def __init__(self, design: Design, trend: Trend, min_total: float, *, told: bool):
-        pseudobulk, self.pairs = design.pseudobulk, design.pairs
-        shared = fit_shared(pseudobulk, self.pairs, min_total=min_total)
-        self.mean, self.trend, self.variance = shared.mean, trend.at(shared.mean), trend.scatter
+    def __init__(self, design: Design, result: Moderated, *, told: bool):
+        pseudobulk, self.pairs, shared = design.pseudobulk, design.pairs, result.shared
+        assert shared is not None  # without blocks
+        self.mean, self.trend, self.variance = shared.mean, shared.trend.at(shared.mean), shared.trend.scatter
         prior_phi, self.prior_df = prior_dispersion(self.mean, self.trend, self.variance)
         self.of_group: list[Statistics] = []
         for k in range(pseudobulk.n_groups):

@@ -14,7 +14,7 @@ from nbcompare._nb.importance import refine
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.posterior import CLOSED_FORM, Posterior, grid_posterior, summarise_mixture
-from nbcompare._nb.prior import FIELDS, Prior, prior_matrix
+from nbcompare._nb.prior import Prior, prior_matrix, prior_of_rows
 from nbcompare._nb.status import NOT_TESTED, Status
 
 from ._design import Design
@@ -105,7 +105,7 @@ def with_posterior(
         del arrays["pareto_k"]
     for word in OF_DISPERSION:
         arrays[word] = np.full(result.p_value.shape, np.nan)
-    lending = Lending(design, result.trend, options["min_total"], told=tells_dispersion(given))
+    lending = Lending(design, result, told=tells_dispersion(given))
     of_data_set = given["scatter"] if "scatter" in given else float(np.sqrt(result.trend.scatter))
     priors = []
     for c, (reference, treated) in enumerate(arms(design)):
@@ -194,7 +194,7 @@ def _rows(data: Data, tests: np.ndarray) -> Data:
 
 def _of(prior: Prior, n_tests: int, tests: np.ndarray) -> Prior:
     """The prior of these tests."""
-    return Prior(**dict(zip(FIELDS, prior_matrix(prior, n_tests)[tests].T, strict=True)))
+    return prior_of_rows(prior_matrix(prior, n_tests)[tests])
 
 
 def _joined(first: Posterior, second: Posterior, inside: np.ndarray, out: np.ndarray) -> Posterior:

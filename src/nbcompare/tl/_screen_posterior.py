@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
 from nbcompare._nb.lent import Statistics, expected_dispersion, statistics_of_group
 from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.prior import FIELDS, Prior, prior_matrix
+from nbcompare._nb.prior import Prior, prior_matrix, prior_of_rows
 from nbcompare._nb.screen import ScreenModel
 from nbcompare._nb.status import NOT_TESTED, Status
 
@@ -210,12 +210,8 @@ def _joined(tests: Sequence[TestsOfTarget]) -> tuple[Data, Prior, Mixture]:
             start += n
         arrays.append(joined)
     rows = np.concatenate([prior_matrix(one.prior, len(one.genes)) for one in tests])
-    anchor = {f.name: np.concatenate([getattr(one.anchor, f.name) for one in tests]) for f in fields(Mixture)}
-    return (
-        (arrays[0], arrays[1], arrays[2], arrays[3]),
-        Prior(**dict(zip(FIELDS, rows.T, strict=True))),
-        Mixture(**anchor),
-    )
+    anchor = Mixture.joined([one.anchor for one in tests])
+    return (arrays[0], arrays[1], arrays[2], arrays[3]), prior_of_rows(rows), anchor
 
 
 def _columns(priors: Sequence[Prior | None]) -> dict[str, np.ndarray]:

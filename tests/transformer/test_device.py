@@ -17,7 +17,7 @@ from nbcompare._nb.prior import Prior
 from nbcompare._nb.special import digamma_beyond_log, fast_log1p
 from nbcompare._transformer import estimate
 from nbcompare._transformer.arms import Batch, checked, in_batches
-from nbcompare._transformer.estimate import Judged, as_judged, joined, judge, load_network, posterior_of
+from nbcompare._transformer.estimate import Judged, as_judged, judge, load_network, posterior_of
 from nbcompare._transformer.simulate import Simulated
 from nbcompare._transformer.summaries import Summaries, summarise
 
@@ -63,7 +63,7 @@ def there(tests: Simulated) -> Summaries:
 
 def mixture_there(tests: Simulated, *, name: str | None = None, size: int = 10**6) -> Mixture:
     network = load_network(name).network
-    return joined([mixture_on_device(network, batch, "cpu") for batch in in_batches(data_of(tests), size)])
+    return Mixture.joined([mixture_on_device(network, batch, "cpu") for batch in in_batches(data_of(tests), size)])
 
 
 def judged_there(tests: Simulated, *, size: int = 10**6) -> Judged:

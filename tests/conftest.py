@@ -12,6 +12,7 @@ from hypothesis import settings
 from scipy import stats
 
 from nbcompare import datasets
+from nbcompare._anndata import FORMAT
 from nbcompare._nb.status import MEANING, Status, status_codes
 
 settings.register_profile("same every time", derandomize=True, deadline=None)
@@ -95,7 +96,7 @@ def make_screen(*, n_perturbations: int, n_genes: int, rng: int = 0) -> AnnData:
     layers = {"logfoldchanges": change, "lfc_se": se, "scores": z, "dispersions": dispersion}
     layers = {word: np.where(untested, np.nan, values).astype(np.float32) for word, values in layers.items()}
     status = np.where(untested, np.where(np.arange(n_genes) % 2, Status.ALL_ZERO, Status.LOW_TOTAL), Status.OK)
-    layers |= {"pvals": p, "pvals_adj": adjusted, "pvals_adj_global": adjust(p), "status": status.astype(np.uint16)}
+    layers |= {"pvals": p, "pvals_adj": adjusted, "pvals_adj_global": adjust(p), "status": status.astype(np.uint32)}
     own = (np.arange(n_named), np.arange(n_named))
     unnamed = np.full(n_perturbations - n_named, np.nan)
     obs = {
@@ -126,6 +127,7 @@ def make_screen(*, n_perturbations: int, n_genes: int, rng: int = 0) -> AnnData:
         "status_meaning": MEANING,
         "log_base": 2,
         "version": "0.1.0",
+        "format": FORMAT,
     }
     return screen
 
@@ -198,7 +200,7 @@ def store_results(
             "pvals_all_replicates": p,
             "dispersions": phi,
             "dispersions_genewise": np.maximum(trend * np.exp(rng.normal(0, 0.8, trend.size)), 0),
-            "status": status.astype(np.uint16),
+            "status": status.astype(np.uint32),
         }
         for word, value in values.items():
             columns.setdefault(word, []).append(value)
@@ -233,5 +235,6 @@ def store_results(
         "log_base": 2,
         "fdr_scope": "comparison",
         "version": "0.1.0",
+        "format": FORMAT,
     }
     return adata

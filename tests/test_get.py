@@ -7,6 +7,7 @@ import pytest
 from scipy import sparse
 
 from nbcompare import get
+from nbcompare._anndata import FORMAT
 from nbcompare.get._to_rank_genes_groups import MOST_RANKED
 
 
@@ -241,7 +242,12 @@ class TestBridge:
     def test_refuses_what_no_file_can_hold(self, stored):
         many = anndata.AnnData(np.zeros((1, 3)))
         names = np.array([f"target_{i}" for i in range(901)])
-        many.uns["nb_compare"] = {"comparisons": names, "reference": "ctrl", "params": {"groupby": "target"}}
+        many.uns["nb_compare"] = {
+            "comparisons": names,
+            "reference": "ctrl",
+            "format": FORMAT,
+            "params": {"groupby": "target"},
+        }
         for word in ("scores", "logfoldchanges", "pvals", "pvals_adj"):
             many.varm[f"nb_compare_{word}"] = np.zeros((3, 901))
         with pytest.raises(ValueError, match="901 comparisons.*nb_compare_df"):
@@ -250,7 +256,12 @@ class TestBridge:
     def test_most_that_a_file_can_hold(self, tmp_path):
         many = anndata.AnnData(np.zeros((1, 3)))
         names = np.array([f"target_{i:04d}" for i in range(MOST_RANKED)])
-        many.uns["nb_compare"] = {"comparisons": names, "reference": "ctrl", "params": {"groupby": "target"}}
+        many.uns["nb_compare"] = {
+            "comparisons": names,
+            "reference": "ctrl",
+            "format": FORMAT,
+            "params": {"groupby": "target"},
+        }
         for word in ("scores", "logfoldchanges", "pvals", "pvals_adj"):
             many.varm[f"nb_compare_{word}"] = np.zeros((3, names.size))
         get.to_rank_genes_groups(many)
@@ -258,3 +269,12 @@ class TestBridge:
         assert (
             anndata.read_h5ad(tmp_path / "many.h5ad").uns["rank_genes_groups"]["pvals"].dtype.names[-1] == "target_0899"
         )
+
+
+@pytest.mark.parametrize(("found", "words"), [(None, "format 1 by an older"), (99, "format 99 by a newer")])
+def test_another_format_is_refused(stored, found, words):
+    stored.uns["nb_compare"].pop("format")
+    if found is not None:
+        stored.uns["nb_compare"]["format"] = found
+    with pytest.raises(ValueError, match=words):
+        get.nb_compare_df(stored)

@@ -115,7 +115,7 @@ def test_empty_arms_and_single_replicates_are_finite_or_say_why(bias_corrected):
     reference = Group(np.array([[0.0, 0], [3, 5], [0, 0], [7, 0]]), l)
     treated = Group(np.array([[0.0, 0], [0, 0], [4, 9], [0, 0]]), l)
     fit = fit_moments(reference, treated, bias_corrected=bias_corrected)
-    assert fit.status.dtype == np.uint16
+    assert fit.status.dtype == np.uint32
     assert fit.status.tolist() == [Status.ALL_ZERO, Status.ZERO_ARM, Status.ZERO_ARM, Status.ZERO_ARM]
     assert np.isnan([fit.log_mean[0], fit.log_fc[0], fit.dispersion[0]]).all()
     assert fit.log_fc[1] == pytest.approx(np.log(0.5 / 8))

@@ -60,7 +60,7 @@ def test_moment_standard_error_is_the_delta_method():
 def test_moment_standard_error_is_that_of_repeated_experiments():
     """At the true parameters: within 3 % of the standard deviation of the effect over 20,000 experiments."""
     groups = simulate(1, (4, 6), n_genes=20_000, exposure_sd=0.6)
-    truth = Fit(np.full(20_000, np.log(30.0)), np.zeros(20_000), np.full(20_000, 0.2), np.zeros(20_000, np.uint16))
+    truth = Fit(np.full(20_000, np.log(30.0)), np.zeros(20_000), np.full(20_000, 0.2), np.zeros(20_000, np.uint32))
     assert standard_error(truth, *groups)[0] == pytest.approx(fit_moments(*groups).log_fc.std(), rel=0.03)
 
 

@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse, stats
 
 from nbcompare import datasets, get, pp, tl
+from nbcompare._anndata import FORMAT
 from nbcompare._nb.data import Group, Pseudobulk
 from nbcompare._nb.likelihood import fit_likelihood
 from nbcompare._nb.likelihood_ratio import likelihood_ratio_test
@@ -68,7 +69,7 @@ def test_everything_is_stored_as_the_documentation_says(cells):
         values = cells.varm[f"nb_compare_{word}"]
         assert type(values) is np.ndarray
         assert values.shape == shape
-        assert values.dtype == (np.uint16 if word == "status" else np.float64)
+        assert values.dtype == (np.uint32 if word == "status" else np.float64)
     for word in COLUMNS:
         assert cells.var[f"nb_compare_{word}"].dtype == np.float64
     uns = cells.uns["nb_compare"]
@@ -77,6 +78,7 @@ def test_everything_is_stored_as_the_documentation_says(cells):
     assert uns["log_base"] == 2
     assert uns["fdr_scope"] == "comparison"
     assert uns["version"] == version("nbcompare")
+    assert uns["format"] == FORMAT
     assert uns["status_codes"] == status_codes()
     assert uns["status_meaning"] == MEANING
     assert list(uns["samples"].columns) == ["condition", "replicate", "n_cells", "counts", "size_factor"]

@@ -6,12 +6,13 @@ from .counts import read_matrix, read_values, sum_counts, sum_gene_counts
 from .fingerprint import differences, fingerprint
 from .obs import as_text, choices, column_names, in_memory, levels_of, read_obs
 from .opening import opened
-from .results import Results, check_key, write_results
+from .results import FORMAT, Results, check_format, check_key, write_results
 from .samples import SampleTable, read_samples, sum_samples
 from .screen_layers import OVER_ALL, MemoryScreen, ScreenResult, bytes_a_test, layer_types
 from .screen_store import ScreenStore
 
 __all__ = [
+    "FORMAT",
     "OVER_ALL",
     "MemoryScreen",
     "Results",
@@ -20,6 +21,7 @@ __all__ = [
     "ScreenStore",
     "as_text",
     "bytes_a_test",
+    "check_format",
     "check_key",
     "choices",
     "column_names",

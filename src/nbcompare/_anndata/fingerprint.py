@@ -12,12 +12,15 @@ import pandas as pd
 
 from nbcompare._counts.totals import totals
 
+from .results import FORMAT
+
 WHAT = {
     "genes": "the genes (adata.var_names)",
     "samples": "the samples, their cells or their order",
     "sample_counts": "the counts of the samples",
     "gene_counts": "the counts of the genes",
     "version": "the version of nbcompare",
+    "format": "the format of the stored results",
 }
 
 
@@ -35,6 +38,7 @@ def fingerprint(
         "sample_counts": _hash(of_samples.tobytes()),
         "gene_counts": _hash(of_genes.tobytes()),
         "version": version("nbcompare"),
+        "format": FORMAT,
         "params": {name: _plain(value) for name, value in params.items()},
     }
 
@@ -45,7 +49,7 @@ def differences(stored: Mapping[str, Any], given: Mapping[str, Any], only: Seque
     names = [name for name in new if name != "params" and (only is None or name in only)]
     return [
         WHAT[name]
-        if name in WHAT and name != "version"
+        if name in WHAT and name not in ("version", "format")
         else f"{WHAT.get(name, name)} ({old.get(name)!r} there, {new[name]!r} here)"
         for name in names
         if old.get(name) != new[name]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+FORMAT = 2  # of what is stored: 2 since the status has 32 bits and every method stores intervals
+
+
 @dataclass(frozen=True)
 class Results:
     """What `tl.nb_compare` stores. Logarithms to base 2."""
@@ -34,6 +37,18 @@ class Results:
     design: Mapping[str, Any] = field(default_factory=dict)
     coefficients: np.ndarray | None = None  # (n_genes, n_coefficients)
     prior: Mapping[str, Any] = field(default_factory=dict)  # of the posterior, under the users' names
+
+
+def check_format(stored: Mapping[str, Any], what: str, verb: str) -> None:
+    """Refuse results that another version of the package stored in another format."""
+    found = int(stored.get("format", 1))
+    if found != FORMAT:
+        other = "an older" if found < FORMAT else "a newer"
+        msg = (
+            f"{what} was stored in format {found} by {other} version of nbcompare ({stored.get('version', 'unknown')}). "
+            f"This version reads format {FORMAT}. Run nbcompare.tl.{verb} again, or install the version that stored it."
+        )
+        raise ValueError(msg)
 
 
 def check_key(key: str) -> None:
@@ -71,6 +86,7 @@ def write_results(adata: AnnData, results: Results, key: str) -> None:
         "log_base": 2,
         "fdr_scope": "comparison" if results.splits is None else "split and comparison",
         "version": version("nbcompare"),
+        "format": FORMAT,
         **({} if results.splits is None else {"splits": results.splits, "split_table": results.split_table}),
         **({"design": dict(results.design)} if results.design else {}),
         **({"prior": dict(results.prior)} if results.prior else {}),

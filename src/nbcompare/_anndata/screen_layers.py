@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-EXACT = {"pvals": np.float64, "pvals_adj": np.float64, "status": np.uint16}  # so that 1e-300 stays 1e-300
+EXACT = {"pvals": np.float64, "pvals_adj": np.float64, "status": np.uint32}  # so that 1e-300 stays 1e-300
 ROUNDED = ("logfoldchanges", "lfc_se", "scores", "dispersions")  # float32 unless asked otherwise
 OVER_ALL = "pvals_adj_global"  # written once all blocks are
 

@@ -66,7 +66,7 @@ class Fit:
     log_mean: np.ndarray  # (n_genes,) natural log of the reference's rate per unit of exposure
     log_fc: np.ndarray  # (n_genes,) natural log fold change, treated over reference
     dispersion: np.ndarray  # (n_genes,) phi of variance = m + phi m^2
-    status: np.ndarray  # (n_genes,) uint16, bits of `status.Status`
+    status: np.ndarray  # (n_genes,) uint32, bits of `status.Status`
 
 
 @dataclass(frozen=True)
@@ -76,4 +76,4 @@ class Test:
     se: np.ndarray  # (n_genes,) standard error of the natural log fold change, NaN where not tested
     statistic: np.ndarray  # (n_genes,) signed, a standard normal deviate under the null
     p_value: np.ndarray  # (n_genes,) two-sided, NaN where not tested
-    status: np.ndarray  # (n_genes,) uint16, bits of `status.Status`
+    status: np.ndarray  # (n_genes,) uint32, bits of `status.Status`

@@ -42,7 +42,7 @@ class DesignTests:
         np.ndarray
     )  # (n_genes,) degrees of freedom of the t or F reference, infinite for normal and chi-squared ones
     coefficients: np.ndarray  # (n_genes, n_coefficients) at `dispersion`
-    status: np.ndarray  # (n_genes, n_contrasts) uint16, bits of `status.Status`
+    status: np.ndarray  # (n_genes, n_contrasts) uint32, bits of `status.Status`
     trend: Trend  # without bins (`mean` has one value, `n_genes` 0) where dispersions are not moderated
     mean: np.ndarray  # (n_genes,) mean count of a sample, where the trend is read
 
@@ -265,7 +265,7 @@ def _several_degrees(statistic: np.ndarray, p_value: np.ndarray, tested: np.ndar
 def _status(counts: np.ndarray, matrices: DesignMatrices, min_total: float, separated: np.ndarray) -> np.ndarray:
     """Reasons not to test, and empty arms: (n_genes, n_contrasts)."""
     total = counts @ matrices.touched.T.astype(np.float64)
-    status = np.zeros(total.shape, np.uint16)
+    status = np.zeros(total.shape, np.uint32)
     _flag(status, total == 0, Status.ALL_ZERO)
     _flag(status, total < min_total, Status.LOW_TOTAL)
     _flag(status, matrices.residual_degrees < 1, Status.NO_REPLICATES)
@@ -275,4 +275,4 @@ def _status(counts: np.ndarray, matrices: DesignMatrices, min_total: float, sepa
 
 def _flag(status: np.ndarray, where: np.ndarray | bool | np.bool, bit: Status) -> None:
     """Set a bit in place where told."""
-    status |= np.where(where, np.uint16(bit), np.uint16(0))
+    status |= np.where(where, np.uint32(bit), np.uint32(0))

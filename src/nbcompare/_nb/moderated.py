@@ -34,7 +34,7 @@ class Moderated:
     p_value_all: np.ndarray  # (n_genes, n_comparisons) before the leave-one-replicate-out rule
     dispersion: np.ndarray  # (n_genes, n_comparisons) moderated dispersion of the treated arm
     genewise: np.ndarray  # (n_genes, n_comparisons) moment estimate from the gene's own counts
-    status: np.ndarray  # (n_genes, n_comparisons) uint16, bits of `status.Status`
+    status: np.ndarray  # (n_genes, n_comparisons) uint32, bits of `status.Status`
     trend: Trend  # the data set's; with pair-wise dispersions that of the last comparison
     mean: np.ndarray  # (n_genes,) mean count of a sample, where the trend is read
     noise: np.ndarray  # (n_comparisons, 2) dispersion of reference and treated arm relative to the data set's
@@ -133,7 +133,7 @@ def _within_blocks(
     telling = design.informative[pseudobulk.block] if design.informative.any() else np.ones(counts.shape[1], bool)
     below = counts[:, telling & (pseudobulk.group != treated)].sum(axis=1)
     above = counts[:, telling & (pseudobulk.group == treated)].sum(axis=1)
-    status = np.zeros(len(counts), np.uint16)
+    status = np.zeros(len(counts), np.uint32)
     _flag(status, below + above == 0, Status.ALL_ZERO)
     _flag(status, below + above < min_total, Status.LOW_TOTAL)
     _flag(status, (found.kept < MIN_KEPT_INFORMATION) & (below + above > 0), Status.CONFOUNDED)
@@ -219,7 +219,7 @@ def _status(
     counts, arms, arm_members = setting.counts, setting.arms, setting.arm_members
     sizes = np.bincount(pseudobulk.group)
     residual = residual_degrees(pseudobulk)  # a pair alone may have none, where all groups together have
-    status = np.zeros(setting.kept.shape, np.uint16)
+    status = np.zeros(setting.kept.shape, np.uint32)
     for c, (reference, treated) in enumerate(pairs):
         below = counts[:, arm_members[arms[c, 0] : arms[c, 1]]].sum(axis=1)
         above = counts[:, arm_members[arms[c, 2] : arms[c, 3]]].sum(axis=1)
@@ -240,4 +240,4 @@ def _status(
 
 def _flag(status: np.ndarray, where: np.ndarray | bool | np.bool, bit: Status) -> None:
     """Set a bit in place where told."""
-    status |= np.where(where, np.uint16(bit), np.uint16(0))
+    status |= np.where(where, np.uint32(bit), np.uint32(0))

@@ -50,8 +50,8 @@ def arm_status(reference: Group, treated: Group, totals: np.ndarray) -> np.ndarr
         design = Status.NO_REPLICATES
     elif sizes[0] == 1:
         design = Status.ONE_REPLICATE_ARM
-    of_empty_arms = np.array([Status.OK, Status.ZERO_ARM, Status.ALL_ZERO], np.uint16)
-    return of_empty_arms[(totals <= 0).sum(axis=0)] | np.uint16(design)
+    of_empty_arms = np.array([Status.OK, Status.ZERO_ARM, Status.ALL_ZERO], np.uint32)
+    return of_empty_arms[(totals <= 0).sum(axis=0)] | np.uint32(design)
 
 
 def _unbiased(reference: Group, treated: Group) -> tuple[np.ndarray, np.ndarray]:

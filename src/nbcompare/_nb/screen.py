@@ -42,7 +42,7 @@ class ScreenModel:
     numerator: np.ndarray  # (n_genes,) summed dispersion statistics of the lending groups
     weight: np.ndarray  # (n_genes,)
     reference_arms: np.ndarray  # (8, n_variants, n_genes) of `reference_arms`
-    gene_status: np.ndarray  # (n_genes,) uint16 flags of the gene in every comparison
+    gene_status: np.ndarray  # (n_genes,) uint32 flags of the gene in every comparison
     group_noise: np.ndarray  # (n_groups,) of the groups of the fit
     group_lends: np.ndarray  # (n_groups,) bool
     reference_lends: bool
@@ -76,7 +76,7 @@ class ScreenBlock:
     statistic: np.ndarray  # (n_targets, n_genes)
     p_value: np.ndarray  # (n_targets, n_genes) float64
     dispersion: np.ndarray  # (n_targets, n_genes) of the target's arm
-    status: np.ndarray  # (n_targets, n_genes) uint16
+    status: np.ndarray  # (n_targets, n_genes) uint32
     noise: np.ndarray  # (n_targets,) dispersion relative to the data set's
 
 
@@ -110,9 +110,9 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         can_leave_out(np.array(len(samples))).item() and bool(np.isfinite(shared.lost_without)),
     )
     flags = np.where(
-        mean > EXTRAPOLATED * shared.trend.mean[-1], np.uint16(Status.HIGH_MEAN_EXTRAPOLATED), np.uint16(0)
+        mean > EXTRAPOLATED * shared.trend.mean[-1], np.uint32(Status.HIGH_MEAN_EXTRAPOLATED), np.uint32(0)
     )
-    flags |= np.uint16(Status.FEW_GENES if shared.trend.n_genes < FEW_GENES else Status.OK)
+    flags |= np.uint32(Status.FEW_GENES if shared.trend.n_genes < FEW_GENES else Status.OK)
     block_slope, cells, factor, effects = shared_information(pseudobulk, shared, reference)
     block = np.zeros(len(samples), np.int64) if pseudobulk.block is None else pseudobulk.block[samples]
     return ScreenModel(
@@ -187,7 +187,7 @@ def compare_targets(
         statistic=np.empty(shape, dtype),
         p_value=np.empty(shape),
         dispersion=np.empty(shape, dtype),
-        status=np.empty(shape, np.uint16),
+        status=np.empty(shape, np.uint32),
         noise=np.ones(n_targets),
     )
     sizes = np.diff(starts)
@@ -195,7 +195,7 @@ def compare_targets(
     smaller, larger = np.minimum(sizes, n_reference), np.maximum(sizes, n_reference)
     checked = can_leave_out(smaller) & np.isfinite(model.lost_without)
     floor = np.where(is_unbalanced(smaller, larger), 0.0, FLOOR)
-    single = np.where(smaller == 1, np.uint16(Status.ONE_REPLICATE_ARM), np.uint16(0))
+    single = np.where(smaller == 1, np.uint32(Status.ONE_REPLICATE_ARM), np.uint32(0))
     lends = (lender >= 0) & model.group_lends[lender]
 
     def run(part: slice) -> None:
@@ -245,12 +245,12 @@ def _correct_noise(
         model.group_noise.size == 2,
     )
     log_fc, se, statistic, p_value, dispersion = compare_genes(setting)
-    status = out.status[k] & ~np.uint16(Status.SINGLE_REPLICATE)
+    status = out.status[k] & ~np.uint32(Status.SINGLE_REPLICATE)
     untested = (status & NOT_TESTED) > 0
     p_value[untested] = np.nan
     p_value, statistic, replaced = leave_one_out(setting, p_value, statistic, dispersion)
-    flags = np.uint16(Status.NOISY_GROUP if ratio > 1 else Status.OK)
-    flags = flags | np.where(replaced[:, 0], np.uint16(Status.SINGLE_REPLICATE), np.uint16(0))
+    flags = np.uint32(Status.NOISY_GROUP if ratio > 1 else Status.OK)
+    flags = flags | np.where(replaced[:, 0], np.uint32(Status.SINGLE_REPLICATE), np.uint32(0))
     out.status[k] = np.where(untested, status, status | flags)
     out.log_fc[k], out.se[k], out.p_value[k] = log_fc[:, 0], se[:, 0], p_value[:, 0]
     out.statistic[k] = np.where(untested, np.nan, statistic[:, 0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import in_memory
+from nbcompare._anndata import check_format, in_memory
 from nbcompare._nb.status import status_text
 
 from ._stored import POSTERIOR, close, listed
@@ -33,6 +33,7 @@ def check_screen(screen: AnnData) -> None:
             "nbcompare.tl.nb_screen returned, or its path read with anndata.experimental.read_lazy."
         )
         raise ValueError(msg)
+    check_format(screen.uns[KEY], "The screen", "nb_screen")
 
 
 def perturbation_rows(screen: AnnData, names: str | Sequence[str] | None) -> np.ndarray:

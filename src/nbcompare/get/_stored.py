@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nbcompare._anndata import check_format
 from nbcompare._nb.status import status_text
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def stored_results(adata: AnnData, key: str) -> Mapping[str, Any]:
         there = f"there are: {listed(found)}" if found else "there are none: run nbcompare.tl.nb_compare first"
         msg = f"No results of nb_compare are stored as {key!r}; {there}."
         raise KeyError(msg)
+    check_format(adata.uns[key], f"The comparison {key!r}", "nb_compare")
     return adata.uns[key]
 
 

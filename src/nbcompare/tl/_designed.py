@@ -173,12 +173,12 @@ def shifted_design_tests(
 
 
 def sample_flags(plan: Plan, samples: SampleTable, unstable: np.ndarray) -> np.ndarray:
-    """Status bits that samples lend to the comparisons that they tell of, (n_comparisons,) uint16."""
+    """Status bits that samples lend to the comparisons that they tell of, (n_comparisons,) uint32."""
     n_cells = samples.table["n_cells"].to_numpy()
     tiny = (n_cells < TINY) & bool((n_cells > 1).any())
-    flags = np.zeros(len(plan.hypotheses), np.uint16)
+    flags = np.zeros(len(plan.hypotheses), np.uint32)
     for where, bit in ((tiny, Status.TINY_PSEUDOBULK), (unstable, Status.SIZE_FACTOR_UNSTABLE)):
-        flags[plan.informative[where].any(axis=0)] |= np.uint16(bit)
+        flags[plan.informative[where].any(axis=0)] |= np.uint32(bit)
     return flags
 
 

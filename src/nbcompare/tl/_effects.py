@@ -67,7 +67,7 @@ def _against_threshold(
     below, above = np.where(tested[..., None], shifted, np.nan).transpose(2, 0, 1)
     if alternative == "less_abs":
         p, scores = smaller(below, above)
-        status = status & ~np.uint16(Status.SINGLE_REPLICATE)
+        status = status & ~np.uint32(Status.SINGLE_REPLICATE)
         return {"pvals": p, "pvals_adj": adjust_p_values(p), "scores": scores, "status": status} | _all(arrays, p)
     p, scores = larger(below, above, arrays["logfoldchanges"])
     guarded = np.where(on_one, np.maximum(p, before), p)

@@ -76,7 +76,7 @@ def unmoderated(
     fits = [estimator(method, cox_reid)(*pair) for pair in pairs]
     tests = [apply(fit, *pair) for fit, pair in zip(fits, pairs, strict=True)]
     total = np.stack([a.counts.sum(axis=1) + b.counts.sum(axis=1) for a, b in pairs], axis=1)
-    low = np.where(total < min_total, np.uint16(Status.LOW_TOTAL), np.uint16(0))
+    low = np.where(total < min_total, np.uint32(Status.LOW_TOTAL), np.uint32(0))
     status = _columns(tests, "status") | low | _sample_flags(design)
     arrays = _tested(
         _columns(fits, "log_fc"),
@@ -128,7 +128,7 @@ def _tested(log_fc, se, statistic, p_value, dispersion, status) -> dict[str, np.
         "pvals": p_value,
         "pvals_adj": adjust_p_values(p_value),
         "dispersions": np.where(untested, np.nan, dispersion),
-        "status": np.where(untested, status & NOT_TESTED, status).astype(np.uint16),
+        "status": np.where(untested, status & NOT_TESTED, status).astype(np.uint32),
     }
 
 
@@ -160,11 +160,11 @@ def _sample_flags(design: Design) -> np.ndarray:
     """Status bits that samples lend to their comparisons, (n_comparisons,)."""
     n_cells = design.samples.table["n_cells"].to_numpy()
     summed = (n_cells > 1).any()
-    flags = np.zeros(len(design.pairs), np.uint16)
+    flags = np.zeros(len(design.pairs), np.uint32)
     for c, (reference, treated) in enumerate(design.pairs):
         used = (design.pseudobulk.group == treated) | (reference < 0) | (design.pseudobulk.group == reference)
         if summed and (n_cells[used] < TINY).any():
-            flags[c] |= np.uint16(Status.TINY_PSEUDOBULK)
+            flags[c] |= np.uint32(Status.TINY_PSEUDOBULK)
         if design.unstable[used].any():
-            flags[c] |= np.uint16(Status.SIZE_FACTOR_UNSTABLE)
+            flags[c] |= np.uint32(Status.SIZE_FACTOR_UNSTABLE)
     return flags

@@ -123,7 +123,7 @@ def with_posterior(
         for word, values in as_stored(posterior).items():
             if word in arrays:
                 arrays[word][tested, c] = values
-        arrays["status"][tested[outside], c] |= np.uint16(Status.OUTSIDE_TRAINING)
+        arrays["status"][tested[outside], c] |= np.uint32(Status.OUTSIDE_TRAINING)
     return arrays, columns, trend, as_given(priors)
 
 

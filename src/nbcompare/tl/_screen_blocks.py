@@ -38,7 +38,7 @@ class Screen:
     targets: Targets
     counts: np.ndarray  # (n_samples, n_genes) of all samples, used or not
     exposure: np.ndarray  # (n_rows,) size factors of the targets' samples, one target after the other
-    flags: np.ndarray  # (n_rows,) uint16, status bits that a sample lends to its tests
+    flags: np.ndarray  # (n_rows,) uint32, status bits that a sample lends to its tests
     block: np.ndarray | None  # (n_rows,) int64
     genes: np.ndarray  # (n_genes,) object array of str
     fdr: float  # false discovery rate at which hits are counted
@@ -177,7 +177,7 @@ def _flag(result: ScreenBlock, flags: np.ndarray) -> None:
     if not flags.any():
         return
     untested = (result.status & NOT_TESTED) > 0
-    result.status[...] |= np.where(untested, flags[:, None] & NOT_TESTED, flags[:, None]).astype(np.uint16)
+    result.status[...] |= np.where(untested, flags[:, None] & NOT_TESTED, flags[:, None]).astype(np.uint32)
     for k in np.flatnonzero(flags & NOT_TESTED):
         result.status[k] &= NOT_TESTED
         for values in (result.statistic, result.p_value, result.dispersion):

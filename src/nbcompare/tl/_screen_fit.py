@@ -71,7 +71,7 @@ class ScreenFit:
     model: ScreenModel
     depths: Depths
     base_mean: np.ndarray  # (n_genes,) mean of counts / size factor over the samples of the fit
-    reference_flags: np.uint16  # status bits that the reference's samples lend to all tests
+    reference_flags: np.uint32  # status bits that the reference's samples lend to all tests
     blocks: np.ndarray  # labels of the blocks, empty without
     lenders: np.ndarray  # names of the perturbations of the fit, whose groups count from 1
 
@@ -99,7 +99,7 @@ class ScreenFit:
             ScreenModel.from_arrays(model),
             Depths(DepthReference.from_arrays(depth) if depth else None, *arrays["log_unit_and_total"].tolist()),
             arrays["base_mean"],
-            np.uint16(arrays["reference_flags"]),
+            np.uint32(arrays["reference_flags"]),
             arrays["blocks"],
             arrays["lenders"],
         )
@@ -139,8 +139,8 @@ def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any], *, 
 
 
 def sample_flags(samples: SampleTable, rows: np.ndarray, unstable: np.ndarray) -> np.ndarray:
-    """Status bits that samples lend to their tests, (n_rows,) uint16."""
+    """Status bits that samples lend to their tests, (n_rows,) uint32."""
     n_cells = samples.table["n_cells"].to_numpy()
     tiny = (n_cells[rows] < TINY) & (n_cells > 1).any()
     bits = np.where(tiny, Status.TINY_PSEUDOBULK, 0) | np.where(unstable, Status.SIZE_FACTOR_UNSTABLE, 0)
-    return bits.astype(np.uint16)
+    return bits.astype(np.uint32)

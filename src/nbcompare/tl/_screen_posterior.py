@@ -189,7 +189,7 @@ def _judge(
         for word in (*asked.words[1:], "dispersions"):
             layers[word][k] = np.nan
             layers[word][k, one.genes] = found[word][start:stop]
-        layers["status"][k, one.genes[outside[start:stop]]] |= np.uint16(Status.OUTSIDE_TRAINING)
+        layers["status"][k, one.genes[outside[start:stop]]] |= np.uint32(Status.OUTSIDE_TRAINING)
 
 
 def _joined(tests: Sequence[TestsOfTarget]) -> tuple[Data, Prior, Mixture]:

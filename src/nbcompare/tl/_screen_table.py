@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import ScreenResult
+from nbcompare._anndata import FORMAT, ScreenResult
 from nbcompare._nb.screen_adjust import Selection, select_rows
 from nbcompare._nb.status import MEANING, status_codes
 
@@ -107,5 +107,6 @@ def _description(
         "status_meaning": dict(MEANING),
         "log_base": 2,
         "version": version("nbcompare"),
+        "format": FORMAT,
         "fingerprint": {name: value for name, value in fingerprint.items() if name != "params"},
     }

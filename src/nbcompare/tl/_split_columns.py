@@ -133,7 +133,7 @@ def _reason(part: Part, name: str, status: np.ndarray) -> str:
     """Why a comparison has no tested gene in a split."""
     if part.outcome is None or name not in part.outcome.comparisons:
         return part.reason or absence(part.dropped, name)
-    values, counts = np.unique(status & np.uint16(NOT_TESTED), return_counts=True)
+    values, counts = np.unique(status & np.uint32(NOT_TESTED), return_counts=True)
     return f"no gene was tested, most of them for {status_text(int(values[np.argmax(counts)]))!r}"
 
 

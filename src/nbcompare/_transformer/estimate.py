@@ -17,7 +17,7 @@ from nbcompare._nb.closed_form import change_moments
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.posterior import NETWORK, Posterior, from_columns, summarise_mixture
-from nbcompare._nb.prior import FIELDS, Prior
+from nbcompare._nb.prior import Prior, prior_matrix, with_one_dispersion
 from nbcompare._optional import require
 from nbcompare._transformer.arms import Batch, Data, checked, in_batches
 from nbcompare._transformer.assemble import assemble
@@ -186,12 +186,12 @@ def in_range(
 ) -> np.ndarray:
     """Whether each test lies where the network was trained, (n_tests,) bool.
 
-    Its prior must lie within the bounds of the training distribution, both arms must have 1 to 3,000 replicates present, and the arms'
-    rates and their ratio must be within five standard deviations of what the prior says.
+    Its prior must lie within the bounds of the training distribution, both groups must have the same dispersion ratio and 1 to 3,000
+    replicates present, and the groups' rates and their ratio must be within five standard deviations of what the prior says.
     """
     ranges = (load_network() if network is None else network).ranges
-    columns = (np.asarray(getattr(prior, name), dtype=np.float64) for name in FIELDS)
-    log_mean, log_mean_sd, location, scatter, tail, _, scale = columns
+    prior, alike = with_one_dispersion(prior, len(counts1))
+    log_mean, log_mean_sd, location, scatter, tail, _, scale = prior_matrix(prior, len(counts1)).T
     rates, depths, numbers, logs = [], [], [], np.zeros(1)
     for counts, exposure in ((counts1, exposure1), (counts2, exposure2)):
         exposure = np.atleast_2d(np.asarray(exposure, dtype=np.float64))
@@ -209,7 +209,8 @@ def in_range(
     fold = np.abs(rates[1] - rates[0])
     centre = np.abs(0.5 * (rates[0] + rates[1]) - log_mean)
     return (
-        within(count, np.log(ranges.mean[0]), np.minimum(np.log(ranges.mean[1]), HIGHEST_LOG_MEAN - 1.5 * log_mean_sd))
+        alike
+        & within(count, np.log(ranges.mean[0]), np.minimum(np.log(ranges.mean[1]), HIGHEST_LOG_MEAN - 1.5 * log_mean_sd))
         & within(log_mean_sd, *ranges.log_mean_sd)
         & within(location, *np.log(ranges.dispersion))
         & within(scatter, *ranges.scatter)

@@ -33,8 +33,6 @@ def leave_one_out(
         return guarded, statistic, replaced
     worst, worst_statistic = np.empty(len(genes)), np.empty(len(genes))
     unbalanced = is_unbalanced(sizes.min(axis=1), sizes.max(axis=1))
-    group = np.empty(setting.counts.shape[1], np.int64)
-    group[setting.members] = np.repeat(np.arange(len(setting.starts) - 1), np.diff(setting.starts))
     _leave_one_out(
         genes,
         comparisons,
@@ -43,7 +41,7 @@ def leave_one_out(
         setting.kept,
         setting.members,
         setting.starts,
-        group,
+        setting.group,
         setting.arm_members,
         setting.arms,
         setting.mean,
@@ -139,8 +137,8 @@ def _leave_one_out(
             if stop - start > LARGEST_ARM:
                 continue
             if unbalanced[c]:
-                phi = dispersion[g, c] / noise[c, 1] * noise[c, side]
-                if not scatters(y, l, arm_members, start, stop, phi):
+                phi = dispersion[g, c] / noise[group[arm_members[arms[c, 2]]]]
+                if not any_scatters(y, l, arm_members, start, stop, group, noise, phi):
                     continue
             for j in range(start, stop):
                 skip = arm_members[j]
@@ -175,7 +173,8 @@ def _leave_one_out(
                     left_weight,
                     own[c],
                     ratio,
-                    noise[c],
+                    group,
+                    noise,
                     kept[g, c],
                     two_groups,
                     1.0,
@@ -185,6 +184,21 @@ def _leave_one_out(
                 if p > worst[t]:
                     worst[t] = p
                     worst_statistic[t] = z
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def any_scatters(y, l, members, start, stop, group, noise, phi):
+    """`scatters` of any of the groups whose samples lie side by side, each at its own dispersion."""
+    first = start
+    while first < stop:
+        k = group[members[first]]
+        last = first + 1
+        while last < stop and group[members[last]] == k:
+            last += 1
+        if scatters(y, l, members, first, last, noise[k] * phi):
+            return True
+        first = last
+    return False
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -84,7 +84,7 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
     setting = model.setting(pseudobulk, pairs)
     log_fc, se, statistic, p_value, dispersion = compare_genes(setting)
 
-    status = _status(pseudobulk, setting, pairs, min_total, model.noise > 1)
+    status = _status(pseudobulk, setting, pairs, min_total, model.noisy(pairs))
     _flag(status, (model.mean > EXTRAPOLATED * model.trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)
     _flag(status, model.trend.n_genes < FEW_GENES, Status.FEW_GENES)
     untested = (status & NOT_TESTED) > 0
@@ -114,7 +114,7 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
         status,
         model.trend,
         model.mean,
-        setting.noise,
+        model.ratios(pairs),
         _deviates(lambda shift: compare_genes(setting, log_shift=shift)[2], threshold, status, log_fc),
         shared=model,
     )
@@ -234,7 +234,7 @@ def _status(
         _flag(here, (below == 0) | (above == 0), Status.ZERO_ARM)
         _flag(here, not lent, Status.NO_REPLICATES)
         _flag(here, single and lent, Status.ONE_REPLICATE_ARM)
-        _flag(here, noisy[treated] or (reference >= 0 and noisy[reference]), Status.NOISY_GROUP)
+        _flag(here, noisy[c], Status.NOISY_GROUP)
     return status
 
 

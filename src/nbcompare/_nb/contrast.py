@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from scipy.special import ndtri
 
-from nbcompare._nb.dispersion import arm, arm_statistic
+from nbcompare._nb.dispersion import arm, arm_statistic, weighted_sums
 from nbcompare._nb.rstar import modified_root
 from nbcompare._nb.special import normal_from_t, normal_tail
 

@@ -49,14 +49,14 @@ class Shared:
             self.lost_without,
             pseudobulk.group.astype(np.int64),
             self.noise,
-            np.logical_or(self.noisy(pairs), two_groups),
+            self.noisy(pairs) | np.full(len(pairs), two_groups),
             self.lends,
             two_groups,
         )
 
     def noisy(self, pairs: np.ndarray) -> np.ndarray:
         """Whether a group of these comparisons is noisier than the data set, (n_comparisons,) bool."""
-        return (self.ratios(pairs) > 1).any(axis=1)
+        return np.asarray((self.ratios(pairs) > 1).any(axis=1))
 
     def ratios(self, pairs: np.ndarray) -> np.ndarray:
         """Dispersion of reference and treated group relative to the data set's, (n_comparisons, 2); of several groups the largest."""

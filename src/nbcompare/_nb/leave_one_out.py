@@ -11,7 +11,7 @@ from nbcompare._nb.contrast import Setting, contrast, group_statistic, prior
 
 CUT = 0.02  # p-values below this are checked
 LARGEST_ARM = 20  # replicates of larger arms are not left out
-UNBALANCED = 5  # from so many times the replicates in one arm on the rule differs
+UNBALANCED = 2  # from so many times the replicates in one group on the rule differs
 FLOOR = 0.2  # smaller p-values without one replicate never replace p
 
 
@@ -22,7 +22,7 @@ def leave_one_out(
 
     Where p < .02 and each arm has three replicates, the test is repeated without each replicate of the arms of at most 20 (trend and
     block effects stay); a change of sign counts as p = 1. The largest p-value replaces p where it exceeds max(sqrt(p), .2). Where one arm
-    has five times the replicates of the other, sqrt(p) alone is the bound, and only the replicates of an arm that scatters more than its
+    has twice the replicates of the other or more, sqrt(p) alone is the bound, and only the replicates of an arm that scatters more than its
     dispersion lets expect are left out: within-arm scatter says nothing of the difference, so nulls keep their level.
     """
     sizes = np.stack([setting.arms[:, 1] - setting.arms[:, 0], setting.arms[:, 3] - setting.arms[:, 2]], axis=1)
@@ -76,7 +76,7 @@ def can_leave_out(smaller: np.ndarray) -> np.ndarray:
 
 
 def is_unbalanced(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
-    """Whether one arm has five times the replicates of the other."""
+    """Whether one group has twice the replicates of the other or more."""
     return larger >= UNBALANCED * smaller
 
 

@@ -197,11 +197,11 @@ def in_range(
         exposure = np.atleast_2d(np.asarray(exposure, dtype=np.float64))
         present = exposure > 0
         numbers.append(present.sum(axis=1))
-        depths.append(exposure.sum(axis=1))
+        depths.append(_sums(exposure))
         weight = present.astype(np.float64)
         total = counts @ weight[0] if len(weight) == 1 else np.einsum("ij,ij->i", counts, weight)
         rates.append(np.log((total + 0.5) / depths[-1]))
-        logs = logs + np.log(np.where(present, exposure, 1.0)).sum(axis=1)
+        logs = logs + _sums(np.log(np.where(present, exposure, 1.0)))
     count = log_mean + logs / (numbers[0] + numbers[1])
     within = lambda x, low, high: (x >= low - 1e-9) & (x <= high + 1e-9)
     least = np.sqrt(sum(1.0 / np.maximum(np.exp(rate) * depth, 0.5) for rate, depth in zip(rates, depths, strict=True)))
@@ -221,6 +221,11 @@ def in_range(
         & (fold <= CONFLICT * np.hypot(scale, noise))
         & (centre <= CONFLICT * np.hypot(log_mean_sd, 0.5 * noise))
     )
+
+
+def _sums(rows: np.ndarray) -> np.ndarray:
+    """Sums of rows, added up one after the other, so that zeros behind a row do not change the last digit."""
+    return np.cumsum(rows, axis=1)[:, -1]
 
 
 def find_device(device: str) -> str:
@@ -260,6 +265,8 @@ def _mixture(network: Network, batch: Batch, device: str) -> Mixture:
     """The posterior of one batch, anchors and mixtures on the CPU."""
     import torch
 
+    from nbcompare._transformer.network import raw_in_parts
+
     arms, priors = batch
     anchors = np.empty((len(priors), N_ANCHORS))
     summaries = np.empty((len(priors), N_SUMMARIES), dtype=np.float32)
@@ -269,7 +276,8 @@ def _mixture(network: Network, batch: Batch, device: str) -> Mixture:
     with torch.inference_mode():
         x = torch.from_numpy(summaries).to(device=device, dtype=network.spread.dtype)
         tokens = None if network.replicates is None else _tokens(arms, anchors, device)
-        factor, changed, equal = (part.cpu().numpy() for part in network.raw(x, tokens))
+        found = raw_in_parts(network, x, tokens, n_threads=get_num_threads())
+        factor, changed, equal = (part.cpu().numpy() for part in found)
     with np.errstate(divide="ignore"):
         prior_odds = np.log(priors[:, 5]) - np.log1p(-priors[:, 5])
     return assemble(anchors, prior_odds + anchors[:, 14] + factor, changed, equal)

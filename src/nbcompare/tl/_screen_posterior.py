@@ -22,7 +22,6 @@ from ._screen_options import threads_of
 
 ON_CPU = 2**12  # tests at once; fixed, as is what follows, so that the free memory does not change the last digits
 ON_DEVICE, BYTES_ON_DEVICE = 2**18, 2**31
-REFERENCE = 0  # place of the control among the groups that the model was fitted on
 OF_PERTURBATION = ("null_share", "lfc_sd", "mean", "mean_log_sd")  # of the prior; the rest is the screen's
 
 
@@ -63,7 +62,7 @@ class Control:
     def of(cls, model: ScreenModel) -> Control:
         counts = np.ascontiguousarray(model.reference_counts.T, dtype=np.float64)
         exposure = _adjusted(model, model.reference_exposure, model.reference_block)
-        noise = float(model.group_noise[REFERENCE])
+        noise = model.reference_noise
         return cls(counts, exposure, statistics_of_group(counts, exposure, model.prior_phi * noise), noise)
 
 

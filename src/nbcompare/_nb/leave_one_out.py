@@ -26,7 +26,7 @@ def leave_one_out(
     dispersion lets expect are left out: within-arm scatter says nothing of the difference, so nulls keep their level.
     """
     sizes = np.stack([setting.arms[:, 1] - setting.arms[:, 0], setting.arms[:, 3] - setting.arms[:, 2]], axis=1)
-    checked = can_leave_out(sizes.min(axis=1)) & np.isfinite(setting.lost_without)
+    checked = can_leave_out(sizes.min(axis=1), sizes.max(axis=1)) & np.isfinite(setting.lost_without)
     genes, comparisons = np.nonzero((p_value < CUT) & checked)
     guarded, replaced = p_value.copy(), np.zeros(p_value.shape, bool)
     if len(genes) == 0:
@@ -70,9 +70,9 @@ def leave_one_out(
     return guarded, statistic, replaced
 
 
-def can_leave_out(smaller: np.ndarray) -> np.ndarray:
-    """Whether the rule applies where the smaller arm has so many replicates."""
-    return (smaller >= 3) & (smaller <= LARGEST_ARM)
+def can_leave_out(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
+    """Whether the rule applies to groups of so many replicates: three or more, two where the other group has twice as many."""
+    return (smaller >= np.where(is_unbalanced(smaller, larger), 2, 3)) & (smaller <= LARGEST_ARM)
 
 
 def is_unbalanced(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:

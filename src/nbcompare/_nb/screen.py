@@ -109,7 +109,7 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         by_gene,
         shared.lost,
         bool(shared.lends[reference]),
-        can_leave_out(np.array(len(samples))).item() and bool(np.isfinite(shared.lost_without)),
+        can_leave_out(np.array(len(samples)), np.array(2 * len(samples))).item() and bool(np.isfinite(shared.lost_without)),
     )
     usable = pseudobulk.counts.sum(axis=1) >= min_total
     flags = np.where(
@@ -198,7 +198,7 @@ def compare_targets(
     sizes = np.diff(starts)
     n_reference = len(model.reference_exposure)
     smaller, larger = np.minimum(sizes, n_reference), np.maximum(sizes, n_reference)
-    checked = can_leave_out(smaller) & np.isfinite(model.lost_without)
+    checked = can_leave_out(smaller, larger) & np.isfinite(model.lost_without)
     floor = np.where(is_unbalanced(smaller, larger), 0.0, FLOOR)
     single = np.where(smaller == 1, np.uint32(Status.ONE_REPLICATE_ARM), np.uint32(0))
     lends = (lender >= 0) & model.group_lends[lender]

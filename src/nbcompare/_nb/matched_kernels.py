@@ -24,7 +24,7 @@ def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constant
     mean = total / n
     if mean <= 0.0:
         return math.nan, math.nan, math.nan, 0.0
-    phi, _ = prior(mean, trend, scatter)
+    phi, _ = prior(mean, trend, scatter, 0.0)
     fill_cells(y, l, members, bounds, skip, phi, cells)
     ratio = fit_blocks_and_ratio(cells, phi, rates)
     numerator, degrees, information, kept = pearson_within_blocks(
@@ -36,7 +36,7 @@ def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constant
         mean = information / max(
             1.0 - phi * information, 1e-9
         )  # the count that is as informative as the samples are on average
-    _, df = prior(mean, trend, scatter)
+    _, df = prior(mean, trend, scatter, 0.0)
     moderated, df = moderate(phi, df, mean, numerator, degrees)
     return moderated, df, own, kept
 

@@ -51,6 +51,7 @@ class ScreenModel:
     knots: np.ndarray  # (n_bins,) of the trend
     knot_dispersion: np.ndarray  # (n_bins,)
     scatter: float
+    trend_error: float
     n_trend_genes: int
     lost: float
     lost_without: float
@@ -89,7 +90,7 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
     shared = fit_shared(pseudobulk, pairs, min_total=min_total, n_threads=n_threads)
     mean = np.maximum(shared.mean, 0.5 / len(pseudobulk.group))  # a gene that only other targets express
     at_mean = shared.trend.at(mean)
-    prior_phi, prior_df = prior_dispersion(mean, at_mean, shared.trend.scatter)
+    prior_phi, prior_df = prior_dispersion(mean, at_mean, shared.trend.scatter, shared.trend.error)
     members, starts = sorted_members(pseudobulk.group)
     lending = [members[starts[k] : starts[k + 1]] for k in groups[shared.lends]]
     by_gene, by_group = np.empty((len(mean), 2)), np.empty((len(lending), 2))
@@ -142,6 +143,7 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         knots=shared.trend.mean,
         knot_dispersion=shared.trend.dispersion,
         scatter=float(shared.trend.scatter),
+        trend_error=float(shared.trend.error),
         n_trend_genes=int(shared.trend.n_genes),
         lost=float(shared.lost),
         lost_without=float(shared.lost_without),
@@ -242,6 +244,7 @@ def _correct_noise(
         model.mean,
         model.trend,
         model.scatter,
+        model.trend_error,
         model.lost,
         model.lost_without,
         np.repeat(np.arange(2), [n_reference, n_rows]),

@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from nbcompare._nb.dispersion import arm, arm_statistic, weighted_sums
 from nbcompare._nb.rstar import modified_root
 from nbcompare._nb.special import normal_from_t, normal_tail
+from nbcompare._nb.status import Status
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ def compare_genes(setting: Setting, *, log_shift: float = 0.0) -> tuple[np.ndarr
     return out
 
 
-def halve_statistics(statistic: np.ndarray, p_value: np.ndarray, zero_arm: np.ndarray) -> None:
-    """Where an arm has no counts and the p-value was halved, the statistic that belongs to it, in place."""
-    halved = zero_arm & (p_value > 0) & (p_value < 1)
-    statistic[halved] = np.copysign(ndtri(p_value[halved] / 2), statistic[halved])
+def match_statistics(statistic: np.ndarray, p_value: np.ndarray, status: np.ndarray) -> None:
+    """The statistics that belong to p-values that a rule has changed, in place: halved in an empty group, or without one replicate."""
+    changed = ((status & (Status.ZERO_ARM | Status.SINGLE_REPLICATE)) > 0) & (p_value > 0)
+    statistic[changed] = np.copysign(ndtri(p_value[changed] / 2), statistic[changed])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nbcompare._nb.blocks import residual_degrees
-from nbcompare._nb.contrast import Setting, compare_genes, halve_statistics
+from nbcompare._nb.contrast import Setting, compare_genes, match_statistics
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import moment_equation, solve_moments
 from nbcompare._nb.leave_one_out import leave_one_out
@@ -108,7 +108,7 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
     if leave_out:
         guarded, statistic, rests_on_one = leave_one_out(setting, p_value, statistic, dispersion)
         _flag(status, rests_on_one, Status.SINGLE_REPLICATE)
-    halve_statistics(statistic, guarded, (status & Status.ZERO_ARM) > 0)
+    match_statistics(statistic, guarded, status)
     moments = np.empty((len(counts), 3))
     moment_equation(counts, model.exposure, setting.members, setting.starts, model.lost, moments)
     own = np.where(moments[:, 2] > 0, solve_moments(moments[:, 0], moments[:, 1]), np.nan)
@@ -159,7 +159,7 @@ def _within_blocks(
         np.where(untested, np.nan, values)
         for values in (found.statistic, found.p_value, found.p_value_all, found.dispersion)
     )
-    halve_statistics(statistic, p_value, (status & Status.ZERO_ARM) > 0)
+    match_statistics(statistic, p_value, status)
     no_error = (status & (Status.ALL_ZERO | Status.NO_REPLICATES | Status.CONFOUNDED)) > 0
     return Moderated(
         found.log_fc[:, None],

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nbcompare._nb.contrast import Setting, compare_genes, halve_statistics
+from nbcompare._nb.contrast import Setting, compare_genes, match_statistics
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members, sum_statistics
 from nbcompare._nb.leave_one_out import FLOOR, can_leave_out, is_unbalanced, leave_one_out
@@ -110,7 +110,8 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         by_gene,
         shared.lost,
         bool(shared.lends[reference]),
-        can_leave_out(np.array(len(samples)), np.array(2 * len(samples))).item() and bool(np.isfinite(shared.lost_without)),
+        can_leave_out(np.array(len(samples)), np.array(2 * len(samples))).item()
+        and bool(np.isfinite(shared.lost_without)),
     )
     usable = pseudobulk.counts.sum(axis=1) >= min_total
     flags = np.where(
@@ -212,7 +213,7 @@ def compare_targets(
             for k in targets:
                 rows = slice(starts[k], starts[k + 1])
                 _correct_noise(model, samples[rows], exposure[rows], rows_block[rows], int(lender[k]), int(k), result)
-                halve_statistics(result.statistic[k], result.p_value[k], (result.status[k] & Status.ZERO_ARM) > 0)
+                match_statistics(result.statistic[k], result.p_value[k], result.status[k])
 
     in_pieces(run, n_targets, n_threads, least=1)
     return result

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntFlag
 
+import numpy as np
+
 
 class Status(IntFlag):
     """Bits of the stored status (uint32): the first eight say why there is no p-value, the others stand beside one."""
@@ -51,6 +53,12 @@ MEANING = {
     "outside_training": "tested: the network was not trained on such a gene, its posterior is by quadrature, without refine in closed form",
     "replicate_not_left_out": "tested: too few replicates are left to test without one of them, so it is not known whether the difference rests on one replicate",
 }
+
+
+def status_of(p_value: np.ndarray, status: np.ndarray) -> np.ndarray:
+    """The status where each missing p-value has a reason: `NOT_COMPUTED` where no other is known. What stands beside a test goes with it."""
+    status = np.where(np.isnan(p_value) & ((status & NOT_TESTED) == 0), np.uint32(Status.NOT_COMPUTED), status)
+    return np.where((status & NOT_TESTED) > 0, status & NOT_TESTED, status).astype(np.uint32)
 
 
 def status_codes() -> dict[str, int]:

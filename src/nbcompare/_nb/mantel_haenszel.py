@@ -95,6 +95,13 @@ def block_sums(cells, phi, ratio):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def tested_information(cells, phi):
+    """A at which the null hypothesis is tested: the slope of log variance of a - b in the dispersion, m / (1 + phi m) in pairs of mean m."""
+    _, _, slope, _, factor = block_sums(cells, phi, 1.0)
+    return 2.0 * factor * slope
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def pseudo_counts(cells, phi, ratio):
     """Both pseudo-counts, their dispersion, and 1/2 where one was zero and has been given half a count of the other's (else 1)."""
     a, b, slope, poisson, factor = block_sums(cells, phi, ratio)

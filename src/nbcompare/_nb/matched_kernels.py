@@ -7,14 +7,24 @@ import math
 from numba import njit
 
 from nbcompare._nb.contrast import moderate, prior
-from nbcompare._nb.mantel_haenszel import compare_within_blocks, fill_cells
+from nbcompare._nb.mantel_haenszel import compare_within_blocks, fill_cells, tested_information
 from nbcompare._nb.matched_dispersion import fit_blocks_and_ratio, pearson_within_blocks
 from nbcompare._nb.special import normal_from_t, normal_tail
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def count_of(information, phi):
+    """The mean count of which A = m / (1 + phi m) is `information`."""
+    return information / max(1.0 - phi * information, 1e-9)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constants, cells, rates, sums, precision):
-    """Moderated dispersion, its degrees of freedom, the gene's own dispersion and the share of information kept; fills `cells`."""
+    """Moderated dispersion, its degrees of freedom, the gene's own dispersion and the share of information kept; fills `cells`.
+
+    The prior is that of the counts under the null hypothesis, where the test is made. The statistic is taken at the fitted means, where
+    nearly empty samples leave a smaller A, part of it: there a statistic weighs part^2 as much and its excess part as much.
+    """
     total = 0.0
     n = 0.0
     for j in range(members.shape[0]):
@@ -30,14 +40,20 @@ def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constant
     numerator, degrees, information, kept = pearson_within_blocks(
         y, l, members, bounds, skip, ratio, rates, phi, constants[0], constants[1], sums, precision
     )
+    if kept <= 0.0:
+        return math.nan, math.nan, math.nan, 0.0
+    tested = tested_information(cells, phi)
+    at_test = count_of(tested, phi)
+    _, df = prior(at_test, trend, scatter)
     own = math.nan
+    left = 0.0
     if degrees > 0.0:
         own = max(phi + (numerator / degrees - 1.0) / information, 0.0)
-        mean = information / max(
-            1.0 - phi * information, 1e-9
-        )  # the count that is as informative as the samples are on average
-    _, df = prior(mean, trend, scatter)
-    moderated, df = moderate(phi, df, mean, numerator, degrees)
+        part = min(information / tested, 1.0)
+        left = part * part * degrees
+        numerator = left + part * (numerator - degrees)
+    moderated, _ = moderate(phi, df, at_test, numerator, left)
+    df += degrees
     return moderated, df, own, kept
 
 

@@ -11,14 +11,8 @@ from scipy.optimize import brentq
 
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.glm_dispersion import design_constants
-from nbcompare._nb.matched import (
-    applies,
-    block_constants,
-    fit_matched_trend,
-    matched_design,
-    matched_shifted,
-    matched_tests,
-)
+from nbcompare._nb.matched import applies, fit_matched_trend, matched_shifted, matched_tests
+from nbcompare._nb.matched_design import block_constants, matched_design
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.status import NOT_TESTED, Status
 
@@ -68,7 +62,14 @@ def slow_sums(cells, phi, ratio=1.0):
     a, b = (k * Y[:, 1] * E[:, 0] / L).sum(), (k * Y[:, 0] * E[:, 1] / L).sum()
     slope = (k * x).sum()
     scale = 2 * slope / (k**2 * x).sum()
-    return SimpleNamespace(a=a, b=b, y1=scale * b, y2=scale * a, delta=phi * (k**2 * x**2 * D).sum() / (2 * slope**2), A=(k**2 * x**2 * D).sum() / slope)
+    return SimpleNamespace(
+        a=a,
+        b=b,
+        y1=scale * b,
+        y2=scale * a,
+        delta=phi * (k**2 * x**2 * D).sum() / (2 * slope**2),
+        A=(k**2 * x**2 * D).sum() / slope,
+    )
 
 
 def slow_statistic(y, l, group, block, phi):
@@ -281,11 +282,11 @@ def test_shifted_null_moves_the_exposure():
     design = matched_design(pseudobulk, 1)
     trend = Trend(np.ones(1), np.full(1, 1e-9), 0.01, 1000)  # no moderation: dispersions do not depend on the exposures
     deeper = Pseudobulk(pseudobulk.counts, pseudobulk.exposure * 2.0**group, group, block)
-    shifted = matched_shifted(pseudobulk, design, trend, np.log(2))
-    moved = matched_shifted(deeper, design, trend, 0.0)
+    shifted = matched_shifted(pseudobulk, design, trend, np.ones(2), np.log(2))
+    moved = matched_shifted(deeper, design, trend, np.ones(2), 0.0)
     np.testing.assert_allclose(shifted, moved, rtol=0.05, atol=0.05)
     whole = matched_tests(pseudobulk, design, trend, leave_out=False)
-    np.testing.assert_array_equal(matched_shifted(pseudobulk, design, trend, 0.0)[:, 0], whole.statistic)
+    np.testing.assert_array_equal(matched_shifted(pseudobulk, design, trend, np.ones(2), 0.0)[:, 0], whole.statistic)
 
 
 def test_genes_with_exposures_of_their_own():

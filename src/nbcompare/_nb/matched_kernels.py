@@ -8,7 +8,7 @@ from numba import njit
 
 from nbcompare._nb.contrast import moderate, prior
 from nbcompare._nb.mantel_haenszel import compare_within_blocks, fill_cells, tested_information
-from nbcompare._nb.matched_dispersion import fit_blocks_and_ratio, pearson_within_blocks
+from nbcompare._nb.matched_dispersion import BOTH, fit_blocks_and_ratio, pearson_within_blocks
 from nbcompare._nb.special import normal_from_t, normal_tail
 
 
@@ -19,7 +19,9 @@ def count_of(information, phi):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constants, cells, rates, sums, precision):
+def moderate_within_blocks(
+    y, l, members, bounds, skip, trend, scatter, noise, constants, cells, rates, sums, precision
+):
     """Moderated dispersion, its degrees of freedom, the gene's own dispersion and the share of information kept; fills `cells`.
 
     The prior is that of the counts under the null hypothesis, where the test is made. The statistic is taken at the fitted means, where
@@ -35,10 +37,10 @@ def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constant
     if mean <= 0.0:
         return math.nan, math.nan, math.nan, 0.0
     phi, _ = prior(mean, trend, scatter)
-    fill_cells(y, l, members, bounds, skip, phi, cells)
+    fill_cells(y, l, members, bounds, skip, phi, noise, cells)
     ratio = fit_blocks_and_ratio(cells, phi, rates)
     numerator, degrees, information, kept = pearson_within_blocks(
-        y, l, members, bounds, skip, ratio, rates, phi, constants[0], constants[1], sums, precision
+        y, l, members, bounds, skip, ratio, rates, phi, noise, BOTH, constants[0], constants[1], sums, precision
     )
     if kept <= 0.0:
         return math.nan, math.nan, math.nan, 0.0
@@ -59,7 +61,7 @@ def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constant
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def test_matched(
-    counts, exposure, members, bounds, trend, scatter, constants, log_shift, cells, rates, sums, precision, out
+    counts, exposure, members, bounds, trend, scatter, noise, constants, log_shift, cells, rates, sums, precision, out
 ):
     """Log fold change, standard error, signed statistic, p-value, moderated and own dispersion, share kept: out (n_genes, 7).
 
@@ -69,7 +71,7 @@ def test_matched(
     for g in range(counts.shape[0]):
         l = exposure[g if exposure.shape[0] > 1 else 0]
         phi, df, own, kept = moderate_within_blocks(
-            counts[g], l, members, bounds, -1, trend[g], scatter, constants, cells, rates, sums, precision
+            counts[g], l, members, bounds, -1, trend[g], scatter, noise, constants, cells, rates, sums, precision
         )
         log_fc, se, root, halve = (
             compare_within_blocks(cells, phi, ratio) if kept > 0.0 else (math.nan, math.nan, math.nan, 1.0)
@@ -94,6 +96,7 @@ def leave_out_matched(
     left_out,
     trend,
     scatter,
+    noise,
     constants,
     cells,
     rates,
@@ -113,7 +116,19 @@ def leave_out_matched(
         for s in range(left_out.shape[0]):
             skip = left_out[s]
             phi, df, _, kept = moderate_within_blocks(
-                counts[g], l, members, bounds, skip, trend[g], scatter, constants[s], cells, rates, sums, precision
+                counts[g],
+                l,
+                members,
+                bounds,
+                skip,
+                trend[g],
+                scatter,
+                noise,
+                constants[s],
+                cells,
+                rates,
+                sums,
+                precision,
             )
             p = 1.0
             z = 0.0

@@ -46,7 +46,9 @@ class DesignTests:
     status: np.ndarray  # (n_genes, n_contrasts) uint32, bits of `status.Status`
     trend: Trend  # without bins (`mean` has one value, `n_genes` 0) where dispersions are not moderated
     mean: np.ndarray  # (n_genes,) mean count of a sample, where the trend is read
-    interval: np.ndarray | None = None  # (n_genes, n_contrasts, 2) 95 % bounds of log_fc, NaN where not tested or of several degrees
+    interval: np.ndarray | None = (
+        None  # (n_genes, n_contrasts, 2) 95 % bounds of log_fc, NaN where not tested or of several degrees
+    )
 
 
 def design_tests(

@@ -36,6 +36,7 @@ def genes_intervals(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
         setting.trend,
         setting.scatter,
         setting.lost,
+        setting.group,
         setting.noise,
         setting.own,
         setting.lends,
@@ -78,6 +79,7 @@ def _genes_intervals(
     trend,
     scatter,
     lost,
+    group,
     noise,
     own,
     lends,
@@ -116,7 +118,8 @@ def _genes_intervals(
                 weight,
                 own[c],
                 lost,
-                noise[c],
+                group,
+                noise,
                 two_groups,
             )
             if T1 + T2 > 0.0:

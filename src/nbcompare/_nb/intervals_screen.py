@@ -94,7 +94,10 @@ def _of_genes(setting: Setting, genes: slice) -> Setting:
     """The same comparisons of some of the genes."""
     return replace(
         setting,
-        **{name: np.ascontiguousarray(getattr(setting, name)[genes]) for name in ("counts", "exposure", "kept", "mean", "trend")},
+        **{
+            name: np.ascontiguousarray(getattr(setting, name)[genes])
+            for name in ("counts", "exposure", "kept", "mean", "trend")
+        },
     )
 
 

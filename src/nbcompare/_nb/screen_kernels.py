@@ -98,7 +98,9 @@ def _keep_information(exposure, block, effects, slope, cells, factor, kept):
     own = np.empty(n_blocks)
     scratch = np.empty(n_blocks)
     for g in range(kept.shape[0]):
-        kept[g] = kept_of_target(exposure, block, 0, exposure.shape[0], effects, g, slope[g], cells[g], factor[g], own, scratch)
+        kept[g] = kept_of_target(
+            exposure, block, 0, exposure.shape[0], effects, g, slope[g], cells[g], factor[g], own, scratch
+        )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

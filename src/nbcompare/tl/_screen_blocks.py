@@ -80,7 +80,9 @@ def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[
     flags = sample_flags(data.samples, rows, unstable)
     block = block_codes(data.samples, fit.blocks, rows)
     names = data.var.index.astype(str).to_numpy(object)
-    return Screen(fit, targets, data.counts, exposure, flags, block, names, params["fdr"], wanted(params), params["intervals"])
+    return Screen(
+        fit, targets, data.counts, exposure, flags, block, names, params["fdr"], wanted(params), params["intervals"]
+    )
 
 
 def run_blocks(

@@ -16,6 +16,7 @@ from nbcompare._nb.glm_groups import compare_pair
 from nbcompare._nb.glm_matrices import DesignMatrices, design_matrices
 from nbcompare._nb.glm_maximum import likelihood_ratios, maximise_design
 from nbcompare._nb.glm_moderation import Moderation, moderate_design
+from nbcompare._nb.intervals_design import design_intervals
 from nbcompare._nb.moderated import EXTRAPOLATED, FEW_GENES
 from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.status import NOT_TESTED, Status
@@ -45,6 +46,9 @@ class DesignTests:
     status: np.ndarray  # (n_genes, n_contrasts) uint32, bits of `status.Status`
     trend: Trend  # without bins (`mean` has one value, `n_genes` 0) where dispersions are not moderated
     mean: np.ndarray  # (n_genes,) mean count of a sample, where the trend is read
+    interval: np.ndarray | None = (
+        None  # (n_genes, n_contrasts, 2) 95 % bounds of log_fc, NaN where not tested or of several degrees
+    )
 
 
 def design_tests(
@@ -58,6 +62,7 @@ def design_tests(
     cox_reid: bool = False,
     null: np.ndarray | None = None,
     min_total: float = 10.0,
+    intervals: bool = False,
     n_threads: int = 1,
 ) -> DesignTests:
     """Fit log mean = offset + design @ coefficients gene by gene and test contrasts of the coefficients.
@@ -84,6 +89,8 @@ def design_tests(
         signed by log_fc - null.
     min_total
         Contrasts whose samples (those that tell of it) have fewer counts together are not tested.
+    intervals
+        Also compute 95 % confidence intervals of contrasts of one column.
     n_threads
         Genes are shared out among so many threads; results do not depend on it.
     """
@@ -115,6 +122,22 @@ def design_tests(
         match_statistics(found.statistic, found.p_value, status)
     untested = (status & NOT_TESTED) > 0
     status[untested] &= NOT_TESTED
+    interval = None
+    if intervals:
+        refitted = highest if test == "lrt" and not cox_reid else None
+        interval = design_intervals(
+            counts,
+            offset,
+            matrices,
+            basis,
+            found.log_fc,
+            found.se,
+            found.separated,
+            TESTS[test],
+            highest=refitted,
+            n_threads=n_threads,
+        )
+        interval[untested] = np.nan
     several = matrices.tested > 1
     statistic, p_value = found.statistic, found.p_value
     _several_degrees(statistic, p_value, matrices.tested, basis.degrees)
@@ -135,6 +158,7 @@ def design_tests(
         status,
         basis.trend,
         basis.mean,
+        interval,
     )
 
 

@@ -104,25 +104,28 @@ def _maximise_genes(
             continue
         for i in range(n):
             offset[i] += shift * columns[rows.shape[1] - 1, i]
-        start_from_counts(y, offset, design, 0.0, p, poisson, space)
-        settle(y, design, p, 0.0, poisson, space)
-        for i in range(n):
-            interior.eta[i] = poisson.eta[i]
-            interior.m[i] = poisson.m[i]
-        for j in range(p):
-            interior.b[j] = poisson.b[j]
-        phi = _interior(y, design, p, cox_reid, interior, space)
-        best = poisson
-        if phi > 0.0:
-            value = adjusted(y, design, p, phi, cox_reid, interior, space)
-            if value > adjusted(y, design, p, 0.0, cox_reid, poisson, space):
-                best = interior
-            else:
-                phi = 0.0
-        estimates[k, 0] = phi
-        estimates[k, 1] = adjusted(y, design, p, phi, False, best, space)
+        estimates[k, 0], estimates[k, 1] = maximise_gene(y, offset, design, p, cox_reid, poisson, interior, space)
+        best = poisson if estimates[k, 0] == 0.0 else interior
         for j in range(p):
             coefficients[k, j] = best.b[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def maximise_gene(y, offset, design, p, cox_reid, poisson, interior, space):
+    """Dispersion at the maximum and the log likelihood there; the fit is in `poisson` if the dispersion is 0, else in `interior`."""
+    start_from_counts(y, offset, design, 0.0, p, poisson, space)
+    settle(y, design, p, 0.0, poisson, space)
+    for i in range(y.shape[0]):
+        interior.eta[i] = poisson.eta[i]
+        interior.m[i] = poisson.m[i]
+    for j in range(p):
+        interior.b[j] = poisson.b[j]
+    phi = _interior(y, design, p, cox_reid, interior, space)
+    if phi > 0.0 and adjusted(y, design, p, phi, cox_reid, interior, space) > adjusted(
+        y, design, p, 0.0, cox_reid, poisson, space
+    ):
+        return phi, adjusted(y, design, p, phi, False, interior, space)
+    return 0.0, adjusted(y, design, p, 0.0, False, poisson, space)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -8,10 +8,10 @@ from nbcompare._nb.data import Trend
 from nbcompare._nb.glm_dispersion import pearson_of_genes
 from nbcompare._nb.glm_matrices import DesignMatrices
 from nbcompare._nb.pieces import in_pieces
-from nbcompare._nb.trend import PRIOR_SCATTER, evenly_by_total, mean_bins, next_of_bin, trend_of_bins
+from nbcompare._nb.trend import PRIOR_SCATTER, Brackets, evenly_by_total, mean_bins, next_of_bins, trend_of_bins
 
 START = 0.1
-MOST_STEPS = 10
+MOST_STEPS = 16
 SETTLED = 0.01  # change of a log dispersion by a step, after which the next would be a hundred times smaller
 ENOUGH_TO_APPROACH = 2_000  # genes that the bins step to near their place with
 MAX_GENES = 20_000  # of more, genes evenly spaced by mean make the trend
@@ -22,7 +22,7 @@ def fit_design_trend(
 ) -> Trend:
     """Bins of genes of like mean, each stepped to where its mean statistic is one; then the scatter of the statistics around them.
 
-    One step: phi <- phi + (sum numerators / sum d - 1) sum d / sum(d A).
+    One step: phi <- phi + (sum numerators / sum d - 1) sum d / sum(d A), within `Brackets` once a root is bracketed.
     """
     total = counts.sum(axis=1)
     genes = np.flatnonzero(usable & (total > 0))
@@ -60,12 +60,13 @@ def _settle(
     """Dispersions of the bins where they no longer move, each gene's, and the statistics there."""
     log_mean = np.log(counts.mean(axis=1))
     coefficients = None
+    brackets = Brackets.none(len(bins))
     for _ in range(MOST_STEPS):
         at_gene = np.exp(np.interp(log_mean, knots, np.log(phi)))
         out, coefficients = design_statistics(
             counts, offset, matrices, at_gene, coefficients=coefficients, n_threads=n_threads
         )
-        stepped = np.array([next_of_bin(phi[j], out[b]) for j, b in enumerate(bins)])
+        stepped = next_of_bins(phi, out, bins, brackets)
         moved = np.abs(np.log(stepped / phi)).max()
         phi = stepped
         if moved < SETTLED:

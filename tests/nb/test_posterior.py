@@ -17,7 +17,15 @@ from nbcompare._nb.importance import refine
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.pareto import fit_pareto, pareto_shape
 from nbcompare._nb.posterior import GRID, NETWORK, REFINED, grid_posterior, summarise_mixture
-from nbcompare._nb.prior import INVERSE_GAMMA, NORMAL, Prior, inverse_gamma_shape, prior_matrix, ratio_matrix, with_one_dispersion
+from nbcompare._nb.prior import (
+    INVERSE_GAMMA,
+    NORMAL,
+    Prior,
+    inverse_gamma_shape,
+    prior_matrix,
+    ratio_matrix,
+    with_one_dispersion,
+)
 
 FIELDS = ("null_probability", "log_fc", "log_fc_sd", "log_mean", "log_dispersion", "log_dispersion_sd")
 LEVELS = (0.05, 0.5, 0.95)

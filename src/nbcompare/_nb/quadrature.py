@@ -73,7 +73,9 @@ def laplace(y1, l1, y2, l2, prior, ratio, shape, alpha, modes):
     climb(y1, l1, y2, l2, prior, phi1, phi2, modes)
     change, null = -math.inf, -math.inf
     if prior[5] < 1.0:
-        change = math.log(1.0 - prior[5]) + laplace_change(y1, l1, y2, l2, phi1, phi2, prior[0], prior[1], prior[6], modes[0])
+        change = math.log(1.0 - prior[5]) + laplace_change(
+            y1, l1, y2, l2, phi1, phi2, prior[0], prior[1], prior[6], modes[0]
+        )
     if prior[5] > 0.0:
         null = math.log(prior[5]) + laplace_null(y1, l1, y2, l2, phi1, phi2, prior[0], prior[1], modes[1])
     top = max(change, null)

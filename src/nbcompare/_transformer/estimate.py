@@ -210,7 +210,9 @@ def in_range(
     centre = np.abs(0.5 * (rates[0] + rates[1]) - log_mean)
     return (
         alike
-        & within(count, np.log(ranges.mean[0]), np.minimum(np.log(ranges.mean[1]), HIGHEST_LOG_MEAN - 1.5 * log_mean_sd))
+        & within(
+            count, np.log(ranges.mean[0]), np.minimum(np.log(ranges.mean[1]), HIGHEST_LOG_MEAN - 1.5 * log_mean_sd)
+        )
         & within(log_mean_sd, *ranges.log_mean_sd)
         & within(location, *np.log(ranges.dispersion))
         & within(scatter, *ranges.scatter)

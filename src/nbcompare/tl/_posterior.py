@@ -114,10 +114,15 @@ def with_posterior(
         expected, degrees = lending.expected(c, result.noise[c])
         estimates = Estimates(result.log_fc[:, c], result.se[:, c], result.dispersion[:, c], degrees)
         prior, anchor = prior_and_anchor(
-            data, estimates.take(tested), expected.take(tested), given_of_genes(given, tested) | ratios_of(result.noise[c])
+            data,
+            estimates.take(tested),
+            expected.take(tested),
+            given_of_genes(given, tested) | ratios_of(result.noise[c]),
         )
         priors.append(replace(prior, scatter=of_data_set))
-        for word, values in zip(OF_DISPERSION, (np.exp(prior.log_dispersion) * prior.ratio_treated, prior.scatter), strict=True):
+        for word, values in zip(
+            OF_DISPERSION, (np.exp(prior.log_dispersion) * prior.ratio_treated, prior.scatter), strict=True
+        ):
             arrays[word][tested, c] = values
         posterior, outside = posterior_of_tests(data, prior, anchor, options)
         for word, values in as_stored(posterior).items():

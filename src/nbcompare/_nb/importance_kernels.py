@@ -51,7 +51,7 @@ def refine_tests(
             evidence_null, k_null = weigh(
                 y1[g], l1[g], y2[g], l2[g], prior, shapes[g], True, drawn_null, proposed, surplus_null, spare
             )  # fmt: skip
-        null = 1.0 / (1.0 + math.exp(min(evidence - evidence_null, 700.0)))
+        null = 1.0 / (1.0 + math.exp(evidence - evidence_null))
         pareto_k[g] = max(k if null < 1.0 - MATTERS else -math.inf, k_null if null > MATTERS else -math.inf)
         summarise(
             null, null_weight[g], null_mean[g], null_scale[g], weight[g], mean[g], scale[g], drawn, surplus, drawn_null,

@@ -136,6 +136,7 @@ def run_design_tests(
             dispersion=dispersion,
             cox_reid=options["cox_reid"],
             min_total=options["min_total"],
+            level=_levels(samples),
             intervals=intervals,
         )
 

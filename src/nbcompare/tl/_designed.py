@@ -13,7 +13,6 @@ from anndata import AnnData
 from nbcompare._anndata import SampleTable, as_text, column_names
 from nbcompare._nb.glm import DesignTests, design_tests
 from nbcompare._nb.status import Status
-from nbcompare._nb.threshold import halved
 
 from ._confounding import check_estimable
 from ._contrast import Hypothesis, group_contrasts, read_contrasts
@@ -120,7 +119,9 @@ def make_plan(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) 
     return Plan(model, group_contrasts(model, {name: at[name] for name in groups}, at[reference]))
 
 
-def run_design_tests(plan: Plan, counts: np.ndarray, exposures: np.ndarray, options: Mapping[str, Any]) -> DesignTests:
+def run_design_tests(
+    plan: Plan, samples: SampleTable, counts: np.ndarray, exposures: np.ndarray, options: Mapping[str, Any]
+) -> DesignTests:
     """Tests of the contrasts; gene-wise dispersions are those of `method`."""
     by_likelihood = options["method"] == "mle"
     classical = options["test"] in ("wald", "lrt")
@@ -135,6 +136,7 @@ def run_design_tests(plan: Plan, counts: np.ndarray, exposures: np.ndarray, opti
             dispersion=dispersion,
             cox_reid=options["cox_reid"],
             min_total=options["min_total"],
+            level=_levels(samples),
             intervals=intervals,
         )
 
@@ -145,7 +147,7 @@ def run_design_tests(plan: Plan, counts: np.ndarray, exposures: np.ndarray, opti
 
 
 def shifted_design_tests(
-    plan: Plan, counts: np.ndarray, exposures: np.ndarray, options: Mapping[str, Any]
+    plan: Plan, samples: SampleTable, counts: np.ndarray, exposures: np.ndarray, options: Mapping[str, Any]
 ) -> np.ndarray | None:
     """Deviates of the nulls -threshold and threshold, (n_genes, n_contrasts, 2); without a threshold None."""
     threshold = options["lfc_threshold"] * np.log(2)
@@ -160,17 +162,22 @@ def shifted_design_tests(
         raise ValueError(msg)
 
     def deviates(shift: float) -> np.ndarray:
-        result = design_tests(
+        return design_tests(
             counts,
             np.log(exposures),
             plan.model.matrix,
             [one.weights for one in plan.hypotheses],
             null=np.full(len(plan.hypotheses), shift),
             min_total=options["min_total"],
-        )
-        return halved(result.statistic, (result.status & Status.ZERO_ARM) > 0, result.log_fc)
+            level=_levels(samples),
+        ).statistic
 
     return np.stack([deviates(-threshold), deviates(threshold)], axis=-1)
+
+
+def _levels(samples: SampleTable) -> np.ndarray:
+    """The level of `groupby` of each sample, whose dispersions may differ, (n_samples,) codes."""
+    return np.asarray(np.unique(samples.table["condition"].to_numpy(), return_inverse=True)[1].reshape(-1))
 
 
 def sample_flags(plan: Plan, samples: SampleTable, unstable: np.ndarray) -> np.ndarray:

@@ -77,7 +77,9 @@ class Units:
         self.n_genes = len(rates)
         with np.errstate(divide="ignore"):
             known = np.flatnonzero(rates > 0)
-            order = np.argsort(-np.round(np.log(rates[known]), 9), kind="stable")  # rounded: ties are ties whatever was added first
+            order = np.argsort(
+                -np.round(np.log(rates[known]), 9), kind="stable"
+            )  # rounded: ties are ties whatever was added first
         self.genes = known[order]
         self.rates = rates[self.genes] / rates[self.genes].sum()
 

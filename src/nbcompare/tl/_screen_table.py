@@ -39,7 +39,9 @@ def sample_tables(data: ScreenData, screen: Screen, reference: str | None) -> di
     samples = data.samples
     control = targets_of(samples, [] if reference is None else [reference]).samples
     rows = np.append(control, screen.targets.samples)
-    exposure = np.append(screen.fit.depths.at(data.counts, data.depths, control, np.zeros(len(control), int))[0], screen.exposure)
+    exposure = np.append(
+        screen.fit.depths.at(data.counts, data.depths, control, np.zeros(len(control), int))[0], screen.exposure
+    )
     used = samples.table.iloc[rows].assign(size_factor=exposure)
     return {
         **{f"samples {name}": column.to_numpy() for name, column in used.items()},

@@ -1,7 +1,7 @@
 """Confidence intervals of contrasts in any design, by inversion of their test: the nulls of the contrast that are not rejected at 5 %.
 
 Under the null hypothesis that a contrast is x its column moves to the offset, and the other coefficients are fitted anew. One group against
-another, which `glm` tests in closed form, has the interval of its pseudo-counts; Wald's test that of estimate and standard error.
+another, which `moderated` tests, has its interval from there; Wald's test on the normal that of estimate and standard error.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ import math
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.contrast import totals
-from nbcompare._nb.dispersion import arm, sorted_members
 from nbcompare._nb.glm_contrast import MODERATED, QUASI_LIKELIHOOD, WALD, contrast_result
 from nbcompare._nb.glm_fit import Matrices, centre, common_depth, make_fitted, make_space
 from nbcompare._nb.glm_lanes import LANES, fit_genes, fit_lanes, make_lanes, take_fit
 from nbcompare._nb.glm_matrices import DesignMatrices
-from nbcompare._nb.glm_maximum import DesignMaximum, maximise_gene
+from nbcompare._nb.glm_maximum import maximise_gene
 from nbcompare._nb.glm_moderation import Moderation
 from nbcompare._nb.interval_search import NORMAL, ONE_SIDED, SIZE, X, advance, begin, t_critical
-from nbcompare._nb.intervals import arms_interval, wald_intervals
+from nbcompare._nb.intervals import wald_intervals
 from nbcompare._nb.packed_lanes import backward, factor, forward, transposed_times
 from nbcompare._nb.pieces import in_pieces
 
@@ -37,10 +35,12 @@ def design_intervals(
     separated: np.ndarray,
     test: int,
     *,
-    highest: DesignMaximum | None = None,
+    searched: np.ndarray,
+    highest: np.ndarray | None = None,
+    cox_reid: bool = False,
     n_threads: int = 1,
 ) -> np.ndarray:
-    """Lower and upper bounds of the contrasts of `glm.design_tests`, (n_genes, n_contrasts, 2); NaN for those of several columns.
+    """Lower and upper bounds of the contrasts of `glm.design_tests`, (n_genes, n_contrasts, 2); NaN for those that are not `searched`.
 
     Parameters
     ----------
@@ -56,24 +56,22 @@ def design_intervals(
         Where the contrast sets samples without counts apart, (n_genes, n_contrasts) bool.
     test
         Which of `glm_contrast`'s.
+    searched
+        Contrasts of one column whose bounds are asked for, (n_contrasts,) bool.
     highest
-        The maximum of the likelihood, where likelihood ratios refit the dispersion under each null.
+        Where likelihood ratios refit the dispersion under each null: the log likelihood of the alternatives, (n_genes, n_contrasts).
+    cox_reid
+        Whether these are adjusted for the coefficients of the null.
     n_threads
         Genes are shared out among so many threads.
     """
     out = np.full((*log_fc.shape, 2), np.nan)
     if matrices.residual_degrees < 1 or not len(matrices.tested):
         return out
-    if test == WALD:
+    if test == WALD and not np.isfinite(basis.degrees).any():
         out[...] = np.stack(wald_intervals(log_fc, se, basis.degrees), axis=-1)
-        out[:, matrices.tested > 1] = np.nan
+        out[:, ~searched] = np.nan
         return out
-    closed = test == MODERATED and matrices.group is not None
-    searched = matrices.tested == 1
-    for c, pair in enumerate(matrices.pairs):
-        if closed and pair is not None:
-            out[:, c] = pair[2] * _pair_intervals(counts, np.exp(offset), matrices, pair[:2], basis)
-            searched[c] = False
     if not searched.any():
         return out
     length = np.where(searched, matrices.length, 1.0)
@@ -87,12 +85,16 @@ def design_intervals(
             basis.dispersion[part],
             basis.working[part],
             basis.tau2[part],
-            basis.degrees[part],
-            np.zeros(0) if highest is None else highest.log_likelihood[part],
+            basis.prior_degrees[part],
+            basis.own_degrees[part],
+            basis.pooled[part],
+            np.zeros((0, 0)) if highest is None else highest[part],
+            cox_reid,
             test,
             matrices.rows,
             matrices.columns,
             matrices.products,
+            basis.ratio,
             matrices.directions,
             matrices.centred,
             searched,
@@ -107,36 +109,6 @@ def design_intervals(
     return out
 
 
-def _pair_intervals(
-    counts: np.ndarray, exposure: np.ndarray, matrices: DesignMatrices, pair: tuple[int, int], basis: Moderation
-) -> np.ndarray:
-    """Of the log ratio of the second group's rate to the first's, as `glm_groups.compare_pair` tests it, (n_genes, 2)."""
-    out = np.full((len(counts), 2), np.nan)
-    assert matrices.group is not None
-    members, starts = sorted_members(matrices.group)
-    arms = np.array([starts[pair[0]], starts[pair[0] + 1], starts[pair[1]], starts[pair[1] + 1]])
-    _pair_bounds(counts, exposure, members, arms, basis.working, basis.dispersion, basis.degrees, out)
-    return out
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _pair_bounds(counts, exposure, members, arms, working, phi, degrees, out):
-    state = np.empty(SIZE)
-    for k in range(counts.shape[0]):
-        y = counts[k]
-        l = exposure[k if exposure.shape[0] > 1 else 0]
-        total1, depth1 = totals(y, l, members, arms[0], arms[1], -1)
-        total2, depth2 = totals(y, l, members, arms[2], arms[3], -1)
-        if total1 + total2 <= 0.0:
-            continue
-        slope = working[k] * (total1 + total2) / (depth1 + depth2)
-        T1, rate1, E1, D1 = arm(y, l, members, arms[0], arms[1], -1, slope)
-        T2, rate2, E2, D2 = arm(y, l, members, arms[2], arms[3], -1, slope)
-        out[k, LOWER], out[k, UPPER] = arms_interval(
-            T1, rate1, E1, phi[k] * D1, T2, rate2, E2, phi[k] * D2, degrees[k], 1.0, state
-        )
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def _search(
     counts,
@@ -144,12 +116,16 @@ def _search(
     phi,
     phi_root,
     tau2,
-    df,
+    prior_df,
+    own_df,
+    pooled,
     highest,
+    cox_reid,
     test,
     rows,
     columns,
     products,
+    ratio,
     directions,
     centred,
     searched,
@@ -161,7 +137,7 @@ def _search(
     """Searches of several genes side by side, in units of the designs' last columns; nulls are fitted as in `glm_genes.fit_and_test`."""
     n = counts.shape[1]
     p = columns.shape[1]
-    base = Matrices(rows[0], columns[0], products[0])
+    base = Matrices(rows[0], columns[0], products[0], ratio)
     y = np.empty(n)
     fitted = make_fitted(n, p)
     root = make_fitted(n, p)
@@ -187,7 +163,7 @@ def _search(
         for c in range(searched.shape[0]):
             if not searched[c]:
                 continue
-            design = Matrices(rows[c + 1], columns[c + 1], products[c + 1])
+            design = Matrices(rows[c + 1], columns[c + 1], products[c + 1], ratio)
             for side in range(2):
                 n_left = 0
                 for k in range(size):
@@ -204,7 +180,7 @@ def _search(
                         if value * target < 0.0:  # nothing bounds a group without counts on that side
                             out[g, c, side] = -math.inf if side == LOWER else math.inf
                             continue
-                    width = math.copysign(t_critical(df[g], NORMAL) * errors[g, c], target)
+                    width = math.copysign(t_critical(prior_df[g] + own_df[g], NORMAL) * errors[g, c], target)
                     begin(state[k], starts[g, c], starts[g, c] - width, target)
                     shift[k] = state[k, X]
                     done[k] = False
@@ -233,7 +209,9 @@ def _search(
                             rooted.phi[k],
                             root,
                             tau2[g] if apart else 1.0,
-                            df[g],
+                            prior_df[g],
+                            own_df[g],
+                            pooled[g],
                             test,
                             space,
                         )
@@ -254,12 +232,16 @@ def _search_refitted(
     phi,
     phi_root,
     tau2,
-    df,
+    prior_df,
+    own_df,
+    pooled,
     highest,
+    cox_reid,
     test,
     rows,
     columns,
     products,
+    ratio,
     directions,
     centred,
     searched,
@@ -285,7 +267,7 @@ def _search_refitted(
         for c in range(searched.shape[0]):
             if not (searched[c] and errors[g, c] < math.inf and abs(starts[g, c]) < math.inf):
                 continue
-            design = Matrices(rows[c + 1], columns[c + 1], products[c + 1])
+            design = Matrices(rows[c + 1], columns[c + 1], products[c + 1], ratio)
             for side in range(2):
                 target = NORMAL if side == LOWER else -NORMAL
                 if separated[g, c] and starts[g, c] * target < 0.0:
@@ -296,8 +278,10 @@ def _search_refitted(
                 while not ended:
                     for i in range(n):
                         shifted[i] = offset[i] + state[X] * columns[c + 1, p - 1, i]
-                    _, value = maximise_gene(y, shifted, design, p - 1, False, poisson, interior, space)
-                    root = math.sqrt(2.0 * max(highest[g] - value, 0.0))
+                    value = maximise_gene(
+                        y, shifted, design, p - 1, p - 1 if cox_reid else 0, poisson, interior, space
+                    )[2]
+                    root = math.sqrt(2.0 * max(highest[g, c] - value, 0.0))
                     sign = target if separated[g, c] else starts[g, c] - state[X]
                     ended = advance(state, math.copysign(root, sign))
                 out[g, c, side] = state[X]
@@ -312,10 +296,11 @@ def start_nulls(design, shift, size, q, full, lanes):
         lanes.phi[k] = full.phi[k]
     for i in range(full.y.shape[0]):
         x = design.columns[last, i]
+        c = design.ratio[i]
         for k in range(size):
             lanes.y[i, k] = full.y[i, k]
             lanes.offset[i, k] = full.offset[i, k] + shift[k] * x
-            lanes.w[i, k] = full.m[i, k] / (1.0 + full.phi[k] * full.m[i, k])
+            lanes.w[i, k] = full.m[i, k] / (1.0 + c * full.phi[k] * full.m[i, k])
             lanes.move[i, k] = lanes.w[i, k] * (full.eta[i, k] - lanes.offset[i, k])
     transposed_times(lanes.move, design.columns, size, q, lanes.b)
     factor(lanes.w, design.products, size, q, lanes.a)

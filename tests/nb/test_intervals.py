@@ -90,7 +90,12 @@ def test_search_finds_the_crossing():
         raise AssertionError
 
     for start in (-0.01, -3.0, -25.0):
-        for deviate in (lambda x: -x, lambda x: -np.sinh(x), lambda x: -np.arctan(x) * 2, lambda x: -np.sign(x + 0.7) * 3):
+        for deviate in (
+            lambda x: -x,
+            lambda x: -np.sinh(x),
+            lambda x: -np.arctan(x) * 2,
+            lambda x: -np.sign(x + 0.7) * 3,
+        ):
             expected = -25.0 if deviate(-25.0) < 1.5 else brentq(lambda x, f=deviate: f(x) - 1.5, -25, 1)
             found, n = solve(deviate, start, 1.5)
             assert abs(found - expected) < 2e-3

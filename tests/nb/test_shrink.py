@@ -51,7 +51,9 @@ def objective(weight, density):
     return np.log(weight @ density).sum() + 9 * np.log(weight[0])
 
 
-@pytest.fixture(params=[(1, 1500, 0.2, 1.0), (2, 1500, 0.0, 1.0), (3, 1500, 1.0, 0.3), (4, 50, 0.5, 2.0), (5, 1500, 0.03, 3.0)])
+@pytest.fixture(
+    params=[(1, 1500, 0.2, 1.0), (2, 1500, 0.0, 1.0), (3, 1500, 1.0, 0.3), (4, 50, 0.5, 2.0), (5, 1500, 0.03, 3.0)]
+)
 def mixture(request):
     """Densities of genes under each component, and the variances."""
     _, effect, se, p, z = simulate(*request.param)
@@ -106,7 +108,9 @@ def test_no_component_can_be_raised_from_any_start(mixture):
     """The gradient is 1 where there is weight and lower elsewhere, whatever the weights began with."""
     found, variance, density = mixture
     for seed in range(3):
-        weight = fit_weights(density / density.max(axis=0), np.random.default_rng(seed).dirichlet(np.ones(len(variance))))
+        weight = fit_weights(
+            density / density.max(axis=0), np.random.default_rng(seed).dirichlet(np.ones(len(variance)))
+        )
         np.testing.assert_allclose(weight, found.weight, atol=1e-6)
         slope = (density / (weight @ density)).sum(axis=1)
         slope[0] += 9 / weight[0]

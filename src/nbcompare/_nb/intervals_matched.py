@@ -55,7 +55,7 @@ def _matched_intervals(
 @njit(cache=True, nogil=True, error_model="numpy")
 def cells_interval(cells, phi, df, state):
     """Bounds of what `compare_within_blocks` tests; `state` is memory for the search."""
-    above, below, _, _, _, _ = block_sums(cells, phi, 1.0)
+    above, below, _, _, _, _, _ = block_sums(cells, phi, 1.0)
     centre, se, _, _ = compare_within_blocks(cells, phi, 1.0)
     if not se < math.inf:
         return math.nan, math.nan

@@ -14,6 +14,7 @@ from audit_groups import in_blocks, p_of
 
 IN_BLOCKS = Bar({0.05: (0, 1.25)} | CALIBRATED.limits, CALIBRATED.smallest)
 TREND_SETS = 6
+WIDE = np.sqrt(2)  # standard deviation of log dispersions as real tables have it
 GENES_A_BIN = 200
 
 
@@ -23,8 +24,8 @@ def pairs(options: Options) -> Iterator[Line]:
         group, block = np.tile([0, 1], n), np.repeat(np.arange(n), 2)
         draw = partial(_varied, group=group, block=block)
         yield from null_levels(options, f"{n} pairs, variance of log dispersions 0.3", draw, _both(), CALIBRATED)
-        draw = partial(_varied, group=group, block=block, log_sd=1.35, block_sd=0.3)
-        yield from null_levels(options, f"{n} pairs, variance of log dispersions 1.8", draw, _both(), CALIBRATED)
+        draw = partial(_varied, group=group, block=block, log_sd=WIDE, block_sd=0.3)
+        yield from null_levels(options, f"{n} pairs, variance of log dispersions 2", draw, _both(), CALIBRATED)
 
 
 def blocks(options: Options) -> Iterator[Line]:
@@ -68,6 +69,10 @@ def formulas(options: Options) -> Iterator[Line]:
         draw = partial(_with_columns, group=group, columns=columns)
         ways = {design: p_of(compare, design=design, contrast=contrast, reference=None)}
         yield from null_levels(options, name, draw, ways, CALIBRATED)
+        if "covariates" in name or "interaction" in name:
+            draw = partial(_varied_columns, group=group, columns=columns)
+            name += ", variance of log dispersions 2"
+            yield from null_levels(options, name, draw, ways, CALIBRATED)
 
 
 def wild(options: Options) -> Iterator[Line]:
@@ -168,6 +173,10 @@ def _both() -> dict:
 
 def _with_columns(rng: np.random.Generator, n_genes: int, group: np.ndarray, columns: Callable) -> AnnData:
     return simulate(rng, group, n_genes, **columns(rng, group))
+
+
+def _varied_columns(rng: np.random.Generator, n_genes: int, group: np.ndarray, columns: Callable) -> AnnData:
+    return _varied(rng, n_genes, group, WIDE, **columns(rng, group))
 
 
 def _nothing(rng: np.random.Generator, group: np.ndarray) -> dict:

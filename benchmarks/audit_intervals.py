@@ -27,7 +27,9 @@ def intervals(options: Options) -> Iterator[Line]:
         for lfc in (0.0, 2.0):
             name = "{}v{}".format(*sizes) + f", fold change {lfc:g}"
             yield from _coverage(options, name, _of_sizes(sizes, (1, 1), lfc), ways)
-    yield from _coverage(options, "8 pairs, fold change 1", _pairs, three)
+    yield from _coverage(
+        options, "8 pairs, fold change 1", _pairs, {way: three[way] for way in ("block_key", "design")}
+    )
     yield from _coverage(options, "4v4, reference without counts, true fold change 6", _empty, {"plain": {}}, high=1.0)
 
 

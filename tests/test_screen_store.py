@@ -65,7 +65,7 @@ def test_types_of_layers() -> None:
     types = layer_types("float32")
     assert {name for name, kind in types.items() if kind == np.float64} == {"pvals", "pvals_adj", "pvals_adj_global"}
     assert types["status"] == np.uint32
-    assert bytes_a_test(types) == 4 * 4 + 3 * 8 + 2
+    assert bytes_a_test(types) == 4 * 4 + 3 * 8 + 4
     assert layer_types("float64", ["lfsr"])["lfsr"] == np.float64
 
 

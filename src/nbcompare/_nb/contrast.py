@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from scipy.special import ndtri
 
-from nbcompare._nb.dispersion import arm, arm_statistic
+from nbcompare._nb.dispersion import arm, arm_statistic, weighted_sums
 from nbcompare._nb.rstar import modified_root
 from nbcompare._nb.special import normal_from_t, normal_tail
 
@@ -30,7 +30,8 @@ class Setting:
     scatter: float  # variance of log dispersion between genes
     lost: float  # residual degrees of freedom without blocks over those with
     lost_without: float  # the same with one sample less
-    noise: np.ndarray  # (n_comparisons, 2) dispersion of the arms relative to the data set's
+    group: np.ndarray  # (n_samples,) int64, group of every sample
+    noise: np.ndarray  # (n_groups,) dispersion of the groups relative to the data set's
     own: np.ndarray  # (n_comparisons,) bool: the dispersion comes from the two arms alone
     lends: np.ndarray  # (n_groups,) bool: groups whose statistics the other comparisons sum
     two_groups: bool  # the data set is the two arms: samples are weighted at their common rate; else at the reference's
@@ -54,6 +55,7 @@ def compare_genes(setting: Setting, *, log_shift: float = 0.0) -> tuple[np.ndarr
         setting.trend,
         setting.scatter,
         setting.lost,
+        setting.group,
         setting.noise,
         setting.own,
         setting.lends,
@@ -83,6 +85,7 @@ def _compare_genes(
     trend,
     scatter,
     lost,
+    group,
     noise,
     own,
     lends,
@@ -124,7 +127,8 @@ def _compare_genes(
                 weight,
                 own[c],
                 lost,
-                noise[c],
+                group,
+                noise,
                 kept[g, c],
                 two_groups,
                 ratio,
@@ -166,6 +170,7 @@ def contrast(
     weight,
     own,
     lost,
+    group,
     noise,
     kept,
     two_groups,
@@ -184,18 +189,65 @@ def contrast(
         total += total2
         depth += depth2
     slope = prior_phi * total / depth
-    T1, rate1, E1, D1 = arm(y, l, members, arms[0], arms[1], skip, noise[0] * slope)
-    T2, rate2, E2, D2 = arm(y, l, members, arms[2], arms[3], skip, noise[1] * slope)
+    T1, rate1, E1, D1, first, d1 = arm_of_groups(
+        y, l, members, arms[0], arms[1], skip, group, noise, slope, prior_phi, own
+    )
+    T2, rate2, E2, D2, second, d2 = arm_of_groups(
+        y, l, members, arms[2], arms[3], skip, group, noise, slope, prior_phi, own
+    )
     if own:
-        first, d1 = arm_statistic(y, l, members, arms[0], arms[1], skip, T1, rate1, D1, noise[0] * prior_phi)
-        second, d2 = arm_statistic(y, l, members, arms[2], arms[3], skip, T2, rate2, D2, noise[1] * prior_phi)
         numerator = first + second
         weight = d1 + d2
     phi, df = moderate(prior_phi, prior_df, mean, numerator, weight / lost)
     log_fc, se, z, p = compare_arms(
-        T1, rate1, E1, noise[0] * phi * D1, T2, rate2 / ratio, E2 * ratio, noise[1] * phi * D2, df, max(kept, 0.02)
+        T1, rate1, E1, phi * D1, T2, rate2 / ratio, E2 * ratio, phi * D2, df, max(kept, 0.02)
     )
-    return log_fc, se, z, p, noise[1] * phi
+    return log_fc, se, z, p, noise[group[members[arms[2]]]] * phi
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def arm_of_groups(y, l, members, start, stop, skip, group, noise, slope, prior_phi, own):
+    """Total, rate, pseudo-exposure E and dispersion factor D of one or several groups, and if `own` their dispersion statistic.
+
+    The samples of a group lie side by side; its dispersion is noise[group] times the gene's, and its weights are 1 / (1 + noise slope l). With
+    W = sum w l of all samples, the rate of several groups is the mean of their rates weighted by sum w l, and the variance of that mean the sum
+    of theirs: V = sum_k rate_k sum w^2 l / W^2 + phi sum_k noise_k rate_k^2 sum (w l)^2 / W^2, so E = rate / (first sum), D = second sum / rate^2.
+    """
+    total = 0.0
+    whole = 0.0
+    sum_wy = 0.0
+    poisson = 0.0
+    square = 0.0
+    plain_poisson = 0.0
+    plain_square = 0.0
+    numerator = 0.0
+    weight = 0.0
+    first = start
+    while first < stop:
+        k = group[members[first]]
+        last = first + 1
+        while last < stop and group[members[last]] == k:
+            last += 1
+        if not (last == first + 1 and members[first] == skip):
+            c = noise[k]
+            T, wl, wwl, wlwl, wy = weighted_sums(y, l, members, first, last, skip, c * slope)
+            rate = wy / wl
+            total += T
+            whole += wl
+            sum_wy += wy
+            poisson += rate * wwl
+            square += c * rate * rate * wlwl
+            plain_poisson += wwl
+            plain_square += c * wlwl
+            if own:
+                a, d = arm_statistic(y, l, members, first, last, skip, T, rate, wlwl / (wl * wl), c * prior_phi)
+                numerator += a
+                weight += d
+        first = last
+    rate = sum_wy / whole
+    if rate > 0.0:
+        return total, rate, rate * whole * whole / poisson, square / (whole * whole * rate * rate), numerator, weight
+    return total, rate, whole * whole / plain_poisson, plain_square / (whole * whole), numerator, weight
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -24,6 +24,13 @@ MAX_DISPERSION = 1000.0  # where nearly all counts lie in one replicate the mome
 @njit(cache=True, nogil=True, error_model="numpy")
 def arm(y, l, members, start, stop, skip, slope):
     """Total, weighted rate, pseudo-exposure E and dispersion factor D of samples members[start:stop] but `skip`; w = 1/(1 + slope l)."""
+    total, wl, wwl, wlwl, wy = weighted_sums(y, l, members, start, stop, skip, slope)
+    return total, wy / wl, wl * wl / wwl, wlwl / (wl * wl)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def weighted_sums(y, l, members, start, stop, skip, slope):
+    """Sum y, sum w l, sum w^2 l, sum (w l)^2 and sum w y of samples members[start:stop] but `skip`; w = 1/(1 + slope l)."""
     total = 0.0
     wl = 0.0
     wwl = 0.0
@@ -40,7 +47,7 @@ def arm(y, l, members, start, stop, skip, slope):
         wwl += w * a
         wlwl += a * a
         wy += w * y[i]
-    return total, wy / wl, wl * wl / wwl, wlwl / (wl * wl)
+    return total, wl, wwl, wlwl, wy
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -11,7 +11,7 @@ from nbcompare._nb.contrast import Setting, contrast, group_statistic, prior
 
 CUT = 0.02  # p-values below this are checked
 LARGEST_ARM = 20  # replicates of larger arms are not left out
-UNBALANCED = 5  # from so many times the replicates in one arm on the rule differs
+UNBALANCED = 2  # from so many times the replicates in one group on the rule differs
 FLOOR = 0.2  # smaller p-values without one replicate never replace p
 
 
@@ -22,19 +22,17 @@ def leave_one_out(
 
     Where p < .02 and each arm has three replicates, the test is repeated without each replicate of the arms of at most 20 (trend and
     block effects stay); a change of sign counts as p = 1. The largest p-value replaces p where it exceeds max(sqrt(p), .2). Where one arm
-    has five times the replicates of the other, sqrt(p) alone is the bound, and only the replicates of an arm that scatters more than its
+    has twice the replicates of the other or more, sqrt(p) alone is the bound, and only the replicates of an arm that scatters more than its
     dispersion lets expect are left out: within-arm scatter says nothing of the difference, so nulls keep their level.
     """
     sizes = np.stack([setting.arms[:, 1] - setting.arms[:, 0], setting.arms[:, 3] - setting.arms[:, 2]], axis=1)
-    checked = can_leave_out(sizes.min(axis=1)) & np.isfinite(setting.lost_without)
+    checked = can_leave_out(sizes.min(axis=1), sizes.max(axis=1)) & np.isfinite(setting.lost_without)
     genes, comparisons = np.nonzero((p_value < CUT) & checked)
     guarded, replaced = p_value.copy(), np.zeros(p_value.shape, bool)
     if len(genes) == 0:
         return guarded, statistic, replaced
     worst, worst_statistic = np.empty(len(genes)), np.empty(len(genes))
     unbalanced = is_unbalanced(sizes.min(axis=1), sizes.max(axis=1))
-    group = np.empty(setting.counts.shape[1], np.int64)
-    group[setting.members] = np.repeat(np.arange(len(setting.starts) - 1), np.diff(setting.starts))
     _leave_one_out(
         genes,
         comparisons,
@@ -43,7 +41,7 @@ def leave_one_out(
         setting.kept,
         setting.members,
         setting.starts,
-        group,
+        setting.group,
         setting.arm_members,
         setting.arms,
         setting.mean,
@@ -72,13 +70,13 @@ def leave_one_out(
     return guarded, statistic, replaced
 
 
-def can_leave_out(smaller: np.ndarray) -> np.ndarray:
-    """Whether the rule applies where the smaller arm has so many replicates."""
-    return (smaller >= 3) & (smaller <= LARGEST_ARM)
+def can_leave_out(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
+    """Whether the rule applies to groups of so many replicates: three or more, two where the other group has twice as many."""
+    return (smaller >= np.where(is_unbalanced(smaller, larger), 2, 3)) & (smaller <= LARGEST_ARM)
 
 
 def is_unbalanced(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
-    """Whether one arm has five times the replicates of the other."""
+    """Whether one group has twice the replicates of the other or more."""
     return larger >= UNBALANCED * smaller
 
 
@@ -139,8 +137,8 @@ def _leave_one_out(
             if stop - start > LARGEST_ARM:
                 continue
             if unbalanced[c]:
-                phi = dispersion[g, c] / noise[c, 1] * noise[c, side]
-                if not scatters(y, l, arm_members, start, stop, phi):
+                phi = dispersion[g, c] / noise[group[arm_members[arms[c, 2]]]]
+                if not any_scatters(y, l, arm_members, start, stop, group, noise, phi):
                     continue
             for j in range(start, stop):
                 skip = arm_members[j]
@@ -175,7 +173,8 @@ def _leave_one_out(
                     left_weight,
                     own[c],
                     ratio,
-                    noise[c],
+                    group,
+                    noise,
                     kept[g, c],
                     two_groups,
                     1.0,
@@ -185,6 +184,21 @@ def _leave_one_out(
                 if p > worst[t]:
                     worst[t] = p
                     worst_statistic[t] = z
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def any_scatters(y, l, members, start, stop, group, noise, phi):
+    """`scatters` of any of the groups whose samples lie side by side, each at its own dispersion."""
+    first = start
+    while first < stop:
+        k = group[members[first]]
+        last = first + 1
+        while last < stop and group[members[last]] == k:
+            last += 1
+        if scatters(y, l, members, first, last, noise[k] * phi):
+            return True
+        first = last
+    return False
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

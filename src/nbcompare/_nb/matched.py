@@ -8,11 +8,12 @@ import numpy as np
 
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.glm_dispersion import constants_of
-from nbcompare._nb.leave_one_out import CUT, FLOOR, LARGEST_ARM, can_leave_out, is_unbalanced
+from nbcompare._nb.leave_one_out import CUT, FLOOR, LARGEST_ARM, can_leave_out
 from nbcompare._nb.matched_dispersion import matched_statistics
 from nbcompare._nb.matched_kernels import leave_out_matched, test_matched
 from nbcompare._nb.trend import PRIOR_SCATTER, evenly_by_total, mean_bins, next_of_bin, trend_of_bins
 
+UNBALANCED = 5  # from so many times the samples in one group on block effects are fitted instead
 START = 0.1  # dispersion of all bins
 MOST_STEPS, SETTLED = 10, 1e-3  # of the trend; largest change of a log dispersion after which the bins are left
 MOST_LEFT = 0.6  # samples without which less of the information is left cannot be questioned: the p-value would fall for that alone
@@ -70,7 +71,7 @@ def applies(pseudobulk: Pseudobulk) -> bool:
     if pseudobulk.block is None or pseudobulk.n_groups != 2:
         return False
     sizes = np.bincount(pseudobulk.group)
-    return not is_unbalanced(sizes.min(), sizes.max())
+    return sizes.max() < UNBALANCED * sizes.min()
 
 
 def matched_design(pseudobulk: Pseudobulk, treated: int) -> MatchedDesign:
@@ -149,7 +150,7 @@ def matched_tests(
     out = _test(pseudobulk, design, trend, 0.0)
     statistic, p_value = out[:, 2].copy(), out[:, 3].copy()
     rests_on_one = np.zeros(len(out), bool)
-    if leave_out and can_leave_out(design.sizes.min()) and design.residual > 1:
+    if leave_out and can_leave_out(design.sizes.min(), design.sizes.min()) and design.residual > 1:
         genes = np.flatnonzero(p_value < CUT)
         statistic[genes], p_value[genes], rests_on_one[genes] = _leave_one_out(pseudobulk, design, trend, genes, out)
     return MatchedTests(

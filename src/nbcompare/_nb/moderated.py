@@ -60,7 +60,8 @@ def moderated_tests(
     pairs
         Reference and treated group of every comparison, (n_comparisons, 2) int64; reference -1 is all other groups together.
     shared
-        Sum the dispersion statistics over all groups of the data set; otherwise each comparison stands alone.
+        Sum the dispersion statistics over all groups of the data set; otherwise each comparison stands alone (with all other groups together
+        that is the same).
     min_total
         Genes with fewer counts in the two arms together are not tested.
     leave_out
@@ -70,7 +71,16 @@ def moderated_tests(
     """
     if shared or (pseudobulk.n_groups == 2 and len(pairs) == 1):
         return _tests(pseudobulk, np.ascontiguousarray(pairs, dtype=np.int64), min_total, leave_out, threshold)
-    alone = [_tests(_pair(pseudobulk, *pair), np.array([[0, 1]]), min_total, leave_out, threshold) for pair in pairs]
+    alone = [
+        _tests(
+            pseudobulk if pair[0] < 0 else _pair(pseudobulk, *pair),
+            np.array([pair if pair[0] < 0 else (0, 1)]),
+            min_total,
+            leave_out,
+            threshold,
+        )
+        for pair in np.asarray(pairs, np.int64)
+    ]
     return replace(_joined(alone), mean=pseudobulk.counts.mean(axis=1))
 
 
@@ -84,7 +94,7 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
     setting = model.setting(pseudobulk, pairs)
     log_fc, se, statistic, p_value, dispersion = compare_genes(setting)
 
-    status = _status(pseudobulk, setting, pairs, min_total, model.noise > 1)
+    status = _status(pseudobulk, setting, pairs, min_total, model.noisy(pairs))
     _flag(status, (model.mean > EXTRAPOLATED * model.trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)
     _flag(status, model.trend.n_genes < FEW_GENES, Status.FEW_GENES)
     untested = (status & NOT_TESTED) > 0
@@ -114,7 +124,7 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
         status,
         model.trend,
         model.mean,
-        setting.noise,
+        model.ratios(pairs),
         _deviates(lambda shift: compare_genes(setting, log_shift=shift)[2], threshold, status, log_fc),
         shared=model,
     )
@@ -201,7 +211,7 @@ def _joined(alone: list[Moderated]) -> Moderated:
 def _pair(pseudobulk: Pseudobulk, reference: int, treated: int) -> Pseudobulk:
     """The two arms of one comparison as a data set of its own, blocks without a sample removed."""
     in_treated = pseudobulk.group == treated
-    chosen = np.flatnonzero(in_treated | (pseudobulk.group == reference) | (reference < 0))
+    chosen = np.flatnonzero(in_treated | (pseudobulk.group == reference))
     block = None if pseudobulk.block is None else np.unique(pseudobulk.block[chosen], return_inverse=True)[1]
     return Pseudobulk(
         np.ascontiguousarray(pseudobulk.counts[:, chosen]),
@@ -234,7 +244,7 @@ def _status(
         _flag(here, (below == 0) | (above == 0), Status.ZERO_ARM)
         _flag(here, not lent, Status.NO_REPLICATES)
         _flag(here, single and lent, Status.ONE_REPLICATE_ARM)
-        _flag(here, noisy[treated] or (reference >= 0 and noisy[reference]), Status.NOISY_GROUP)
+        _flag(here, noisy[c], Status.NOISY_GROUP)
     return status
 
 

@@ -1,90 +1,177 @@
-"""Groups whose replicates scatter more than the data set's: a dispersion ratio per group, never below one."""
+"""How dispersed is a group compared with the data set? The one owner of dispersion ratios, one a group and never below one.
+
+A group whose replicates scatter more than those of the other groups (noisy controls, guides of different strength) has the dispersion c phi,
+where phi is the gene's dispersion in the data set and c the group's ratio. At the ratio the group's dispersion statistics have over all genes
+the mean that is expected of them; it is divided by the same ratio of the other groups. Statistics above the 95 % quantile of their F
+distribution do not count, on either side of that equation, so that some genes with an outlying replicate do not make a group noisy.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+from scipy.special import betainc, fdtri
 
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members, sum_statistics
-from nbcompare._nb.trend import fit_trend, prior_dispersion
+from nbcompare._nb.trend import (
+    MAX_STATISTICS,
+    MIN_GENES_FOR_TREND,
+    evenly_by_total,
+    fit_trend,
+    prior_degrees,
+    prior_dispersion,
+)
 
-NOISY = 1.5  # mean statistic from which on a group of many is taken to be noisier than the data set
-NOISE_THAT_MATTERS = 1.5  # smaller dispersion ratios of one group among many are left alone
-UNBALANCED = 5  # of two groups, the one with so many times fewer replicates may be noisier than the other
+Statistics = Callable[[float], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+SUSPECTED = 1.25  # mean statistic of a group over that of the others, from which on its ratio is estimated
+NOISY_OF_TWO = 1.25  # ratio from which on the smaller of two groups does not enter the trend
+NOISY = 1.5  # smaller ratios of one group among many are taken for one
 INFORMED = 30.0  # degrees of freedom, summed over genes, below which a group's mean statistic says nothing
 UNCHANGED = 0.05  # genes with smaller p-values may differ between replicates because the effect does
+ORDINARY = 0.95  # quantile of its F distribution above which a gene's statistic does not count
+FEWEST_PRIOR_DEGREES = 2.5  # an F distribution of fewer has hardly a mean
+CERTAIN = 2.0  # standard errors of the log ratio from zero
+MOST_STEPS = 30
+SETTLED = 1e-3  # change of a ratio by a step
 
 
-def noise_of_small_arm(pseudobulk: Pseudobulk, exposure: np.ndarray, lost: float) -> np.ndarray:
-    """Two groups: where one has five times the replicates, the smaller one's ratio to a trend fitted on the larger alone, (2,)."""
+def robust_ratio(statistics: Statistics, scatter: float, lost: float = 1.0) -> float:
+    """The ratio of a group's dispersions to the trend, without the genes whose statistics are outlying.
+
+    A ratio within two standard errors of one is one: 2 / sum d rho^2 is the variance of its natural log.
+
+    Parameters
+    ----------
+    statistics
+        Gives at the working dispersion c * trend, for a ratio c, the numerators d (1 + (S - 1) / kappa), the weights d and
+        rho = c trend m / (1 + c trend m) of all genes, each (n_genes,).
+    scatter
+        Variance of the natural log of dispersions between genes of one mean.
+    lost
+        Residual degrees of freedom without blocks over those with blocks.
+    """
+    ratio = 1.0
+    for _ in range(MOST_STEPS):
+        numerator, weight, rho = statistics(ratio)
+        told = weight > 0
+        degrees, rho = weight[told] / lost, rho[told]
+        importance = degrees * rho
+        if importance.sum() <= 0:
+            return 1.0
+        limit, expected = _expected(degrees, np.maximum(prior_degrees(scatter * rho**2)[0], FEWEST_PRIOR_DEGREES))
+        found = numerator[told] / degrees
+        ordinary = importance * (found <= limit)
+        excess = (ordinary * found).sum() / max((ordinary * expected).sum(), 1e-300) - 1
+        leverage = (importance * rho).sum() / importance.sum()
+        step = float(np.clip(1 + excess / max(leverage, 0.05), 0.3, 4.0))
+        ratio *= step
+        if abs(step - 1) < SETTLED:
+            break
+    error = float(np.sqrt(2 / max((importance * rho).sum(), 1e-300)))
+    return ratio if abs(np.log(ratio)) > CERTAIN * error else 1.0
+
+
+def _expected(degrees: np.ndarray, prior_df: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The limit of statistics of mean one, F variables on (degrees, prior_df) over their mean, and the mean of those below it."""
+    quantile = fdtri(degrees, prior_df, ORDINARY)
+    limit = quantile * (prior_df - 2) / prior_df
+    share = degrees * quantile / (degrees * quantile + prior_df)
+    return limit, betainc(degrees / 2 + 1, prior_df / 2 - 1, share) / ORDINARY
+
+
+def ratios_of_two(
+    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, lost: float, usable: np.ndarray
+) -> tuple[np.ndarray, Trend]:
+    """Ratios (2,) of two groups, and the trend that they go with: that of the larger group where the smaller one is noisy.
+
+    Of two groups of one size neither is noisier: the difference of their means has the mean of their dispersions.
+    """
     members, starts = sorted_members(pseudobulk.group)
     sizes = np.diff(starts)
     small, large = np.argsort(sizes, kind="stable")
     ratio = np.ones(2)
-    if sizes[small] < 2 or sizes[large] < UNBALANCED * sizes[small]:
-        return ratio
-    chosen = members[starts[large] : starts[large + 1]]
-    alone = Pseudobulk(
-        np.ascontiguousarray(pseudobulk.counts[:, chosen]), pseudobulk.exposure[chosen], np.zeros(len(chosen), np.intp)
+    if sizes[small] < 2 or sizes[small] == sizes[large]:
+        return ratio, trend
+    alone = trend_of_groups(pseudobulk, exposure, np.arange(2) == large, lost, usable)
+    of_small, of_large = (
+        ratio_to_trend(pseudobulk, exposure, alone, lost, np.arange(2) == group, usable) for group in (small, large)
     )
-    trend = fit_trend(alone, exposure=np.ascontiguousarray(exposure[:, chosen]), lost=lost)
-    at_mean = trend.at(pseudobulk.counts.mean(axis=1))
-    ratio[small] = fit_ratio(pseudobulk.counts, exposure, members[starts[small] : starts[small + 1]], at_mean, lost)
-    return np.maximum(ratio, 1.0)
+    ratio[small] = max(1.0, of_small / of_large)
+    return ratio, alone if ratio[small] >= NOISY_OF_TWO else trend
 
 
-def noisy_groups(
+def suspected_groups(
     pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, lost: float, *, n_threads: int = 1
 ) -> np.ndarray:
-    """Groups of many whose mean dispersion statistic at the data set's dispersions exceeds 1.5, (n_groups,) bool."""
+    """Groups of many whose mean dispersion statistic exceeds that of the others together, (n_groups,) bool."""
     members, starts = sorted_members(pseudobulk.group)
     mean = pseudobulk.counts.mean(axis=1)
-    at_mean = trend.at(mean)
-    prior_phi = prior_dispersion(mean, at_mean, trend.scatter)[0]
+    prior_phi = prior_dispersion(mean, trend.at(mean), trend.scatter)[0]
     by_gene = np.empty((len(mean), 2))
     by_group = np.empty((len(starts) - 1, 2))
     sum_statistics(pseudobulk.counts, exposure, members, starts, prior_phi, by_gene, by_group, n_threads=n_threads)
-    return is_noisy(by_group, lost)
+    others = by_group.sum(axis=0) - by_group
+    with np.errstate(divide="ignore", invalid="ignore"):
+        typical = np.where(others[:, 1] / lost > INFORMED, others[:, 0] / (others[:, 1] / lost), 1.0)
+    return is_suspected(by_group, typical, lost)
 
 
-def noise_of_group(
-    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, lost: float, group: int, p_value: np.ndarray | None
-) -> float:
-    """Dispersion of one group relative to the data set's, at least 1, judged by the genes that its comparison leaves unchanged.
-
-    Under the null, residuals within a group and the difference between groups are independent, so this choice of genes does not bias
-    the ratio; it leaves out the genes in which replicates differ because the effect itself does.
-    """
-    unchanged = np.ones(len(pseudobulk.counts), bool) if p_value is None else p_value > UNCHANGED
-    if not unchanged.any():
-        return 1.0
-    counts = np.ascontiguousarray(pseudobulk.counts[unchanged])
-    shared = exposure if len(exposure) == 1 else np.ascontiguousarray(exposure[unchanged])
-    return max(
-        1.0, fit_ratio(counts, shared, np.flatnonzero(pseudobulk.group == group), trend.at(counts.mean(axis=1)), lost)
-    )
-
-
-def is_noisy(by_group: np.ndarray, lost: float) -> np.ndarray:
-    """Whether sums of statistics and weights over genes, (n_groups, 2), speak of a group noisier than the data set."""
+def is_suspected(by_group: np.ndarray, typical: np.ndarray | float, lost: float) -> np.ndarray:
+    """Whether sums of statistics and weights over genes, (n_groups, 2), speak of a group noisier than what is typical."""
     weight = by_group[:, 1] / lost
-    return (weight > INFORMED) & (by_group[:, 0] > NOISY * weight)
+    return (weight > INFORMED) & (by_group[:, 0] > SUSPECTED * typical * weight)
 
 
-def fit_ratio(counts: np.ndarray, exposure: np.ndarray, members: np.ndarray, trend: np.ndarray, lost: float) -> float:
-    """The ratio c at which one group's statistics have mean one over genes at the dispersion c trend: eight fixed-point steps."""
-    starts = np.array([0, len(members)], np.int64)
-    mean = np.maximum(counts[:, members].mean(axis=1), 1e-9)
-    by_gene = np.empty((len(counts), 2))
-    by_group = np.empty((1, 2))
-    ratio = 1.0
-    for _ in range(8):
-        sum_statistics(counts, exposure, members, starts, ratio * trend, by_gene, by_group)
-        rho = ratio * trend * mean / (1 + ratio * trend * mean)
-        weight = by_gene[:, 1] / lost * rho
-        if weight.sum() <= 0:
-            return 1.0
-        excess = (by_gene[:, 0] * rho).sum() / weight.sum() - 1
-        leverage = (weight * rho).sum() / weight.sum()
-        ratio *= float(np.clip(1 + excess / max(leverage, 0.05), 0.3, 4.0))
-    return ratio
+def ratio_to_trend(
+    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, lost: float, groups: np.ndarray, usable: np.ndarray
+) -> float:
+    """The ratio to the trend of the dispersions of these groups (n_groups,) bool together, judged by the genes `usable` (n_genes,) bool.
+
+    Under the null hypothesis residuals within a group and the difference between groups are independent. So genes may be chosen by the p-value
+    of a comparison: those in which replicates differ because the effect does are left out.
+    """
+    total = pseudobulk.counts.sum(axis=1)
+    genes = np.flatnonzero(usable & (total > 0))
+    genes = evenly_by_total(genes, total, max(MIN_GENES_FOR_TREND, MAX_STATISTICS // int(groups.sum())))
+    if not len(genes):
+        return 1.0
+    samples = np.flatnonzero(groups[pseudobulk.group])
+    counts = np.ascontiguousarray(pseudobulk.counts[np.ix_(genes, samples)])
+    shared = exposure if len(exposure) == 1 else exposure[genes]
+    shared = np.ascontiguousarray(shared[:, samples])
+    expected = trend.at(total[genes] / pseudobulk.counts.shape[1])
+    members, starts = sorted_members(np.unique(pseudobulk.group[samples], return_inverse=True)[1])
+    mean = np.maximum(counts.mean(axis=1), 1e-9)
+
+    def statistics(ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        by_gene, by_group = np.empty((len(counts), 2)), np.empty((len(starts) - 1, 2))
+        sum_statistics(counts, shared, members, starts, ratio * expected, by_gene, by_group)
+        rho = ratio * expected * mean
+        return by_gene[:, 0], by_gene[:, 1], rho / (1 + rho)
+
+    return robust_ratio(statistics, trend.scatter, lost)
+
+
+def trend_of_groups(
+    pseudobulk: Pseudobulk,
+    exposure: np.ndarray,
+    groups: np.ndarray,
+    lost: float,
+    usable: np.ndarray,
+    n_threads: int = 1,
+) -> Trend:
+    """Trend and scatter of these groups, (n_groups,) bool."""
+    if groups.all():
+        return fit_trend(pseudobulk, exposure=exposure, lost=lost, usable=usable, n_threads=n_threads)
+    chosen = np.flatnonzero(groups[pseudobulk.group])
+    some = Pseudobulk(
+        np.ascontiguousarray(pseudobulk.counts[:, chosen]),
+        pseudobulk.exposure[chosen],
+        np.unique(pseudobulk.group[chosen], return_inverse=True)[1],
+    )
+    return fit_trend(
+        some, exposure=np.ascontiguousarray(exposure[:, chosen]), lost=lost, usable=usable, n_threads=n_threads
+    )

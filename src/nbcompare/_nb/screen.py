@@ -11,7 +11,7 @@ from nbcompare._nb.contrast import Setting, compare_genes, halve_statistics
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members, sum_statistics
 from nbcompare._nb.leave_one_out import FLOOR, can_leave_out, is_unbalanced, leave_one_out
-from nbcompare._nb.noise import NOISE_THAT_MATTERS, is_noisy, noise_of_group
+from nbcompare._nb.noise import NOISY, UNCHANGED, is_suspected, ratio_to_trend
 from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.screen_kernels import compare_rows, keep_information
 from nbcompare._nb.screen_reference import reference_arms, shared_information
@@ -46,6 +46,8 @@ class ScreenModel:
     group_noise: np.ndarray  # (n_groups,) of the groups of the fit
     group_lends: np.ndarray  # (n_groups,) bool
     reference_lends: bool
+    reference_noise: float  # dispersion of the reference relative to the data set's, 1 or above
+    typical_ratio: float  # dispersion of the groups that lend, relative to the trend
     knots: np.ndarray  # (n_bins,) of the trend
     knot_dispersion: np.ndarray  # (n_bins,)
     scatter: float
@@ -107,8 +109,9 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         by_gene,
         shared.lost,
         bool(shared.lends[reference]),
-        can_leave_out(np.array(len(samples))).item() and bool(np.isfinite(shared.lost_without)),
+        can_leave_out(np.array(len(samples)), np.array(2 * len(samples))).item() and bool(np.isfinite(shared.lost_without)),
     )
+    usable = pseudobulk.counts.sum(axis=1) >= min_total
     flags = np.where(
         mean > EXTRAPOLATED * shared.trend.mean[-1], np.uint32(Status.HIGH_MEAN_EXTRAPOLATED), np.uint32(0)
     )
@@ -134,6 +137,8 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         group_noise=shared.noise,
         group_lends=shared.lends,
         reference_lends=bool(shared.lends[reference]),
+        reference_noise=float(shared.noise[reference]),
+        typical_ratio=ratio_to_trend(pseudobulk, shared.exposure, shared.trend, shared.lost, shared.lends, usable),
         knots=shared.trend.mean,
         knot_dispersion=shared.trend.dispersion,
         scatter=float(shared.trend.scatter),
@@ -193,7 +198,7 @@ def compare_targets(
     sizes = np.diff(starts)
     n_reference = len(model.reference_exposure)
     smaller, larger = np.minimum(sizes, n_reference), np.maximum(sizes, n_reference)
-    checked = can_leave_out(smaller) & np.isfinite(model.lost_without)
+    checked = can_leave_out(smaller, larger) & np.isfinite(model.lost_without)
     floor = np.where(is_unbalanced(smaller, larger), 0.0, FLOOR)
     single = np.where(smaller == 1, np.uint32(Status.ONE_REPLICATE_ARM), np.uint32(0))
     lends = (lender >= 0) & model.group_lends[lender]
@@ -214,11 +219,11 @@ def compare_targets(
 def _correct_noise(
     model: ScreenModel, rows: np.ndarray, exposure: np.ndarray, block: np.ndarray, lender: int, k: int, out: ScreenBlock
 ) -> None:
-    """Test a target that is noisier than the data set anew, with the dispersion of its two arms."""
+    """Test a target anew with the dispersion of its two groups where it or the reference is noisier than the data set."""
     trend = Trend(model.knots, model.knot_dispersion, model.scatter, model.n_trend_genes)
     ratio = model.group_noise[lender] if lender >= 0 else _noise(model, rows, exposure, block, trend, out.p_value[k])
     out.noise[k] = ratio
-    if ratio <= 1.0 and model.group_noise.size != 2:
+    if max(ratio, model.reference_noise) <= 1.0 and model.group_noise.size != 2:
         return
     n_reference, n_rows = len(model.reference_exposure), len(rows)
     n = n_reference + n_rows
@@ -239,7 +244,8 @@ def _correct_noise(
         model.scatter,
         model.lost,
         model.lost_without,
-        np.array([[1.0, ratio]]),
+        np.repeat(np.arange(2), [n_reference, n_rows]),
+        np.array([model.reference_noise, ratio]),
         np.array([True]),
         np.ones(2, bool),
         model.group_noise.size == 2,
@@ -249,7 +255,7 @@ def _correct_noise(
     untested = (status & NOT_TESTED) > 0
     p_value[untested] = np.nan
     p_value, statistic, replaced = leave_one_out(setting, p_value, statistic, dispersion)
-    flags = np.uint32(Status.NOISY_GROUP if ratio > 1 else Status.OK)
+    flags = np.uint32(Status.NOISY_GROUP if max(ratio, model.reference_noise) > 1 else Status.OK)
     flags = flags | np.where(replaced[:, 0], np.uint32(Status.SINGLE_REPLICATE), np.uint32(0))
     out.status[k] = np.where(untested, status, status | flags)
     out.log_fc[k], out.se[k], out.p_value[k] = log_fc[:, 0], se[:, 0], p_value[:, 0]
@@ -273,11 +279,13 @@ def _noise(
     counts = np.ascontiguousarray(rows[:, genes].T, dtype=np.float64)
     by_gene, by_group = np.empty((len(counts), 2)), np.empty((1, 2))
     sum_statistics(counts, adjusted, members, starts, model.prior_phi[genes].copy(), by_gene, by_group)
-    if not is_noisy(by_group, model.lost)[0]:
+    if not is_suspected(by_group, 1.0, model.lost)[0]:
         return 1.0
     target = Pseudobulk(
         np.ascontiguousarray(rows.T, dtype=np.float64), exposure, np.zeros(len(rows), np.intp), block.astype(np.intp)
     )
     whole = np.ascontiguousarray((model.effects[block] * exposure[:, None]).T)
-    ratio = noise_of_group(target, whole, trend, model.lost, 0, p_value)
-    return ratio if ratio >= NOISE_THAT_MATTERS else 1.0
+    ratio = (
+        ratio_to_trend(target, whole, trend, model.lost, np.ones(1, bool), p_value > UNCHANGED) / model.typical_ratio
+    )
+    return ratio if ratio >= NOISY else 1.0

@@ -10,9 +10,9 @@ from nbcompare._nb.blocks import fit_blocks, residual_degrees
 from nbcompare._nb.contrast import Setting, compare_genes
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members
-from nbcompare._nb.noise import NOISE_THAT_MATTERS, UNBALANCED, noise_of_group, noise_of_small_arm, noisy_groups
-from nbcompare._nb.trend import fit_trend
+from nbcompare._nb.noise import NOISY, UNCHANGED, ratio_to_trend, ratios_of_two, suspected_groups, trend_of_groups
 
+UNBALANCED = 5  # a group of so many times the replicates of the median group does not lend
 ENOUGH_DEGREES = 30  # of freedom in the small groups, to do without the large one
 
 
@@ -34,7 +34,6 @@ class Shared:
         members, starts = sorted_members(pseudobulk.group)
         arms, arm_members = comparison_arms(members, starts, pairs)
         two_groups = pseudobulk.n_groups == 2
-        noise = np.stack([np.where(pairs[:, 0] < 0, 1.0, self.noise[pairs[:, 0]]), self.noise[pairs[:, 1]]], axis=1)
         return Setting(
             pseudobulk.counts,
             self.exposure,
@@ -48,11 +47,24 @@ class Shared:
             self.trend.scatter,
             self.lost,
             self.lost_without,
-            noise,
-            np.logical_or((noise > 1).any(axis=1), two_groups),
+            pseudobulk.group.astype(np.int64),
+            self.noise,
+            self.noisy(pairs) | np.full(len(pairs), two_groups),
             self.lends,
             two_groups,
         )
+
+    def noisy(self, pairs: np.ndarray) -> np.ndarray:
+        """Whether a group of these comparisons is noisier than the data set, (n_comparisons,) bool."""
+        return np.asarray((self.ratios(pairs) > 1).any(axis=1))
+
+    def ratios(self, pairs: np.ndarray) -> np.ndarray:
+        """Dispersion of reference and treated group relative to the data set's, (n_comparisons, 2); of several groups the largest."""
+        of_reference = [
+            np.delete(self.noise, treated).max() if reference < 0 else self.noise[reference]
+            for reference, treated in pairs
+        ]
+        return np.stack([of_reference, self.noise[pairs[:, 1]]], axis=1)
 
 
 def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float, n_threads: int = 1) -> Shared:
@@ -64,7 +76,7 @@ def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float, n
     mean = pseudobulk.counts.mean(axis=1)
     lends = groups_that_lend(np.bincount(pseudobulk.group))
     exposure, lost, lost_without = pseudobulk.exposures, 1.0, 1.0
-    trend = _trend_of(pseudobulk, exposure, lends, lost, usable, n_threads)
+    trend = trend_of_groups(pseudobulk, exposure, lends, lost, usable, n_threads)
     phi = trend.at(mean)
     free, residual = len(pseudobulk.group) - pseudobulk.n_groups, residual_degrees(pseudobulk)
     if residual <= 1:
@@ -74,12 +86,13 @@ def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float, n
         for _ in range(2):
             phi = trend.at(mean)
             exposure = fit_blocks(pseudobulk, phi, n_threads=n_threads)[0]
-            trend = _trend_of(pseudobulk, exposure, lends, lost, usable, n_threads)
+            trend = trend_of_groups(pseudobulk, exposure, lends, lost, usable, n_threads)
     noise = np.ones(pseudobulk.n_groups)
     shared = Shared(exposure, mean, trend, phi, lost, lost_without, noise, lends)
     if pseudobulk.n_groups == 2:
-        return replace(shared, noise=noise_of_small_arm(pseudobulk, exposure, lost))
-    suspects = np.flatnonzero(noisy_groups(pseudobulk, exposure, trend, lost, n_threads=n_threads) & lends)
+        noise, trend = ratios_of_two(pseudobulk, exposure, trend, lost, usable)
+        return replace(shared, noise=noise, trend=trend)
+    suspects = np.flatnonzero(suspected_groups(pseudobulk, exposure, trend, lost, n_threads=n_threads))
     return _without_noisy(pseudobulk, shared, pairs, suspects, usable) if suspects.size else shared
 
 
@@ -90,23 +103,6 @@ def groups_that_lend(sizes: np.ndarray) -> np.ndarray:
     """
     small = sizes < UNBALANCED * np.median(sizes)
     return small if len(sizes) > 2 and (sizes[small] - 1).sum() >= ENOUGH_DEGREES else np.ones(len(sizes), bool)
-
-
-def _trend_of(
-    pseudobulk: Pseudobulk, exposure: np.ndarray, lends: np.ndarray, lost: float, usable: np.ndarray, n_threads: int = 1
-) -> Trend:
-    """Trend and scatter of the groups that lend."""
-    if lends.all():
-        return fit_trend(pseudobulk, exposure=exposure, lost=lost, usable=usable, n_threads=n_threads)
-    chosen = np.flatnonzero(lends[pseudobulk.group])
-    lending = Pseudobulk(
-        np.ascontiguousarray(pseudobulk.counts[:, chosen]),
-        pseudobulk.exposure[chosen],
-        np.unique(pseudobulk.group[chosen], return_inverse=True)[1],
-    )
-    return fit_trend(
-        lending, exposure=np.ascontiguousarray(exposure[:, chosen]), lost=lost, usable=usable, n_threads=n_threads
-    )
 
 
 def comparison_arms(members: np.ndarray, starts: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,18 +129,25 @@ def _without_noisy(
 
     Two rounds: the trend that the noisy groups have raised names them, the trend without them says how noisy they are.
     """
-    unchanged = _p_values_of(pseudobulk, shared, pairs, suspects)
-    noise, trend = shared.noise.copy(), shared.trend
+    p_values = _p_values_of(pseudobulk, shared, pairs, suspects)
+    several = np.bincount(pseudobulk.group) > 1
+    noise, trend, lends = shared.noise.copy(), shared.trend, shared.lends
+    suspected = np.isin(np.arange(len(noise)), suspects)
     for _ in range(2):
+        others = lends & ~suspected
+        typical = ratio_to_trend(
+            pseudobulk, shared.exposure, trend, shared.lost, others if (others & several).any() else lends, usable
+        )
         for group in suspects:
-            noise[group] = noise_of_group(
-                pseudobulk, shared.exposure, trend, shared.lost, int(group), unchanged.get(int(group))
-            )
-        noise[noise < NOISE_THAT_MATTERS] = 1.0
+            unchanged = usable & (p_values[group] > UNCHANGED) if group in p_values else usable
+            own = np.arange(len(noise)) == group
+            noise[group] = ratio_to_trend(pseudobulk, shared.exposure, trend, shared.lost, own, unchanged) / typical
+        noise[noise < NOISY] = 1.0
         lends = shared.lends & (noise == 1.0)
-        if (np.bincount(pseudobulk.group)[lends] > 1).sum() == 0:
+        if not (lends & several).any():
             return replace(shared, noise=noise, trend=trend)
-        trend = _trend_of(pseudobulk, shared.exposure, lends, shared.lost, usable)
+        trend = trend_of_groups(pseudobulk, shared.exposure, lends, shared.lost, usable)
+        suspected = noise > 1.0
     return replace(shared, noise=noise, lends=lends, trend=trend)
 
 

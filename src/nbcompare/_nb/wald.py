@@ -20,15 +20,18 @@ def wald_test(fit: Fit, reference: Group, treated: Group) -> Test:
     return normal_test(fit.log_fc / se, se, fit.status)
 
 
-def standard_error(fit: Fit, reference: Group, treated: Group) -> np.ndarray:
+def standard_error(fit: Fit, reference: Group, treated: Group, ratios: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
     """Standard error of the natural log fold change, (n_genes,), at the fitted means m and dispersion phi.
+
+    `ratios` are the dispersions of reference and treated group over phi.
 
     Its square is the sum over both groups of: for moment estimates the variance of the log of a ratio of totals,
     sum(m + phi m^2) / sum(m)^2; for maximum likelihood the inverse of the expected information, 1 / sum(m / (1 + phi m)).
     """
     variance = np.zeros(len(fit.log_fc))
-    phi = fit.dispersion[:, None]
-    for group, log_rate in ((reference, fit.log_mean), (treated, fit.log_mean + fit.log_fc)):
+    groups = ((reference, fit.log_mean, ratios[0]), (treated, fit.log_mean + fit.log_fc, ratios[1]))
+    for group, log_rate, ratio in groups:
+        phi = ratio * fit.dispersion[:, None]
         mean = np.exp(log_rate)[:, None] * group.exposure
         if isinstance(fit, LikelihoodFit):
             variance += 1 / (mean / (1 + phi * mean)).sum(axis=1)

@@ -50,13 +50,8 @@ def moderated_arrays(
     if method == "mle":
         fits = [estimator(method, cox_reid)(*pair) for pair in arms(design)]
         log_fc, genewise = _columns(fits, "log_fc"), _columns(fits, "dispersion")
-        se = np.stack(
-            [
-                standard_error(_at(fit, np.where(np.isnan(phi), fit.dispersion, phi)), *pair)
-                for fit, phi, pair in zip(fits, result.dispersion.T, arms(design), strict=True)
-            ],
-            axis=1,
-        )
+        several = design.pairs[:, 0] < 0  # groups as one reference: the moderated test knows how they differ
+        se = np.where(several, result.se, _standard_errors(result, fits, arms(design)))
     status = result.status | _sample_flags(design)
     arrays = {
         **_tested(log_fc, se, result.statistic, result.p_value, result.dispersion, status),
@@ -65,6 +60,17 @@ def moderated_arrays(
     }
     columns = {"base_mean": _base_mean(design), "dispersion_trend": result.trend.at(result.mean)}
     return arrays, columns, _stored_trend(result.trend, result.noise)
+
+
+def _standard_errors(result: Moderated, fits: list[Fit], pairs: list[tuple[Group, Group]]) -> np.ndarray:
+    """Of maximum likelihood effects, (n_genes, n_comparisons), each group with the dispersion that the test gives it."""
+    columns = []
+    for fit, of_treated, (first, second), pair in zip(fits, result.dispersion.T, result.noise, pairs, strict=True):
+        phi = of_treated / second
+        columns.append(
+            standard_error(_at(fit, np.where(np.isnan(phi), fit.dispersion, phi)), *pair, ratios=(first, second))
+        )
+    return np.stack(columns, axis=1)
 
 
 def unmoderated(

@@ -94,7 +94,7 @@ def wild(options: Options) -> Iterator[Line]:
             ):
                 found.setdefault((way, which), []).append(p[of])
     for (way, which), p_values in found.items():
-        bar = CALIBRATED if which == "all genes" else NO_BAR
+        bar = CALIBRATED if which == "all genes" and "x1" in way else NO_BAR
         yield level_line(f"{way}, {which}", Levels.of(p_values), bar)
 
 

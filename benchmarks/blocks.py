@@ -26,7 +26,8 @@ from nbcompare._nb.blocks import fit_blocks
 from nbcompare._nb.contrast import compare_genes
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.glm import design_tests
-from nbcompare._nb.matched import block_constants, fit_matched_trend, matched_design, matched_tests
+from nbcompare._nb.matched import fit_matched_trend, matched_tests
+from nbcompare._nb.matched_design import block_constants, matched_design
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.shared import fit_shared
 

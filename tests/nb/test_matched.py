@@ -11,14 +11,8 @@ from scipy.optimize import brentq
 
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.glm_dispersion import design_constants
-from nbcompare._nb.matched import (
-    applies,
-    block_constants,
-    fit_matched_trend,
-    matched_design,
-    matched_shifted,
-    matched_tests,
-)
+from nbcompare._nb.matched import applies, fit_matched_trend, matched_shifted, matched_tests
+from nbcompare._nb.matched_design import block_constants, matched_design
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.status import NOT_TESTED, Status
 
@@ -68,7 +62,14 @@ def slow_sums(cells, phi, ratio=1.0):
     a, b = (k * Y[:, 1] * E[:, 0] / L).sum(), (k * Y[:, 0] * E[:, 1] / L).sum()
     slope = (k * x).sum()
     scale = 2 * slope / (k**2 * x).sum()
-    return SimpleNamespace(a=a, b=b, y1=scale * b, y2=scale * a, delta=phi * (k**2 * x**2 * D).sum() / (2 * slope**2))
+    return SimpleNamespace(
+        a=a,
+        b=b,
+        y1=scale * b,
+        y2=scale * a,
+        delta=phi * (k**2 * x**2 * D).sum() / (2 * slope**2),
+        A=(k**2 * x**2 * D).sum() / slope,
+    )
 
 
 def slow_statistic(y, l, group, block, phi):
@@ -122,8 +123,11 @@ def test_single_genes_match_the_formulas(slow, name):
         at = trend.at(np.array([m]))[0]
         _, p0 = slow_prior(m / (1 + at * m), at, trend.scatter)
         numerator, d, A = slow_statistic(y, pseudobulk.exposure, group, block, p0)
-        d0, _ = slow_prior(A / (1 + (at - p0) * A), at, trend.scatter)
-        phi = max(p0 + (max((d0 + numerator) / (d0 + d), 0.02) - 1) / A, 0)
+        at_test = slow_sums(slow_cells(y, pseudobulk.exposure, group, block, p0), p0).A
+        d0, _ = slow_prior(at_test / (1 + (at - p0) * at_test), at, trend.scatter)
+        part = min(A / at_test, 1)
+        excess = part * (numerator - d) / (d0 + part**2 * d)  # of the variance under the null hypothesis
+        phi = max(p0 + max(excess, 0.02 - 1) / at_test, 0)
         assert ours.dispersion[i] == pytest.approx(phi, rel=1e-6, abs=1e-9)
         assert ours.genewise[i] == pytest.approx(max(p0 + (numerator / d - 1) / A, 0), rel=1e-5, abs=1e-8)
         sums = slow_sums(slow_cells(y, pseudobulk.exposure, group, block, p0), phi)
@@ -133,6 +137,45 @@ def test_single_genes_match_the_formulas(slow, name):
         if np.isfinite(root):
             p = 2 * stats.t.sf(abs(root), d0 + d)
             assert abs(np.log10(ours.p_value[i] / p)) < 2e-3
+
+
+def levels_of_nulls(n_genes, group, block, cuts, **kwargs):
+    """Share of p-values below each cut over the cut, and the smallest, of genes with log-normal dispersions around 0.05."""
+    rng = np.random.default_rng(11)
+    exposure = rng.lognormal(0, 0.3, len(group))
+    mean = np.exp(rng.uniform(np.log(2), np.log(500), (n_genes, 1)))
+    phi = 0.05 * rng.lognormal(0, 1.35, mean.shape)
+    m = mean * exposure * rng.lognormal(0, 0.3, (n_genes, block.max() + 1))[:, block]
+    counts = rng.poisson(m * rng.gamma(1 / phi, phi, m.shape)).astype(float)
+    p_value = moderated_tests(Pseudobulk(counts, exposure, group, block), PAIR, **kwargs).p_value[:, 0]
+    p_value = p_value[np.isfinite(p_value)]
+    return [(p_value < cut).mean() / cut for cut in cuts], p_value.min()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["2 donors", "4 donors", "8 donors", "two batches"])
+def test_the_far_tail_of_null_genes(name):
+    """With the dispersions of real data (variance of the logarithm 1.8) p-values of 60,000 null genes stay in proportion to the last."""
+    donors = {"2 donors": 2, "4 donors": 4, "8 donors": 8, "two batches": 4}[name]
+    group = np.repeat([0, 1], donors)
+    block = np.tile(np.arange(donors) // (2 if name == "two batches" else 1), 2)
+    (far, farther), smallest = levels_of_nulls(60_000, group, block, (1e-4, 1e-5))
+    assert smallest > 1e-8
+    assert far * 1e-4 <= stats.binom.ppf(0.999, 60_000, 1.4e-4) / 60_000
+    assert farther * 1e-5 <= stats.binom.ppf(0.999, 60_000, 2.2e-5) / 60_000
+
+
+def test_a_group_without_counts_leaves_the_dispersion_unknown():
+    """Its samples are those whose residuals are free: the others' dispersion remains the prior's guess, as uncertain as among genes."""
+    group, block = DESIGNS["4 donors"]
+    counts = np.tile([0.0, 1, 0, 0, 500, 400, 450, 620], (2, 1))
+    trend = Trend(np.ones(1), np.full(1, 0.05), 1.8, 1000)
+    pseudobulk = Pseudobulk(counts, np.ones(8), group, block)
+    design = matched_design(pseudobulk, 1)
+    found = matched_tests(pseudobulk, design, trend, leave_out=False)
+    prior_degrees = 1 + 2 / (1.8 * (0.05 * 246 / (1 + 0.05 * 246)) ** 2)
+    assert found.p_value[0] > 2 * stats.t.sf(40, prior_degrees + design.residual)  # no r* of such counts is above 40
+    assert 0.005 < found.dispersion[0] < 0.2
 
 
 @pytest.mark.parametrize("name", DESIGNS)
@@ -239,11 +282,11 @@ def test_shifted_null_moves_the_exposure():
     design = matched_design(pseudobulk, 1)
     trend = Trend(np.ones(1), np.full(1, 1e-9), 0.01, 1000)  # no moderation: dispersions do not depend on the exposures
     deeper = Pseudobulk(pseudobulk.counts, pseudobulk.exposure * 2.0**group, group, block)
-    shifted = matched_shifted(pseudobulk, design, trend, np.log(2))
-    moved = matched_shifted(deeper, design, trend, 0.0)
+    shifted = matched_shifted(pseudobulk, design, trend, np.ones(2), np.log(2))
+    moved = matched_shifted(deeper, design, trend, np.ones(2), 0.0)
     np.testing.assert_allclose(shifted, moved, rtol=0.05, atol=0.05)
     whole = matched_tests(pseudobulk, design, trend, leave_out=False)
-    np.testing.assert_array_equal(matched_shifted(pseudobulk, design, trend, 0.0)[:, 0], whole.statistic)
+    np.testing.assert_array_equal(matched_shifted(pseudobulk, design, trend, np.ones(2), 0.0)[:, 0], whole.statistic)
 
 
 def test_genes_with_exposures_of_their_own():

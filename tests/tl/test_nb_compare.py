@@ -466,11 +466,11 @@ def test_likelihood_effects_beside_moderated_p_values(cells):
 # size factors
 
 
-@pytest.mark.parametrize("method", ["auto", "median_of_ratios", "poscounts", "total", "tmm"])
+@pytest.mark.parametrize("method", ["auto", "median_of_ratios", "pooled_ratios", "poscounts", "total", "tmm"])
 def test_size_factors_by_name(cells, method):
     compare(cells, size_factors=method)
     pdata = pp.pseudobulk(cells, "condition", replicate_key="replicate")
-    pp.size_factors(pdata, method=method)
+    pp.size_factors(pdata, method=method, groupby="condition")
     params = cells.uns["nb_compare"]["params"]
     np.testing.assert_allclose(cells.uns["nb_compare"]["samples"]["size_factor"], pdata.obs["size_factors"])
     assert params["size_factors"] == method

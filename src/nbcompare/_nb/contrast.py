@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from nbcompare._nb.dispersion import arm, arm_statistic, weighted_sums
 from nbcompare._nb.rstar import modified_root
 from nbcompare._nb.special import normal_from_t, normal_tail
+from nbcompare._nb.status import Status
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Setting:
     mean: np.ndarray  # (n_genes,) mean count of a sample
     trend: np.ndarray  # (n_genes,) dispersion expected at that mean
     scatter: float  # variance of log dispersion between genes
+    error: float  # variance of the trend itself
     lost: float  # residual degrees of freedom without blocks over those with
     lost_without: float  # the same with one sample less
     group: np.ndarray  # (n_samples,) int64, group of every sample
@@ -54,6 +56,7 @@ def compare_genes(setting: Setting, *, log_shift: float = 0.0) -> tuple[np.ndarr
         setting.mean,
         setting.trend,
         setting.scatter,
+        setting.error,
         setting.lost,
         setting.group,
         setting.noise,
@@ -66,10 +69,10 @@ def compare_genes(setting: Setting, *, log_shift: float = 0.0) -> tuple[np.ndarr
     return out
 
 
-def halve_statistics(statistic: np.ndarray, p_value: np.ndarray, zero_arm: np.ndarray) -> None:
-    """Where an arm has no counts and the p-value was halved, the statistic that belongs to it, in place."""
-    halved = zero_arm & (p_value > 0) & (p_value < 1)
-    statistic[halved] = np.copysign(ndtri(p_value[halved] / 2), statistic[halved])
+def match_statistics(statistic: np.ndarray, p_value: np.ndarray, status: np.ndarray) -> None:
+    """The statistics that belong to p-values that a rule has changed, in place: halved in an empty group, or without one replicate."""
+    changed = ((status & (Status.ZERO_ARM | Status.SINGLE_REPLICATE)) > 0) & (p_value > 0)
+    statistic[changed] = np.copysign(ndtri(p_value[changed] / 2), statistic[changed])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -84,6 +87,7 @@ def _compare_genes(
     mean,
     trend,
     scatter,
+    error,
     lost,
     group,
     noise,
@@ -103,7 +107,7 @@ def _compare_genes(
             continue
         y = counts[g]
         l = exposure[g if exposure.shape[0] > 1 else 0]
-        prior_phi, prior_df = prior(mean[g], trend[g], scatter)
+        prior_phi, prior_df = prior(mean[g], trend[g], scatter, error)
         numerator = 0.0
         weight = 0.0
         if need_all:
@@ -137,13 +141,16 @@ def _compare_genes(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def prior(mean, trend, scatter):
-    """Prior mean of the dispersion and its degrees of freedom d0 = 1 + 2/x, x = scatter rho^2, rho = trend m / (1 + trend m)."""
+def prior(mean, trend, scatter, error):
+    """Prior mean of the dispersion and its degrees of freedom.
+
+    d0 = 1 + 2/x of a scatter of x = scatter rho^2, rho = trend m / (1 + trend m), the trend's own error added to it for the degrees of freedom.
+    """
     rho = trend * mean / (1.0 + trend * mean)
     x = scatter * rho * rho
     df = 1.0 + 2.0 / max(x, 1e-6)
     shift = 0.5 * x + 1.0 / df + 1.0 / (3.0 * df * df)
-    return max(trend - (1.0 - math.exp(-shift)) * (trend + 1.0 / mean), 0.0), df
+    return max(trend - (1.0 - math.exp(-shift)) * (trend + 1.0 / mean), 0.0), 1.0 + 2.0 / max(x + error, 1e-6)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import chdtrc, fdtrc, ndtr, ndtri_exp
 
-from nbcompare._nb.contrast import halve_statistics
+from nbcompare._nb.contrast import match_statistics
 from nbcompare._nb.data import Trend
 from nbcompare._nb.glm_contrast import LIKELIHOOD_RATIO, MODERATED, QUASI_LIKELIHOOD, WALD
 from nbcompare._nb.glm_genes import fit_and_test
@@ -112,7 +112,7 @@ def design_tests(
         _flag(status, (basis.mean > EXTRAPOLATED * basis.trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)
         _flag(status, basis.trend.n_genes < FEW_GENES, Status.FEW_GENES)
     if test == "moderated":
-        halve_statistics(found.statistic, found.p_value, (status & Status.ZERO_ARM) > 0)
+        match_statistics(found.statistic, found.p_value, status)
     untested = (status & NOT_TESTED) > 0
     status[untested] &= NOT_TESTED
     several = matrices.tested > 1

@@ -84,5 +84,5 @@ def _of_groups(
     exposure = np.exp(offset)
     pseudobulk = Pseudobulk(counts, np.exp(offset.mean(axis=0)), group)
     trend = fit_trend(pseudobulk, exposure=exposure, usable=usable)
-    prior_phi, prior_df = prior_dispersion(mean, trend.at(mean), trend.scatter)
+    prior_phi, prior_df = prior_dispersion(mean, trend.at(mean), trend.scatter, trend.error)
     return trend, prior_phi, prior_df, group_statistics(counts, exposure, group, prior_phi)

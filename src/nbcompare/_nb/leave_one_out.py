@@ -47,6 +47,7 @@ def leave_one_out(
         setting.mean,
         setting.trend,
         setting.scatter,
+        setting.error,
         setting.lost,
         setting.lost_without,
         setting.noise,
@@ -95,6 +96,7 @@ def _leave_one_out(
     mean,
     trend,
     scatter,
+    error,
     lost,
     lost_without,
     noise,
@@ -119,7 +121,7 @@ def _leave_one_out(
         whole = statistic[g, c]
         worst[t] = p_value[g, c]
         worst_statistic[t] = whole
-        prior_phi, prior_df = prior(mean[g], trend[g], scatter)
+        prior_phi, prior_df = prior(mean[g], trend[g], scatter, error)
         numerator = 0.0
         all_weight = 0.0
         if not own[c]:
@@ -150,7 +152,7 @@ def _leave_one_out(
                         worst_statistic[t] = 0.0
                         continue
                 if own[c]:
-                    phi, df = prior(mean_left, trend[g], scatter)
+                    phi, df = prior(mean_left, trend[g], scatter, error)
                     left, left_weight, ratio = 0.0, 0.0, lost_without
                 else:
                     phi, df = prior_phi, prior_df

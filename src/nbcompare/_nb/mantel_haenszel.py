@@ -1,14 +1,14 @@
 """Two groups within blocks: the rate ratio of Mantel and Haenszel, weighted for dispersion, and two pseudo-counts that carry it.
 
 In block r let Y_g, E_g be pseudo-count and exposure of group g's samples and D_g the factor of their dispersion (count, size factor and 1 for
-a single sample), T = Y_1 + Y_2, L = E_1 + E_2. With x = T E_1 E_2 / L^2 and k = 1 / (1 + phi x (D_1 + D_2)), variance and slope of
+a single sample) times its dispersion ratio, T = Y_1 + Y_2, L = E_1 + E_2. With x = T E_1 E_2 / L^2 and k = 1 / (1 + phi x (D_1 + D_2)), variance and slope of
 (Y_2 E_1 - Y_1 E_2) / L are in the ratio 1 / k, and
 
     a = sum k Y_2 E_1 / L,     b = sum k Y_1 E_2 / L,     rate ratio a / b .
 
 Block effects cancel from a - b under the null hypothesis, so none is estimated. The pseudo-counts are 2 a M / P and 2 b M / P with M = sum k x and
-P = sum k^2 x, both of exposure 1 and dispersion delta = phi sum k^2 x^2 (D_1 + D_2) / (2 M^2): their difference has the mean, slope and
-variance of a - b.
+P = sum k^2 x, both of exposure 1 and of dispersions delta_g = phi sum k^2 x^2 D_g / M^2: their difference has the mean, slope and variance
+of a - b.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Y1, Y2, E1, E2, D1, D2 = range(6)  # columns of `cells`
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fill_cells(y, l, members, bounds, skip, phi, cells):
+def fill_cells(y, l, members, bounds, skip, phi, noise, cells):
     """Pseudo-counts, exposures and dispersion factors of both groups in every block, cells (n_blocks, 6); sample `skip` is left out.
 
-    Samples of a cell weigh 1 / (1 + phi q l), q the rate of the block.
+    Samples of a cell weigh 1 / (1 + c phi q l), q the rate of the block and c the ratio `noise` (2,) of the group, which its D contains too.
     """
     for r in range(bounds.shape[0]):
         slope = 0.0
@@ -43,7 +43,7 @@ def fill_cells(y, l, members, bounds, skip, phi, cells):
             if bounds[r, g + 1] - bounds[r, g] == 1 and members[bounds[r, g]] != skip:
                 cells[r, Y1 + g] = y[members[bounds[r, g]]]
                 cells[r, E1 + g] = l[members[bounds[r, g]]]
-                cells[r, D1 + g] = 1.0
+                cells[r, D1 + g] = noise[g]
                 continue
             wl = 0.0
             wwl = 0.0
@@ -53,7 +53,7 @@ def fill_cells(y, l, members, bounds, skip, phi, cells):
                 i = members[j]
                 if i == skip:
                     continue
-                w = 1.0 / (1.0 + slope * l[i])
+                w = 1.0 / (1.0 + noise[g] * slope * l[i])
                 wl += w * l[i]
                 wwl += w * w * l[i]
                 wlwl += w * l[i] * w * l[i]
@@ -61,7 +61,7 @@ def fill_cells(y, l, members, bounds, skip, phi, cells):
             if wl > 0.0:
                 cells[r, Y1 + g] = wy * wl / wwl
                 cells[r, E1 + g] = wl * wl / wwl
-                cells[r, D1 + g] = wlwl / (wl * wl)
+                cells[r, D1 + g] = noise[g] * wlwl / (wl * wl)
             else:
                 cells[r, Y1 + g] = 0.0
                 cells[r, E1 + g] = 0.0
@@ -70,12 +70,13 @@ def fill_cells(y, l, members, bounds, skip, phi, cells):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def block_sums(cells, phi, ratio):
-    """a, b, M, P and delta / phi with the second group's exposures times `ratio`; all zero where no block has counts and both groups."""
+    """a, b, M, P and both delta / phi with the second group's exposures times `ratio`; all zero where no block has counts and both groups."""
     a = 0.0
     b = 0.0
     slope = 0.0
     poisson = 0.0
-    square = 0.0
+    square1 = 0.0
+    square2 = 0.0
     for r in range(cells.shape[0]):
         total = cells[r, Y1] + cells[r, Y2]
         first = cells[r, E1]
@@ -84,39 +85,49 @@ def block_sums(cells, phi, ratio):
             continue
         depth = 1.0 / (first + second)
         x = total * first * second * depth * depth
-        factor = cells[r, D1] + cells[r, D2]
-        k = 1.0 / (1.0 + phi * x * factor)
+        k = 1.0 / (1.0 + phi * x * (cells[r, D1] + cells[r, D2]))
         a += k * cells[r, Y2] * first * depth
         b += k * cells[r, Y1] * second * depth
         slope += k * x
         poisson += k * k * x
-        square += k * x * k * x * factor
-    return a, b, slope, poisson, 0.5 * square / (slope * slope) if slope > 0.0 else 0.0
+        square1 += k * x * k * x * cells[r, D1]
+        square2 += k * x * k * x * cells[r, D2]
+    if slope > 0.0:
+        square1 /= slope * slope
+        square2 /= slope * slope
+    return a, b, slope, poisson, square1, square2
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def tested_information(cells, phi):
+    """A at which the null hypothesis is tested: the slope of log variance of a - b in the dispersion, m / (1 + phi m) in pairs of mean m."""
+    _, _, slope, _, factor1, factor2 = block_sums(cells, phi, 1.0)
+    return (factor1 + factor2) * slope
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def pseudo_counts(cells, phi, ratio):
-    """Both pseudo-counts, their dispersion, and 1/2 where one was zero and has been given half a count of the other's (else 1)."""
-    a, b, slope, poisson, factor = block_sums(cells, phi, ratio)
+    """Both pseudo-counts, their dispersions, and 1/2 where one was zero and has been given half a count of the other's (else 1)."""
+    a, b, slope, poisson, factor1, factor2 = block_sums(cells, phi, ratio)
     if slope <= 0.0:
-        return 0.0, 0.0, 0.0, 1.0
+        return 0.0, 0.0, 0.0, 0.0, 1.0
     scale = 2.0 * slope / poisson
     y1 = scale * b
     y2 = scale * a
     if y1 <= 0.0:
         y1 = min(0.5, 0.5 * y2)
-        return y1, y2 - y1, phi * factor, 0.5
+        return y1, y2 - y1, phi * factor1, phi * factor2, 0.5
     if y2 <= 0.0:
         y2 = min(0.5, 0.5 * y1)
-        return y1 - y2, y2, phi * factor, 0.5
-    return y1, y2, phi * factor, 1.0
+        return y1 - y2, y2, phi * factor1, phi * factor2, 0.5
+    return y1, y2, phi * factor1, phi * factor2, 1.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def compare_within_blocks(cells, phi, ratio):
     """Log rate ratio over `ratio`, its standard error, r* and the factor on the p-value; NaN where no block tells anything."""
-    y1, y2, delta, halve = pseudo_counts(cells, phi, ratio)
+    y1, y2, delta1, delta2, halve = pseudo_counts(cells, phi, ratio)
     if y1 <= 0.0:
         return math.nan, math.nan, math.nan, 1.0
-    root = modified_root(y1, y2, 1.0, 1.0, delta, delta)
-    return math.log(y2 / y1), math.sqrt(1.0 / y1 + 1.0 / y2 + 2.0 * delta), root, halve
+    root = modified_root(y1, y2, 1.0, 1.0, delta1, delta2)
+    return math.log(y2 / y1), math.sqrt(1.0 / y1 + 1.0 / y2 + delta1 + delta2), root, halve

@@ -7,48 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbcompare._nb.data import Pseudobulk, Trend
-from nbcompare._nb.glm_dispersion import constants_of
 from nbcompare._nb.leave_one_out import CUT, FLOOR, LARGEST_ARM, can_leave_out
-from nbcompare._nb.matched_dispersion import matched_statistics
+from nbcompare._nb.matched_design import MatchedDesign, block_constants
+from nbcompare._nb.matched_dispersion import BOTH, matched_statistics
 from nbcompare._nb.matched_kernels import leave_out_matched, test_matched
 from nbcompare._nb.trend import PRIOR_SCATTER, evenly_by_total, mean_bins, next_of_bin, trend_of_bins
 
-UNBALANCED = 5  # from so many times the samples in one group on block effects are fitted instead
 START = 0.1  # dispersion of all bins
 MOST_STEPS, SETTLED = 10, 1e-3  # of the trend; largest change of a log dispersion after which the bins are left
 MOST_LEFT = 0.6  # samples without which less of the information is left cannot be questioned: the p-value would fall for that alone
+MOST_UNEQUAL = 5  # times the samples of the smaller group, from which on blocks are fitted in sweeps
 MAX_GENES = 20_000  # of more, genes evenly spaced by mean make the trend
-
-
-@dataclass(frozen=True)
-class MatchedDesign:
-    """Two groups in blocks, the samples sorted by block and group, and what the design says of dispersion statistics."""
-
-    members: np.ndarray  # (n_samples,) int64
-    bounds: (
-        np.ndarray
-    )  # (n_blocks, 3) int64: where the first group, the second and the next block start among the members
-    constants: np.ndarray  # (2,) kN and kP, see `glm_dispersion.design_constants`
-    sizes: np.ndarray  # (2,) samples of the groups
-    residual: int  # degrees of freedom
-
-    @property
-    def informative(self) -> np.ndarray:
-        """Blocks with samples of both groups, (n_blocks,) bool: they alone tell of the difference."""
-        return np.asarray((np.diff(self.bounds, axis=1) > 0).all(axis=1))
-
-    def codes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each sample is of the second group, 0 or 1, and its block."""
-        second, block = np.zeros((2, len(self.members)), np.intp)
-        for r, (start, middle, stop) in enumerate(self.bounds):
-            block[self.members[start:stop]] = r
-            second[self.members[middle:stop]] = 1
-        return second, block
-
-    def scratch(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Arrays that the kernels write on: cells, rates and sums of the blocks, precisions of the samples."""
-        n_blocks = len(self.bounds)
-        return np.empty((n_blocks, 6)), np.empty(n_blocks), np.empty((n_blocks, 2)), np.empty(len(self.members))
 
 
 @dataclass(frozen=True)
@@ -64,34 +33,17 @@ class MatchedTests:
     genewise: np.ndarray
     kept: np.ndarray  # share of the information on the difference that blocks leave
     rests_on_one: np.ndarray  # bool: the rule replaced the p-value
+    not_left_out: (
+        np.ndarray
+    )  # bool: p is so small that the rule should be asked, and too few samples are left without one
 
 
 def applies(pseudobulk: Pseudobulk) -> bool:
-    """Two groups within blocks, neither with five times the samples of the other: there dispersions are compared, which needs the groups apart."""
+    """Two groups within blocks, neither with five times the samples of the other."""
     if pseudobulk.block is None or pseudobulk.n_groups != 2:
         return False
     sizes = np.bincount(pseudobulk.group)
-    return sizes.max() < UNBALANCED * sizes.min()
-
-
-def matched_design(pseudobulk: Pseudobulk, treated: int) -> MatchedDesign:
-    """Cells of blocks and groups, the treated group second."""
-    second = (pseudobulk.group == treated).astype(np.intp)
-    block = np.zeros_like(second) if pseudobulk.block is None else pseudobulk.block
-    cell = 2 * block + second
-    members = np.argsort(cell, kind="stable").astype(np.int64)
-    starts = np.searchsorted(cell[members], np.arange(2 * pseudobulk.n_blocks + 1)).astype(np.int64)
-    bounds = np.stack([starts[:-1:2], starts[1::2], starts[2::2]], axis=1)
-    constants, residual = block_constants(second, block)
-    return MatchedDesign(members, np.ascontiguousarray(bounds), constants, np.bincount(second), residual)
-
-
-def block_constants(group: np.ndarray, block: np.ndarray) -> tuple[np.ndarray, int]:
-    """`glm_dispersion.design_constants` of groups and blocks, which may be collinear, and the residual degrees of freedom."""
-    x = np.column_stack([block[:, None] == np.unique(block), group]).astype(np.float64)
-    u, values, _ = np.linalg.svd(x, full_matrices=False)
-    basis = u[:, values > 1e-9 * values[0]]
-    return np.array(constants_of(basis)), len(x) - basis.shape[1]
+    return bool(sizes.max() < MOST_UNEQUAL * sizes.min())
 
 
 def fit_matched_trend(pseudobulk: Pseudobulk, design: MatchedDesign, usable: np.ndarray) -> Trend:
@@ -127,12 +79,30 @@ def _statistics(
     k_noise, k_count = design.constants
     cells, rates, sums, precision = design.scratch()
     matched_statistics(
-        counts, exposure, design.members, design.bounds, phi, k_noise, k_count, cells, rates, sums, precision, out
+        counts,
+        exposure,
+        design.members,
+        design.bounds,
+        phi,
+        np.ones(2),
+        BOTH,
+        k_noise,
+        k_count,
+        cells,
+        rates,
+        sums,
+        precision,
+        out,
     )
 
 
 def matched_tests(
-    pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, *, leave_out: bool = True
+    pseudobulk: Pseudobulk,
+    design: MatchedDesign,
+    trend: Trend,
+    noise: np.ndarray | None = None,
+    *,
+    leave_out: bool = True,
 ) -> MatchedTests:
     """Test every gene within blocks, given the trend.
 
@@ -144,23 +114,52 @@ def matched_tests(
         Of the same samples.
     trend
         From `fit_matched_trend`.
+    noise
+        Dispersion of the groups relative to the trend, (2,), from `matched_noise.matched_ratios`; 1 if not given.
     leave_out
         Apply the leave-one-replicate-out rule of `leave_one_out`.
     """
-    out = _test(pseudobulk, design, trend, 0.0)
+    noise = np.ones(2) if noise is None else noise
+    out = _test(pseudobulk, design, trend, noise, 0.0)
     statistic, p_value = out[:, 2].copy(), out[:, 3].copy()
+    asked = p_value < CUT if leave_out else np.zeros(len(out), bool)
+    samples = samples_to_leave_out(design)
     rests_on_one = np.zeros(len(out), bool)
-    if leave_out and can_leave_out(design.sizes.min(), design.sizes.min()) and design.residual > 1:
-        genes = np.flatnonzero(p_value < CUT)
-        statistic[genes], p_value[genes], rests_on_one[genes] = _leave_one_out(pseudobulk, design, trend, genes, out)
+    if len(samples):
+        genes = np.flatnonzero(asked)
+        statistic[genes], p_value[genes], rests_on_one[genes] = _leave_one_out(
+            pseudobulk, design, trend, noise, genes, samples, out
+        )
+    few = design.sizes.min() <= LARGEST_ARM and not len(samples)
     return MatchedTests(
-        out[:, 0], out[:, 1], statistic, p_value, out[:, 3], out[:, 4], out[:, 5], out[:, 6], rests_on_one
+        out[:, 0],
+        out[:, 1],
+        statistic,
+        p_value,
+        out[:, 3],
+        out[:, 4],
+        out[:, 5],
+        out[:, 6],
+        rests_on_one,
+        asked & few,
     )
 
 
-def matched_shifted(pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, log_shift: float) -> np.ndarray:
+def matched_shifted(
+    pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, noise: np.ndarray, log_shift: float
+) -> np.ndarray:
     """Signed deviates (n_genes, 1) of the null hypothesis that the log fold change is `log_shift`."""
-    return _test(pseudobulk, design, trend, log_shift)[:, 2:3]
+    return _test(pseudobulk, design, trend, noise, log_shift)[:, 2:3]
+
+
+def samples_to_leave_out(design: MatchedDesign) -> np.ndarray:
+    """Samples that the leave-one-replicate-out rule leaves out in turn; none where too few are left."""
+    if not can_leave_out(design.sizes.min(), design.sizes.min()) or design.residual <= 1:
+        return np.empty(0, np.intp)
+    second, block = design.codes()
+    pair = (np.diff(design.bounds, axis=1) == 1).all(axis=1)  # either sample takes the other along: once is enough
+    once = ~(pair[block] & (second == 1))
+    return np.flatnonzero((design.sizes <= LARGEST_ARM)[second] & once & (_left_without(second, block) > MOST_LEFT))
 
 
 def _left_without(second: np.ndarray, block: np.ndarray) -> np.ndarray:
@@ -175,7 +174,9 @@ def _left_without(second: np.ndarray, block: np.ndarray) -> np.ndarray:
     return 1 - (told(sizes)[block] - told(fewer)) / max(told(sizes).sum(), 1e-9)
 
 
-def _test(pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, log_shift: float) -> np.ndarray:
+def _test(
+    pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, noise: np.ndarray, log_shift: float
+) -> np.ndarray:
     out = np.empty((len(pseudobulk.counts), 7))
     test_matched(
         pseudobulk.counts,
@@ -184,6 +185,8 @@ def _test(pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, log_shift
         design.bounds,
         trend.at(pseudobulk.counts.mean(axis=1)),
         trend.scatter,
+        trend.error,
+        noise,
         design.constants,
         log_shift,
         *design.scratch(),
@@ -193,13 +196,16 @@ def _test(pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, log_shift
 
 
 def _leave_one_out(
-    pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, genes: np.ndarray, out: np.ndarray
+    pseudobulk: Pseudobulk,
+    design: MatchedDesign,
+    trend: Trend,
+    noise: np.ndarray,
+    genes: np.ndarray,
+    left_out: np.ndarray,
+    out: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Statistics and p-values of these genes by the rule, and whether it replaced them."""
     second, block = design.codes()
-    pair = (np.diff(design.bounds, axis=1) == 1).all(axis=1)  # either sample takes the other along: once is enough
-    once = ~(pair[block] & (second == 1))
-    left_out = np.flatnonzero((design.sizes <= LARGEST_ARM)[second] & once & (_left_without(second, block) > MOST_LEFT))
     constants = np.array([block_constants(np.delete(second, i), np.delete(block, i))[0] for i in left_out])
     worst, statistic = out[genes, 3].copy(), out[genes, 2].copy()
     leave_out_matched(
@@ -211,6 +217,8 @@ def _leave_one_out(
         left_out,
         trend.at(pseudobulk.counts.mean(axis=1)),
         trend.scatter,
+        trend.error,
+        noise,
         constants.reshape(-1, 2),
         *design.scratch(),
         statistic,

@@ -5,7 +5,8 @@ The rate ratio is that of Mantel and Haenszel, and given it the rate x of a bloc
     -(E_1 h_2 + E_2 h_1) x^2 + (Y_1 h_2 + Y_2 h_1 - E_1 - E_2) x + Y_1 + Y_2 = 0,     h_g = phi D_g E_g,
 
 E_2 times the ratio. With w = m / (1 + phi m), s its sum in the block, s_o that of the block's samples of the other group and
-C = sum_r s_1 s_2 / (s_1 + s_2), the leverage of a sample is h = w (1 / s + (s_o / s)^2 / C): block effects cost no matrix.
+C = sum_r s_1 s_2 / (s_1 + s_2), the leverage of a sample is h = w (1 / s + (s_o / s)^2 / C): block effects cost no matrix. In a group of
+another dispersion its ratio times phi stands for phi.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from nbcompare._nb.mantel_haenszel import D1, D2, E1, E2, Y1, Y2, block_sums, fi
 
 EMPTY = 1e-3  # samples with smaller fitted means tell nothing
 FEWEST_RESIDUALS, FEWEST_TOLD = 0.2, 1e-3
+BOTH = -1  # groups whose residuals are summed, for `only`
 LEAST = 0.25  # count on either side of the rate ratio, so that it stays finite
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def fit_blocks_and_ratio(cells, phi, rates):
     """The rate ratio, and the rates of the blocks given it into `rates`."""
-    a, b, _, _, _ = block_sums(cells, phi, 1.0)
+    a, b, _, _, _, _ = block_sums(cells, phi, 1.0)
     ratio = max(a, LEAST) / max(b, LEAST)
     for r in range(cells.shape[0]):
         first = cells[r, E1]
@@ -45,9 +47,30 @@ def fit_blocks_and_ratio(cells, phi, rates):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_noise, k_count, sums, precision):
+def leverage_between(sums, of_shared):
+    """Sum of the squares of the hat matrix between samples of different groups: by it the residuals of a group alone vary less."""
+    same = 0.0
+    both = 0.0
+    first = 0.0
+    second = 0.0
+    for r in range(sums.shape[0]):
+        product = sums[r, 0] * sums[r, 1]
+        if product > 0.0:
+            product /= (sums[r, 0] + sums[r, 1]) ** 2
+            same += product
+            both += product * product * (sums[r, 0] + sums[r, 1])
+            first += product * sums[r, 0]
+            second += product * sums[r, 1]
+    return same - 2.0 * both * of_shared + first * second * of_shared * of_shared
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def pearson_within_blocks(
+    y, l, members, bounds, skip, ratio, rates, phi, noise, only, k_noise, k_count, sums, precision
+):
     """Numerator, degrees of freedom d, A (see `glm_dispersion`), and the share of the information that blocks leave.
 
+    The dispersion of a group is phi times its ratio `noise` (2,). With `only` 0 or 1 the residuals are those of this group alone, else of both.
     Written on: sums (n_blocks, 2), precision (n_samples,).
     """
     n_blocks = bounds.shape[0]
@@ -64,7 +87,7 @@ def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_nois
                 i = members[j]
                 if i != skip:
                     m = rate * l[i]
-                    precision[i] = 1.0 / (m * (1.0 + phi * m))
+                    precision[i] = 1.0 / (m * (1.0 + noise[g] * phi * m))
                     sums[r, g] += m * m * precision[i]
         whole1 += sums[r, 0]
         whole2 += sums[r, 1]
@@ -82,6 +105,7 @@ def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_nois
     total = 0.0
     used = 0.0
     of_ratio = 0.0
+    of_noise = 0.0
     for r in range(n_blocks):
         both = sums[r, 0] + sums[r, 1]
         if both <= 0.0:
@@ -89,7 +113,10 @@ def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_nois
         of_both = 1.0 / both
         of_block = 0.0
         for g in range(2):
+            if only != BOTH and g != only:
+                continue
             rate = rates[r] * ratio if g == 1 else rates[r]
+            own = noise[g] * phi
             other = sums[r, 1 - g] * of_both
             share = of_both + other * other * of_shared
             of_group = 0.0
@@ -102,40 +129,56 @@ def pearson_within_blocks(y, l, members, bounds, skip, ratio, rates, phi, k_nois
                 leverage = min(m * slope * share, 1.0)
                 rest = 1.0 - leverage
                 counts = max(0.0, 1.0 - slope * share)
-                noise = 0.5 * phi * (leverage + k_noise)
-                root = 1.0 / math.sqrt((1.0 + 2.0 * noise) * (1.0 + 3.0 * noise))
+                spread = 0.5 * own * (leverage + k_noise)
+                root = 1.0 / math.sqrt((1.0 + 2.0 * spread) * (1.0 + 3.0 * spread))
                 e = y[i] - m
                 squares += e * e * precision[i]
                 residuals += rest
                 told += rest * counts
-                information += rest * m * slope
+                information += rest * noise[g] * m * slope
+                of_noise += rest * noise[g]
                 total += m
                 used += 1.0
-                variance += root * root * (2.0 * rest * (counts + noise) + rest * rest * (precision[i] + 6.0 * phi))
-                of_group += rest * (1.0 + 2.0 * phi * m) * root * slope
+                variance += root * root * (2.0 * rest * (counts + spread) + rest * rest * (precision[i] + 6.0 * own))
+                of_group += rest * (1.0 + 2.0 * own * m) * root * slope
             of_block += of_group
             if g == 1:
                 of_ratio += of_group
         variance -= of_block * of_block * of_both
         of_ratio -= sums[r, 1] * of_both * of_block
-    told /= 1.0 + phi * k_noise
-    if residuals < FEWEST_RESIDUALS or told < FEWEST_TOLD:
+    if residuals < FEWEST_RESIDUALS:
         return 0.0, 0.0, 0.0, kept
+    of_noise *= phi / residuals
+    if (
+        only != BOTH
+    ):  # where a ratio is sought at any dispersion: the expansion holds below one, and must not outgrow the residuals
+        of_noise = min(of_noise, 1.0)
+    inflated = 1.0 + k_noise * of_noise
+    told /= inflated
+    if told < FEWEST_TOLD:
+        return 0.0, 0.0, 0.0, kept
+    if only != BOTH:
+        variance -= 2.0 * leverage_between(sums, of_shared)
     variance = max(variance - of_ratio * of_ratio * of_shared, 0.3 * told)
     degrees = 2.0 * told * told / variance
-    scaled = squares * (1.0 + phi * k_noise) / (1.0 + k_count * used / total)
+    scaled = squares * inflated / (1.0 + k_count * used / total)
     return degrees * (1.0 + (scaled - residuals) / told), degrees, information / residuals, kept
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def matched_statistics(counts, exposure, members, bounds, phi, k_noise, k_count, cells, rates, sums, precision, out):
-    """Numerator, degrees of freedom and A of every gene at its phi, out (n_genes, 3); exposures (1 or n_genes, n_samples)."""
+def matched_statistics(
+    counts, exposure, members, bounds, phi, noise, only, k_noise, k_count, cells, rates, sums, precision, out
+):
+    """Numerator, degrees of freedom and A of every gene at its phi, out (n_genes, 3); exposures (1 or n_genes, n_samples).
+
+    `noise` and `only` as in `pearson_within_blocks`.
+    """
     for g in range(counts.shape[0]):
         l = exposure[g if exposure.shape[0] > 1 else 0]
-        fill_cells(counts[g], l, members, bounds, -1, phi[g], cells)
+        fill_cells(counts[g], l, members, bounds, -1, phi[g], noise, cells)
         ratio = fit_blocks_and_ratio(cells, phi[g], rates)
         numerator, degrees, information, _ = pearson_within_blocks(
-            counts[g], l, members, bounds, -1, ratio, rates, phi[g], k_noise, k_count, sums, precision
+            counts[g], l, members, bounds, -1, ratio, rates, phi[g], noise, only, k_noise, k_count, sums, precision
         )
         out[g, 0] = numerator
         out[g, 1] = degrees

@@ -7,14 +7,26 @@ import math
 from numba import njit
 
 from nbcompare._nb.contrast import moderate, prior
-from nbcompare._nb.mantel_haenszel import compare_within_blocks, fill_cells
-from nbcompare._nb.matched_dispersion import fit_blocks_and_ratio, pearson_within_blocks
+from nbcompare._nb.mantel_haenszel import compare_within_blocks, fill_cells, tested_information
+from nbcompare._nb.matched_dispersion import BOTH, fit_blocks_and_ratio, pearson_within_blocks
 from nbcompare._nb.special import normal_from_t, normal_tail
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constants, cells, rates, sums, precision):
-    """Moderated dispersion, its degrees of freedom, the gene's own dispersion and the share of information kept; fills `cells`."""
+def count_of(information, phi):
+    """The mean count of which A = m / (1 + phi m) is `information`."""
+    return information / max(1.0 - phi * information, 1e-9)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def moderate_within_blocks(
+    y, l, members, bounds, skip, trend, scatter, error, noise, constants, cells, rates, sums, precision
+):
+    """Moderated dispersion, its degrees of freedom, the gene's own dispersion and the share of information kept; fills `cells`.
+
+    The prior is that of the counts under the null hypothesis, where the test is made. The statistic is taken at the fitted means, where
+    nearly empty samples leave a smaller A, part of it: there a statistic weighs part^2 as much and its excess part as much.
+    """
     total = 0.0
     n = 0.0
     for j in range(members.shape[0]):
@@ -24,26 +36,46 @@ def moderate_within_blocks(y, l, members, bounds, skip, trend, scatter, constant
     mean = total / n
     if mean <= 0.0:
         return math.nan, math.nan, math.nan, 0.0
-    phi, _ = prior(mean, trend, scatter)
-    fill_cells(y, l, members, bounds, skip, phi, cells)
+    phi, _ = prior(mean, trend, scatter, error)
+    fill_cells(y, l, members, bounds, skip, phi, noise, cells)
     ratio = fit_blocks_and_ratio(cells, phi, rates)
     numerator, degrees, information, kept = pearson_within_blocks(
-        y, l, members, bounds, skip, ratio, rates, phi, constants[0], constants[1], sums, precision
+        y, l, members, bounds, skip, ratio, rates, phi, noise, BOTH, constants[0], constants[1], sums, precision
     )
+    if kept <= 0.0:
+        return math.nan, math.nan, math.nan, 0.0
+    tested = tested_information(cells, phi)
+    at_test = count_of(tested, phi)
+    _, df = prior(at_test, trend, scatter, error)
     own = math.nan
+    left = 0.0
     if degrees > 0.0:
         own = max(phi + (numerator / degrees - 1.0) / information, 0.0)
-        mean = information / max(
-            1.0 - phi * information, 1e-9
-        )  # the count that is as informative as the samples are on average
-    _, df = prior(mean, trend, scatter)
-    moderated, df = moderate(phi, df, mean, numerator, degrees)
+        part = min(information / tested, 1.0)
+        left = part * part * degrees
+        numerator = left + part * (numerator - degrees)
+    moderated, _ = moderate(phi, df, at_test, numerator, left)
+    df += degrees
     return moderated, df, own, kept
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def test_matched(
-    counts, exposure, members, bounds, trend, scatter, constants, log_shift, cells, rates, sums, precision, out
+    counts,
+    exposure,
+    members,
+    bounds,
+    trend,
+    scatter,
+    error,
+    noise,
+    constants,
+    log_shift,
+    cells,
+    rates,
+    sums,
+    precision,
+    out,
 ):
     """Log fold change, standard error, signed statistic, p-value, moderated and own dispersion, share kept: out (n_genes, 7).
 
@@ -53,7 +85,7 @@ def test_matched(
     for g in range(counts.shape[0]):
         l = exposure[g if exposure.shape[0] > 1 else 0]
         phi, df, own, kept = moderate_within_blocks(
-            counts[g], l, members, bounds, -1, trend[g], scatter, constants, cells, rates, sums, precision
+            counts[g], l, members, bounds, -1, trend[g], scatter, error, noise, constants, cells, rates, sums, precision
         )
         log_fc, se, root, halve = (
             compare_within_blocks(cells, phi, ratio) if kept > 0.0 else (math.nan, math.nan, math.nan, 1.0)
@@ -78,6 +110,8 @@ def leave_out_matched(
     left_out,
     trend,
     scatter,
+    error,
+    noise,
     constants,
     cells,
     rates,
@@ -97,7 +131,20 @@ def leave_out_matched(
         for s in range(left_out.shape[0]):
             skip = left_out[s]
             phi, df, _, kept = moderate_within_blocks(
-                counts[g], l, members, bounds, skip, trend[g], scatter, constants[s], cells, rates, sums, precision
+                counts[g],
+                l,
+                members,
+                bounds,
+                skip,
+                trend[g],
+                scatter,
+                error,
+                noise,
+                constants[s],
+                cells,
+                rates,
+                sums,
+                precision,
             )
             p = 1.0
             z = 0.0

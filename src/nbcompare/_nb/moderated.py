@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from nbcompare._nb.blocks import residual_degrees
-from nbcompare._nb.contrast import Setting, compare_genes, halve_statistics
+from nbcompare._nb.contrast import Setting, compare_genes, match_statistics
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import moment_equation, solve_moments
 from nbcompare._nb.leave_one_out import leave_one_out
-from nbcompare._nb.matched import applies, fit_matched_trend, matched_design, matched_shifted, matched_tests
+from nbcompare._nb.matched import applies, fit_matched_trend, matched_shifted, matched_tests
+from nbcompare._nb.matched_design import matched_design
+from nbcompare._nb.matched_noise import matched_ratios
 from nbcompare._nb.shared import Shared, fit_shared
 from nbcompare._nb.status import NOT_TESTED, Status
 from nbcompare._nb.threshold import halved
@@ -108,7 +110,7 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
     if leave_out:
         guarded, statistic, rests_on_one = leave_one_out(setting, p_value, statistic, dispersion)
         _flag(status, rests_on_one, Status.SINGLE_REPLICATE)
-    halve_statistics(statistic, guarded, (status & Status.ZERO_ARM) > 0)
+    match_statistics(statistic, guarded, status)
     moments = np.empty((len(counts), 3))
     moment_equation(counts, model.exposure, setting.members, setting.starts, model.lost, moments)
     own = np.where(moments[:, 2] > 0, solve_moments(moments[:, 0], moments[:, 1]), np.nan)
@@ -137,8 +139,9 @@ def _within_blocks(
     counts = pseudobulk.counts
     design = matched_design(pseudobulk, treated)
     mean = counts.mean(axis=1)
-    trend = fit_matched_trend(pseudobulk, design, counts.sum(axis=1) >= min_total)
-    found = matched_tests(pseudobulk, design, trend, leave_out=leave_out)
+    usable = counts.sum(axis=1) >= min_total
+    noise, trend = matched_ratios(pseudobulk, design, fit_matched_trend(pseudobulk, design, usable), usable)
+    found = matched_tests(pseudobulk, design, trend, noise, leave_out=leave_out)
 
     telling = design.informative[pseudobulk.block] if design.informative.any() else np.ones(counts.shape[1], bool)
     below = counts[:, telling & (pseudobulk.group != treated)].sum(axis=1)
@@ -155,11 +158,13 @@ def _within_blocks(
     untested = (status & NOT_TESTED) > 0
     status[untested] &= NOT_TESTED
     _flag(status, found.rests_on_one & ~untested, Status.SINGLE_REPLICATE)
+    _flag(status, found.not_left_out & ~untested, Status.REPLICATE_NOT_LEFT_OUT)
+    _flag(status, (noise > 1).any() & ~untested, Status.NOISY_GROUP)
     statistic, p_value, p_value_all, dispersion = (
         np.where(untested, np.nan, values)
         for values in (found.statistic, found.p_value, found.p_value_all, found.dispersion)
     )
-    halve_statistics(statistic, p_value, (status & Status.ZERO_ARM) > 0)
+    match_statistics(statistic, p_value, status)
     no_error = (status & (Status.ALL_ZERO | Status.NO_REPLICATES | Status.CONFOUNDED)) > 0
     return Moderated(
         found.log_fc[:, None],
@@ -172,9 +177,9 @@ def _within_blocks(
         status[:, None],
         trend,
         mean,
-        np.ones((1, 2)),
+        noise[None, :],
         _deviates(
-            lambda shift: matched_shifted(pseudobulk, design, trend, shift),
+            lambda shift: matched_shifted(pseudobulk, design, trend, noise, shift),
             threshold,
             status[:, None],
             found.log_fc[:, None],

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nbcompare._nb.contrast import Setting, compare_genes, halve_statistics
+from nbcompare._nb.contrast import Setting, compare_genes, match_statistics
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members, sum_statistics
 from nbcompare._nb.leave_one_out import FLOOR, can_leave_out, is_unbalanced, leave_one_out
@@ -51,6 +51,7 @@ class ScreenModel:
     knots: np.ndarray  # (n_bins,) of the trend
     knot_dispersion: np.ndarray  # (n_bins,)
     scatter: float
+    trend_error: float
     n_trend_genes: int
     lost: float
     lost_without: float
@@ -89,7 +90,7 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
     shared = fit_shared(pseudobulk, pairs, min_total=min_total, n_threads=n_threads)
     mean = np.maximum(shared.mean, 0.5 / len(pseudobulk.group))  # a gene that only other targets express
     at_mean = shared.trend.at(mean)
-    prior_phi, prior_df = prior_dispersion(mean, at_mean, shared.trend.scatter)
+    prior_phi, prior_df = prior_dispersion(mean, at_mean, shared.trend.scatter, shared.trend.error)
     members, starts = sorted_members(pseudobulk.group)
     lending = [members[starts[k] : starts[k + 1]] for k in groups[shared.lends]]
     by_gene, by_group = np.empty((len(mean), 2)), np.empty((len(lending), 2))
@@ -109,7 +110,8 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         by_gene,
         shared.lost,
         bool(shared.lends[reference]),
-        can_leave_out(np.array(len(samples)), np.array(2 * len(samples))).item() and bool(np.isfinite(shared.lost_without)),
+        can_leave_out(np.array(len(samples)), np.array(2 * len(samples))).item()
+        and bool(np.isfinite(shared.lost_without)),
     )
     usable = pseudobulk.counts.sum(axis=1) >= min_total
     flags = np.where(
@@ -142,6 +144,7 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         knots=shared.trend.mean,
         knot_dispersion=shared.trend.dispersion,
         scatter=float(shared.trend.scatter),
+        trend_error=float(shared.trend.error),
         n_trend_genes=int(shared.trend.n_genes),
         lost=float(shared.lost),
         lost_without=float(shared.lost_without),
@@ -210,7 +213,7 @@ def compare_targets(
             for k in targets:
                 rows = slice(starts[k], starts[k + 1])
                 _correct_noise(model, samples[rows], exposure[rows], rows_block[rows], int(lender[k]), int(k), result)
-                halve_statistics(result.statistic[k], result.p_value[k], (result.status[k] & Status.ZERO_ARM) > 0)
+                match_statistics(result.statistic[k], result.p_value[k], result.status[k])
 
     in_pieces(run, n_targets, n_threads, least=1)
     return result
@@ -242,6 +245,7 @@ def _correct_noise(
         model.mean,
         model.trend,
         model.scatter,
+        model.trend_error,
         model.lost,
         model.lost_without,
         np.repeat(np.arange(2), [n_reference, n_rows]),

@@ -12,6 +12,8 @@ PRIOR_SCATTER = 0.6  # variance of log dispersion where the data do not say
 PRIOR_WIDTH = 0.7  # standard deviation of its logarithm
 SCATTER_GRID = np.geomspace(0.02, 2.0, 24) ** 2
 MIN_GENES_A_BIN = 60
+GENES_A_TREND_NEEDS = 60  # with fewer its own error counts
+NOTHING_TOLD = 1e3  # variance
 MAX_GENES_FOR_SCATTER = 20_000
 MAX_STATISTICS = 1_000_000  # genes x groups; of more, genes evenly spaced by mean make the trend
 MIN_GENES_FOR_TREND = 4000
@@ -80,7 +82,8 @@ def fit_trend(
     chosen = ascending[((rho > 0.03) & (mean > 1) & informed)[ascending]]
     chosen = _evenly(chosen, MAX_GENES_FOR_SCATTER)
     if len(chosen) < 10:
-        return Trend(np.exp(knots), phi, PRIOR_SCATTER, len(chosen))
+        error = error_of_trend(PRIOR_SCATTER, by_gene[:, 1] / lost, rho)
+        return Trend(np.exp(knots), phi, PRIOR_SCATTER, len(chosen), error)
     picked = exposures if len(exposures) == 1 else np.ascontiguousarray(exposures[chosen])
     by_gene = by_gene[: len(chosen)].copy()
     sum_statistics(
@@ -93,7 +96,23 @@ def fit_trend(
         by_group,
         n_threads=n_threads,
     )
-    return Trend(np.exp(knots), phi, fit_scatter(by_gene, rho[chosen], lost), len(chosen))
+    scatter = fit_scatter(by_gene, rho[chosen], lost)
+    return Trend(np.exp(knots), phi, scatter, len(chosen), error_of_trend(scatter, by_gene[:, 1] / lost, rho[chosen]))
+
+
+def error_of_trend(scatter: float, degrees: np.ndarray, rho: np.ndarray) -> float:
+    """Variance of the log relative variance that a trend of few genes expects, zero of many.
+
+    That of the mean of the other n - 1 genes' statistics: 2 / sum d + scatter rho^2 / (n - 1). The gene itself is left out, for its own
+    statistic is used beside the trend.
+    """
+    told = degrees > 0
+    n = int(told.sum())
+    if n >= GENES_A_TREND_NEEDS:
+        return 0.0
+    if n < 2:
+        return NOTHING_TOLD
+    return float(n / ((n - 1) * degrees[told].sum()) * 2 + scatter * np.mean(rho[told] ** 2) / (n - 1))
 
 
 def next_of_bin(phi: float, out: np.ndarray) -> float:
@@ -116,7 +135,8 @@ def trend_of_bins(
     rho = np.minimum(at_gene * out[:, 2], 1.0)
     chosen = _evenly(ascending[((rho > 0.03) & (mean > 1) & (out[:, 1] > 0.5))[ascending]], MAX_GENES_FOR_SCATTER)
     scatter = fit_scatter(out[chosen, :2], rho[chosen], 1.0) if len(chosen) >= 10 else PRIOR_SCATTER
-    return Trend(np.exp(knots), phi, scatter, len(chosen))
+    telling = chosen if len(chosen) >= 10 else ascending
+    return Trend(np.exp(knots), phi, scatter, len(chosen), error_of_trend(scatter, out[telling, 1], rho[telling]))
 
 
 def evenly_by_total(genes: np.ndarray, total: np.ndarray, enough: int) -> np.ndarray:
@@ -155,10 +175,13 @@ def prior_degrees(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return prior_df, 0.5 * x + 1 / prior_df + 1 / (3 * prior_df**2)
 
 
-def prior_dispersion(mean: np.ndarray, trend: np.ndarray, scatter: float) -> tuple[np.ndarray, np.ndarray]:
+def prior_dispersion(
+    mean: np.ndarray, trend: np.ndarray, scatter: float, error: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Prior mean of the dispersion at a mean count and the trend there, and its degrees of freedom; `contrast.prior` for many genes."""
     mean = np.maximum(mean, 1e-9)
-    prior_df, shift = prior_degrees(scatter * (trend * mean / (1 + trend * mean)) ** 2)
+    x = scatter * (trend * mean / (1 + trend * mean)) ** 2
+    shift, prior_df = prior_degrees(x)[1], prior_degrees(x + error)[0]
     return np.maximum(trend - (1 - np.exp(-shift)) * (trend + 1 / mean), 0.0), prior_df
 
 

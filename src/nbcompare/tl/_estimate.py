@@ -16,7 +16,7 @@ from nbcompare._nb.likelihood import fit_likelihood
 from nbcompare._nb.likelihood_ratio import likelihood_ratio_test
 from nbcompare._nb.moderated import Moderated, moderated_tests
 from nbcompare._nb.moments import fit_moments
-from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare._nb.status import NOT_TESTED, Status, status_of
 from nbcompare._nb.wald import standard_error, wald_test
 
 from ._design import Design
@@ -125,6 +125,7 @@ def _stored_trend(trend: Trend, noise: np.ndarray) -> dict[str, Any]:
 
 def _tested(log_fc, se, statistic, p_value, dispersion, status) -> dict[str, np.ndarray]:
     """The arrays as stored: log2, NaN where the status says that there is no test, adjusted p-values."""
+    status = status_of(p_value, status)
     untested = (status & NOT_TESTED) > 0
     p_value = np.where(untested, np.nan, p_value)
     return {
@@ -134,7 +135,7 @@ def _tested(log_fc, se, statistic, p_value, dispersion, status) -> dict[str, np.
         "pvals": p_value,
         "pvals_adj": adjust_p_values(p_value),
         "dispersions": np.where(untested, np.nan, dispersion),
-        "status": np.where(untested, status & NOT_TESTED, status).astype(np.uint32),
+        "status": status,
     }
 
 

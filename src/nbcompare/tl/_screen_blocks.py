@@ -13,7 +13,7 @@ import numpy as np
 from nbcompare._anndata import OVER_ALL, ScreenResult
 from nbcompare._nb.screen import ScreenBlock, compare_targets
 from nbcompare._nb.screen_adjust import PooledPValues, adjust_rows, count_hits
-from nbcompare._nb.status import NOT_TESTED
+from nbcompare._nb.status import NOT_TESTED, Status, status_of
 
 from ._screen_data import ScreenData
 from ._screen_design import Targets, block_codes
@@ -63,12 +63,16 @@ def added_layers(posterior: Wanted | None) -> tuple[str, ...]:
 def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[str, Any], *, n_threads: int) -> Screen:
     """Depths, flags and blocks of the samples of these perturbations."""
     rows = targets.samples
-    exposure, unstable = fit.depths.at(data.counts, data.depths, rows, n_threads=n_threads)
-    if unstable.any():
+    groups = np.repeat(np.arange(len(targets)), np.diff(targets.bounds))
+    exposure, unstable = fit.depths.at(data.counts, data.depths, rows, groups, n_threads=n_threads)
+    control = (fit.reference_flags & Status.SIZE_FACTOR_UNSTABLE) > 0
+    if control or unstable.any():
+        lost = len(targets) if control else len(np.unique(groups[unstable]))
+        whose = "of the control" if control else f"of {unstable.sum()} of {len(rows)} samples"
         msg = (
-            f"The counts of {unstable.sum()} of {len(rows)} samples are too few to say how deep they are: the perturbations of these "
-            "samples are not tested, with the status size_factor_unstable. Drop such samples by min_counts or min_cells, or "
-            "pass size_factors='poscounts' or 'total'."
+            f"{lost} of {len(targets)} perturbations are not tested (status size_factor_unstable): the counts {whose} are too few, or "
+            "too different from the others', to determine their sequencing depth. Drop such samples with min_counts or "
+            "min_cells, or pass size_factors='total'."
         )
         warnings.warn(msg, UserWarning, stacklevel=3)
     flags = sample_flags(data.samples, rows, unstable)
@@ -120,6 +124,8 @@ def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray], *, n_
     )
     flags = np.bitwise_or.reduceat(screen.flags[rows], targets.bounds[:-1]) | screen.fit.reference_flags
     _flag(result, flags)
+    for p_value, status in zip(result.p_value, result.status, strict=True):
+        status[...] = status_of(p_value, status)
     for word in (screen.estimate, "lfc_se"):
         into[word] /= into[word].dtype.type(np.log(2))
     adjust_rows(into["pvals"], into["pvals_adj"])

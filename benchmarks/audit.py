@@ -14,7 +14,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -58,10 +58,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     options = Options(arguments.seed, arguments.quick)
     (HERE / "results").mkdir(exist_ok=True)
-    total: Counter[str] = Counter()
-    for name in arguments.rows or ROWS:
-        total += _run(name, options)
-    print(_count(total))
+    lines = {name: _run(name, options) for name in arguments.rows or ROWS}
+    print(
+        "# Missed",
+        *(f"{name}: {line.scenario}" for name in lines for line in lines[name] if line.verdict == MISS),
+        sep="\n",
+    )
+    print("\n" + _count(line for name in lines for line in lines[name]))
     texts = [_saved(name, Options(arguments.seed, False)) for name in ROWS]
     if not arguments.quick and all(path.exists() for path in texts):
         (HERE / "audit.md").write_text("\n".join([_heading(), *(path.read_text() for path in texts)]))
@@ -75,26 +78,29 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(name: str, options: Options) -> Counter[str]:
+def _run(name: str, options: Options) -> list[Line]:
     """Prints the lines of a row as they come, and keeps them."""
     row = ROWS[name]
     text = [f"## {name}: {row.__doc__.splitlines()[0]}", "", _cells(COLUMNS), _cells(["---"] * len(COLUMNS))]
     print("\n".join(text), flush=True)
-    start, verdicts = time.process_time(), Counter()
-    try:
-        for line in row(options):
-            text.append(_cells([line.scenario, line.figures, line.bar, line.verdict]))
-            verdicts[line.verdict] += 1
-            print(text[-1], flush=True)
-    except Exception as error:  # noqa: BLE001 - one row must not stop the others
-        text.append(_cells(["not finished", f"{type(error).__name__}: {str(error)[:300]}", NONE, MISS]))
-        verdicts[MISS] += 1
+    start, lines = time.process_time(), []
+    for line in _guarded(row(options)):
+        lines.append(line)
+        text.append(_cells([line.scenario, line.figures, line.bar, line.verdict]))
         print(text[-1], flush=True)
-        traceback.print_exc()
-    text += ["", f"{time.process_time() - start:.0f} s of CPU time. {_count(verdicts)}", ""]
+    text += ["", f"{time.process_time() - start:.0f} s of CPU time. {_count(lines)}", ""]
     print("\n".join(text[-3:]), flush=True)
     _saved(name, options).write_text("\n".join(text))
-    return verdicts
+    return lines
+
+
+def _guarded(lines: Iterator[Line]) -> Iterator[Line]:
+    """The same lines; an error becomes a line, so that one row does not stop the others."""
+    try:
+        yield from lines
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        yield Line("not finished", f"{type(error).__name__}: {str(error)[:300]}", NONE, MISS)
 
 
 def _saved(name: str, options: Options) -> Path:
@@ -114,7 +120,8 @@ def _cells(cells: list[str] | tuple[str, ...]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _count(verdicts: Counter[str]) -> str:
+def _count(lines: Iterable[Line]) -> str:
+    verdicts = Counter(line.verdict for line in lines)
     return ", ".join(f"{verdicts[name]} {name}" for name in (PASS, CHANCE, MISS)) + "."
 
 

@@ -135,21 +135,22 @@ def two_groups(rng, sizes, spread, n_genes=1500):
 @pytest.mark.parametrize(("sizes", "spread"), [((3, 3), 0.0), ((3, 10), 0.3), ((2, 2), 1.0)])
 def test_two_groups_are_compared_as_without_a_design(sizes, spread):
     counts, offset, design, group = two_groups(np.random.default_rng(1), sizes, spread)
-    plain = moderated_tests(Pseudobulk(counts, np.exp(offset[0]), group), np.array([[0, 1]]), leave_out=False)
+    plain = moderated_tests(Pseudobulk(counts, np.exp(offset[0]), group), np.array([[0, 1]]))
     found = design_tests(counts, offset, design, [np.array([0, 1.0])])
     np.testing.assert_allclose(found.p_value, plain.p_value, rtol=1e-6)
     np.testing.assert_allclose(found.statistic, plain.statistic, atol=1e-6)
     np.testing.assert_allclose(found.log_fc, plain.log_fc, atol=1e-8)
     tested = ~np.isnan(plain.p_value[:, 0])
     np.testing.assert_allclose(found.dispersion[tested], plain.dispersion[tested, 0])
-    assert ((found.status ^ plain.status) & Status.ZERO_ARM == 0).all()
+    np.testing.assert_array_equal(found.status, plain.status)
+    np.testing.assert_allclose(found.p_value_all, plain.p_value_all, rtol=1e-6)
 
 
 @pytest.mark.parametrize("sizes", [(3, 3), (3, 10)])
 def test_skovgaards_root_is_the_closed_form_where_exposures_are_equal(sizes, monkeypatch):
     counts, offset, design, _ = two_groups(np.random.default_rng(2), sizes, 0.0)
     closed = design_tests(counts, offset, design, [np.array([0, 1.0])])
-    monkeypatch.setattr("nbcompare._nb.glm._compare_groups", lambda *_: None)
+    monkeypatch.setattr("nbcompare._nb.glm._take_pairs", lambda *_: None)
     general = design_tests(counts, offset, design, [np.array([0, 1.0])])
     tested = ~np.isnan(closed.p_value[:, 0])
     apart = np.abs(np.log10(general.p_value[tested, 0]) - np.log10(closed.p_value[tested, 0]))

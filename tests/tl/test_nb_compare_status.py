@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from nbcompare import datasets, tl
+from nbcompare import tl
 from nbcompare._nb.status import NOT_TESTED, Status
 
 CONDITIONS = np.repeat(["ctrl", "t1", "t2"], 3)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import polygamma
 
 from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.prior import Prior, prior_matrix
+from nbcompare._nb.prior import Prior, prior_matrix, ratio_matrix
 
 FAR = 5.0  # standard deviations between two posteriors' means given a change, beyond which they disagree
 UNLIKE = 5.0  # ratio of their standard deviations
@@ -35,6 +35,7 @@ def closed_form(
     """
     n = len(log_fc)
     m0, s0, location, scatter, _, null_share, scale = prior_matrix(prior, n).T
+    location = location + np.log(ratio_matrix(prior, n)[:, 1])  # the dispersion is the treated group's
     kept = scale**2 / (scale**2 + se**2)
     log_odds = 0.5 * (log_fc / se) ** 2 * kept + 0.5 * np.log1p(-kept)  # of a change, by the data
     with np.errstate(divide="ignore"):

@@ -14,6 +14,8 @@ from nbcompare._nb.rstar import modified_root
 from nbcompare._nb.special import normal_from_t, normal_tail
 from nbcompare._nb.status import Status
 
+SMALLEST_KEPT = 0.02  # share of the information, in the arithmetic of confounded comparisons
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -188,10 +190,29 @@ def contrast(
     `numerator` and `weight` are the dispersion statistics of all groups, used unless `own`. Sample `skip` is left out.
     The exposure of the treated arm is `ratio` times as large in the comparison, not in the dispersion.
     """
+    T1, rate1, E1, delta1, T2, rate2, E2, delta2, phi, df = moderated_arms(
+        y, l, members, arms, skip, mean, prior_phi, prior_df, numerator, weight, own, lost, group, noise, two_groups
+    )
+    if T1 + T2 <= 0.0:
+        return np.nan, np.nan, np.nan, np.nan, np.nan
+    log_fc, se, z, p = compare_arms(
+        T1, rate1, E1, delta1, T2, rate2 / ratio, E2 * ratio, delta2, df, max(kept, SMALLEST_KEPT)
+    )
+    return log_fc, se, z, p, noise[group[members[arms[2]]]] * phi
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def moderated_arms(
+    y, l, members, arms, skip, mean, prior_phi, prior_df, numerator, weight, own, lost, group, noise, two_groups
+):
+    """Total, rate, pseudo-exposure and its dispersion of both arms of a comparison, the moderated dispersion and its degrees of freedom.
+
+    The arguments are those of `contrast`.
+    """
     total, depth = totals(y, l, members, arms[0], arms[1], skip)
     total2, depth2 = totals(y, l, members, arms[2], arms[3], skip)
     if total + total2 <= 0.0:
-        return np.nan, np.nan, np.nan, np.nan, np.nan
+        return 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, np.nan, np.nan
     if two_groups:
         total += total2
         depth += depth2
@@ -206,10 +227,7 @@ def contrast(
         numerator = first + second
         weight = d1 + d2
     phi, df = moderate(prior_phi, prior_df, mean, numerator, weight / lost)
-    log_fc, se, z, p = compare_arms(
-        T1, rate1, E1, phi * D1, T2, rate2 / ratio, E2 * ratio, phi * D2, df, max(kept, 0.02)
-    )
-    return log_fc, se, z, p, noise[group[members[arms[2]]]] * phi
+    return T1, rate1, E1, phi * D1, T2, rate2, E2, phi * D2, phi, df
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -282,8 +300,23 @@ def moderate(prior_phi, prior_df, mean, numerator, weight):
 def compare_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, kept):
     """Log fold change, standard error, signed statistic and p-value from totals, rates, pseudo-exposures and their dispersions.
 
+    The p-value is halved where an arm has no counts, see `counts_of_arms`.
+    """
+    y1, E1, delta1, y2, E2, delta2, empty = counts_of_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, kept)
+    root = modified_root(y1, y2, E1, E2, delta1, delta2)
+    z = normal_from_t(abs(root), df)
+    p = min((2.0 if empty == 0.0 else 1.0) * normal_tail(z), 1.0)
+    log_fc = math.log((y2 / E2) / (y1 / E1))
+    se = math.sqrt(1.0 / y1 + delta1 + 1.0 / y2 + delta2)
+    return log_fc, se, z if root > 0.0 else -z, p
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def counts_of_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, kept):
+    """Pseudo-count, exposure and dispersion of both arms, and -1 or 1 where the second or the first arm has no counts, else 0.
+
     Blocks that keep a share of the information shrink pseudo-exposures and raise dispersions by it. An arm without counts is given half a
-    pseudo-count of the other's, and its p-value is halved.
+    pseudo-count of the other's.
     """
     E1 *= kept
     E2 *= kept
@@ -291,18 +324,13 @@ def compare_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, kept):
     delta2 /= kept
     y1 = rate1 * E1
     y2 = rate2 * E2
-    halve = 1.0
+    empty = 0.0
     if T1 <= 0.0:
         y1 = min(0.5, 0.5 * y2)
         y2 -= y1
-        halve = 0.5
+        empty = 1.0
     elif T2 <= 0.0:
         y2 = min(0.5, 0.5 * y1)
         y1 -= y2
-        halve = 0.5
-    root = modified_root(y1, y2, E1, E2, delta1, delta2)
-    z = normal_from_t(abs(root), df)
-    p = min(2.0 * halve * normal_tail(z), 1.0)
-    log_fc = math.log((y2 / E2) / (y1 / E1))
-    se = math.sqrt(1.0 / y1 + delta1 + 1.0 / y2 + delta2)
-    return log_fc, se, z if root > 0.0 else -z, p
+        empty = -1.0
+    return y1, E1, delta1, y2, E2, delta2, empty

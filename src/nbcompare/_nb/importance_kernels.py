@@ -10,6 +10,7 @@ from numba import njit
 from nbcompare._nb import branchless
 from nbcompare._nb.arm_likelihood import SHORT, stirling_rest
 from nbcompare._nb.mixture_summary import (
+    INTERVAL,
     distribution_of_normals,
     effect_summary,
     level_given_change,
@@ -267,7 +268,7 @@ def summarise(
     below = distribution_of_normals(0.0, change_weight, change, change_sd)[0] + _below(0.0, drawn[1], surplus)
     below = min(max(below, 0.0), 1.0)
     effect_summary(null, below, centre, spread, summary)
-    for k, level in enumerate((0.5, 0.05, 0.95)):
+    for k, level in enumerate(INTERVAL):
         wanted = level_given_change(level, null, below)
         summary[4 + k] = 0.0
         if wanted >= 0.0:

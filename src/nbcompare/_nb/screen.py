@@ -226,15 +226,38 @@ def _correct_noise(
     trend = Trend(model.knots, model.knot_dispersion, model.scatter, model.n_trend_genes)
     ratio = model.group_noise[lender] if lender >= 0 else _noise(model, rows, exposure, block, trend, out.p_value[k])
     out.noise[k] = ratio
-    if max(ratio, model.reference_noise) <= 1.0 and model.group_noise.size != 2:
+    if not stands_alone(model, ratio):
         return
+    setting = own_setting(model, rows, exposure, block, ratio)
+    log_fc, se, statistic, p_value, dispersion = compare_genes(setting)
+    status = out.status[k] & ~np.uint32(Status.SINGLE_REPLICATE)
+    untested = (status & NOT_TESTED) > 0
+    p_value[untested] = np.nan
+    p_value, statistic, replaced = leave_one_out(setting, p_value, statistic, dispersion)
+    flags = np.uint32(Status.NOISY_GROUP if max(ratio, model.reference_noise) > 1 else Status.OK)
+    flags = flags | np.where(replaced[:, 0], np.uint32(Status.SINGLE_REPLICATE), np.uint32(0))
+    out.status[k] = np.where(untested, status, status | flags)
+    out.log_fc[k], out.se[k], out.p_value[k] = log_fc[:, 0], se[:, 0], p_value[:, 0]
+    out.statistic[k] = np.where(untested, np.nan, statistic[:, 0])
+    out.dispersion[k] = np.where(untested, np.nan, dispersion[:, 0])
+    out.log_fc[k, (status & Status.ALL_ZERO) > 0] = np.nan
+    out.se[k, (status & (Status.ALL_ZERO | Status.CONFOUNDED)) > 0] = np.nan
+
+
+def stands_alone(model: ScreenModel, ratio: float) -> bool:
+    """Whether a target of this dispersion ratio is tested with the dispersion of its two arms alone."""
+    return bool(max(ratio, model.reference_noise) > 1.0 or model.group_noise.size == 2)
+
+
+def own_setting(model: ScreenModel, rows: np.ndarray, exposure: np.ndarray, block: np.ndarray, ratio: float) -> Setting:
+    """The comparison of one target with the reference, its dispersion from the two arms alone, `ratio` times as large in the target's."""
     n_reference, n_rows = len(model.reference_exposure), len(rows)
     n = n_reference + n_rows
     counts = np.ascontiguousarray(np.concatenate([model.reference_counts, rows]).T, dtype=np.float64)
     depth = np.concatenate([model.reference_exposure, exposure])
     blocks = np.concatenate([model.reference_block, block])
     effects = np.ascontiguousarray((model.effects[blocks] * depth[:, None]).T)
-    setting = Setting(
+    return Setting(
         counts,
         effects,
         keep_information(model, exposure, block)[:, None],
@@ -254,19 +277,6 @@ def _correct_noise(
         np.ones(2, bool),
         model.group_noise.size == 2,
     )
-    log_fc, se, statistic, p_value, dispersion = compare_genes(setting)
-    status = out.status[k] & ~np.uint32(Status.SINGLE_REPLICATE)
-    untested = (status & NOT_TESTED) > 0
-    p_value[untested] = np.nan
-    p_value, statistic, replaced = leave_one_out(setting, p_value, statistic, dispersion)
-    flags = np.uint32(Status.NOISY_GROUP if max(ratio, model.reference_noise) > 1 else Status.OK)
-    flags = flags | np.where(replaced[:, 0], np.uint32(Status.SINGLE_REPLICATE), np.uint32(0))
-    out.status[k] = np.where(untested, status, status | flags)
-    out.log_fc[k], out.se[k], out.p_value[k] = log_fc[:, 0], se[:, 0], p_value[:, 0]
-    out.statistic[k] = np.where(untested, np.nan, statistic[:, 0])
-    out.dispersion[k] = np.where(untested, np.nan, dispersion[:, 0])
-    out.log_fc[k, (status & Status.ALL_ZERO) > 0] = np.nan
-    out.se[k, (status & (Status.ALL_ZERO | Status.CONFOUNDED)) > 0] = np.nan
 
 
 def _noise(

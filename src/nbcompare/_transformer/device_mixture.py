@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nbcompare._nb.mixture import Mixture
+from nbcompare._nb.mixture_summary import INTERVAL
 
 ROOT_HALF, ROOT_TWO_PI = math.sqrt(0.5), math.sqrt(2.0 * math.pi)
 MOST_STEPS = 80
@@ -149,7 +150,7 @@ def summarise(mixture: DeviceMixture, levels: Sequence[float]) -> tuple[Tensor, 
     change = 1.0 - null
     rows = [null, null + change * torch.minimum(below, 1.0 - below), change * mean]
     rows.append(torch.sqrt(change * (sd * sd + null * mean * mean)))
-    for level in (0.5, 0.05, 0.95):
+    for level in INTERVAL:
         rows.append(beta.quantile(level_given_change(level, null, below), mean))
     dispersion = mixture.log_dispersion()
     for normals in (mixture.log_mean(), dispersion):

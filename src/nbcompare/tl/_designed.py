@@ -125,7 +125,7 @@ def run_design_tests(plan: Plan, counts: np.ndarray, exposures: np.ndarray, opti
     by_likelihood = options["method"] == "mle"
     classical = options["test"] in ("wald", "lrt")
 
-    def tests(test: str, dispersion: str) -> DesignTests:
+    def tests(test: str, dispersion: str, *, intervals: bool) -> DesignTests:
         return design_tests(
             counts,
             np.log(exposures),
@@ -135,11 +135,12 @@ def run_design_tests(plan: Plan, counts: np.ndarray, exposures: np.ndarray, opti
             dispersion=dispersion,
             cox_reid=options["cox_reid"],
             min_total=options["min_total"],
+            intervals=intervals,
         )
 
-    result = tests(options["test"], "genewise-ml" if by_likelihood and classical else "moderated")
+    result = tests(options["test"], "genewise-ml" if by_likelihood and classical else "moderated", intervals=True)
     if by_likelihood and not classical:
-        return replace(result, genewise=tests("wald", "genewise-ml").genewise)
+        return replace(result, genewise=tests("wald", "genewise-ml", intervals=False).genewise)
     return result
 
 

@@ -123,7 +123,8 @@ def nb_compare(
         `"all"`: dispersions are shared over all groups of the data set; `"pair"`: each comparison stands alone.
         Test `"moderated"` only.
     cox_reid
-        Adjust the likelihood's dispersion for the fitted means :cite:p:`cox1987`. Method `"mle"` only.
+        Adjust the likelihood's dispersion for the fitted means :cite:p:`cox1987`. Method `"mle"` only. Test `"lrt"` then fits the
+        adjusted dispersion once with and once without the difference.
     lfc_threshold
         Absolute log2 fold change that is tested against instead of zero, such as 1 for twofold. Test `"moderated"` only.
     alternative

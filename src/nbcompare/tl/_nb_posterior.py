@@ -62,7 +62,7 @@ def nb_posterior(
 
     Returns
     -------
-    One row a test: `logfoldchanges` (posterior mean, log2), `lfc_median`, `lfc_sd`, `lfc_lower`, `lfc_upper` (central 90 %
+    One row a test: `logfoldchanges` (posterior mean, log2), `lfc_median`, `lfc_sd`, `lfc_lower`, `lfc_upper` (central 95%
     interval), `null_probability`, `lfsr` (local false sign rate :cite:p:`stephens2017`), `mean` (the reference's
     rate) and `dispersions` (medians), `pareto_k`, and `source`: `"network"`, `"refined"`, `"quadrature"` or `"closed_form"`.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nbcompare._anndata import OVER_ALL, ScreenResult
+from nbcompare._nb.intervals_screen import target_intervals
 from nbcompare._nb.screen import ScreenBlock, compare_targets
 from nbcompare._nb.screen_adjust import PooledPValues, adjust_rows, count_hits
 from nbcompare._nb.status import NOT_TESTED, Status, status_of
@@ -28,6 +29,8 @@ FIELDS = {
     "dispersions": "dispersion",
     "status": "status",
 }
+BOUNDS = ("lfc_lower", "lfc_upper")
+LOG_2 = np.log(2)
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,12 @@ class Screen:
     genes: np.ndarray  # (n_genes,) object array of str
     fdr: float  # false discovery rate at which hits are counted
     posterior: Wanted | None = None
+    intervals: bool = False  # whether the tests' confidence intervals are layers; a posterior has its own
 
     @property
     def words(self) -> tuple[str, ...]:
         """Layers that a block fills."""
-        return (*FIELDS, "pvals_adj", *added_layers(self.posterior))
+        return (*FIELDS, "pvals_adj", *added_layers(self.posterior, intervals=self.intervals))
 
     @property
     def estimate(self) -> str:
@@ -55,9 +59,11 @@ class Screen:
         return "logfoldchanges" if self.posterior is None else "lfc_unshrunken"
 
 
-def added_layers(posterior: Wanted | None) -> tuple[str, ...]:
-    """Layers that a screen with this posterior has beside the others."""
-    return () if posterior is None else tuple(word for word in posterior.words if word not in FIELDS)
+def added_layers(posterior: Wanted | None, *, intervals: bool) -> tuple[str, ...]:
+    """Layers that a screen with this posterior, or with confidence intervals, has in addition to the others."""
+    if posterior is None:
+        return BOUNDS if intervals else ()
+    return tuple(word for word in posterior.words if word not in FIELDS)
 
 
 def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[str, Any], *, n_threads: int) -> Screen:
@@ -78,7 +84,9 @@ def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[
     flags = sample_flags(data.samples, rows, unstable)
     block = block_codes(data.samples, fit.blocks, rows)
     names = data.var.index.astype(str).to_numpy(object)
-    return Screen(fit, targets, data.counts, exposure, flags, block, names, params["fdr"], wanted(params))
+    return Screen(
+        fit, targets, data.counts, exposure, flags, block, names, params["fdr"], wanted(params), params["intervals"]
+    )
 
 
 def run_blocks(
@@ -127,9 +135,20 @@ def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray], *, n_
     for p_value, status in zip(result.p_value, result.status, strict=True):
         status[...] = status_of(p_value, status)
     for word in (screen.estimate, "lfc_se"):
-        into[word] /= into[word].dtype.type(np.log(2))
+        into[word] /= into[word].dtype.type(LOG_2)
     adjust_rows(into["pvals"], into["pvals_adj"])
-    summary = _summary(screen, targets, into, result.noise)
+    own = _genes_on_target(screen, targets)
+    tested = (screen.fit.model, counts, exposure, block, targets.bounds, result.noise, into["status"])
+    bounds_on_target = np.empty((len(targets), 1)), np.empty((len(targets), 1))
+    target_intervals(*tested, *bounds_on_target, genes=own, n_threads=n_threads)
+    if screen.posterior is None and screen.intervals:
+        target_intervals(*tested, *(into[word] for word in BOUNDS), n_threads=n_threads)
+        for word in BOUNDS:
+            into[word] /= into[word].dtype.type(LOG_2)
+    summary = _summary(screen, targets, own, into, result.noise)
+    summary |= {
+        f"on_target_{word}": values[:, 0] / LOG_2 for word, values in zip(BOUNDS, bounds_on_target, strict=True)
+    }
     if screen.posterior is None:
         return summary
     pieces = [slice(*pair) for pair in zip(targets.bounds[:-1], targets.bounds[1:], strict=True)]
@@ -190,11 +209,17 @@ def _flag(result: ScreenBlock, flags: np.ndarray) -> None:
             values[k] = np.nan
 
 
-def _summary(screen: Screen, targets: Targets, layers: dict[str, np.ndarray], noise: np.ndarray) -> dict[str, Any]:
-    """What is told of each perturbation, (n_targets,), and how many of them move each gene."""
-    hits = count_hits(layers["pvals_adj"], screen.fdr)
+def _genes_on_target(screen: Screen, targets: Targets) -> np.ndarray:
+    """The gene that each perturbation is named after, (n_targets,), -1 for none."""
     place = {name: j for j, name in reversed(list(enumerate(screen.genes)))}
-    own = np.array([place.get(name, -1) for name in targets.names])
+    return np.array([place.get(name, -1) for name in targets.names], np.int64)
+
+
+def _summary(
+    screen: Screen, targets: Targets, own: np.ndarray, layers: dict[str, np.ndarray], noise: np.ndarray
+) -> dict[str, Any]:
+    """What is told of each perturbation, (n_targets,), and how many of them move each gene; `own` are the genes on target."""
+    hits = count_hits(layers["pvals_adj"], screen.fdr)
     own_of = (np.arange(len(targets)), own)
     return {
         "names": targets.names,

@@ -162,7 +162,7 @@ def design_tests(
             offset,
             matrices,
             basis,
-            found.log_fc,
+            np.where(untested, np.nan, found.log_fc),
             found.se,
             found.separated,
             TESTS[test],

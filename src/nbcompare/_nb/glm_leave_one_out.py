@@ -113,8 +113,9 @@ class Question:
         left = left[np.square(basis).sum(axis=1) < 1 - EXACT]
         others = _independent(self.columns[left, :-1])
         last = self.columns[left, -1]
+        least = LEAST_LEFT_UNBALANCED if self.unbalanced else LEAST_LEFT
         rest = last - others @ (others.T @ last)
-        if np.square(rest).sum() < LEAST_LEFT * len(self.columns) or len(left) - others.shape[1] < 2:
+        if np.square(rest).sum() < least * len(self.columns) or len(left) - others.shape[1] < 2:
             self.refused = True
             return
         design = np.column_stack([others, last])

@@ -107,6 +107,8 @@ def make_screen(*, n_perturbations: int, n_genes: int, rng: int = 0) -> AnnData:
         "dispersion_ratio": draw.lognormal(0, 0.2, n_perturbations),
         "on_target_logfoldchange": np.append(layers["logfoldchanges"][own], unnamed),
         "on_target_lfc_se": np.append(layers["lfc_se"][own], unnamed),
+        "on_target_lfc_lower": np.append((layers["logfoldchanges"] - 1.96 * layers["lfc_se"])[own], unnamed),
+        "on_target_lfc_upper": np.append((layers["logfoldchanges"] + 1.96 * layers["lfc_se"])[own], unnamed),
         "on_target_pval": np.append(p[own], unnamed),
         "pval": overall,
         "pval_adj": adjust(overall),
@@ -194,6 +196,8 @@ def store_results(
         values = {
             "logfoldchanges": log_fc / np.log(2),
             "lfc_se": se / np.log(2),
+            "lfc_lower": np.where(low, np.nan, log_fc - stats.norm.ppf(0.975) * se) / np.log(2),
+            "lfc_upper": np.where(low, np.nan, log_fc + stats.norm.ppf(0.975) * se) / np.log(2),
             "scores": z,
             "pvals": p,
             "pvals_adj": adjusted,

@@ -14,7 +14,8 @@ from nbcompare.get._to_rank_genes_groups import MOST_RANKED
 def test_table_of_one_comparison(stored):
     table = get.nb_compare_df(stored, "treated_2")
     assert table.columns.to_list() == [
-        "names", "scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", "base_mean", "dispersions", "status",
+        "names", "scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", "lfc_lower", "lfc_upper", "base_mean",
+        "dispersions", "status",
     ]  # fmt: skip
     assert sorted(table["names"]) == sorted(stored.var_names)
     tested = table["pvals"].notna().to_numpy()
@@ -22,7 +23,7 @@ def test_table_of_one_comparison(stored):
     assert np.all(np.diff(table["pvals"][tested]) >= 0)
     assert not tested[tested.sum() :].any()
     position = stored.var_names.get_indexer(table["names"])
-    for word in ("scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", "dispersions"):
+    for word in ("scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", "lfc_lower", "lfc_upper", "dispersions"):
         np.testing.assert_array_equal(table[word], stored.varm[f"nb_compare_{word}"][position, 1])
     np.testing.assert_array_equal(table["base_mean"], stored.var["nb_compare_base_mean"].iloc[position])
     assert set(table["status"][~tested]) == {"low_total"}
@@ -42,7 +43,7 @@ def test_table_of_all_comparisons(stored):
 def test_cutoffs(stored):
     full = get.nb_compare_df(stored, "treated_1")
     table = get.nb_compare_df(stored, "treated_1", pval_cutoff=0.1, log2fc_min=-1, log2fc_max=2)
-    keep = (full["pvals_adj"] < 0.1) & (full["logfoldchanges"] > -1) & (full["logfoldchanges"] < 2)
+    keep = (full["pvals_adj"] <= 0.1) & (full["logfoldchanges"] > -1) & (full["logfoldchanges"] < 2)
     assert 0 < keep.sum() < len(full)
     pd.testing.assert_frame_equal(table, full[keep].reset_index(drop=True))
     assert get.nb_compare_df(stored, pval_cutoff=0).empty
@@ -55,7 +56,10 @@ def test_styles(stored):
     assert (pertpy["contrast"] == "treated_1").all()
     np.testing.assert_array_equal(pertpy["log_fc"], plain["logfoldchanges"])
     deseq2 = get.nb_compare_df(stored, "treated_1", style="deseq2")
-    assert deseq2.columns.to_list() == ["baseMean", "log2FoldChange", "lfcSE", "stat", "pvalue", "padj"]
+    assert deseq2.columns.to_list() == [
+        "baseMean", "log2FoldChange", "lfcSE", "lfcLower", "lfcUpper", "stat", "pvalue", "padj",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(deseq2["lfcUpper"], plain["lfc_upper"])
     assert deseq2.index.to_list() == plain["names"].to_list()
     assert get.nb_compare_df(stored, style="pertpy")["contrast"].nunique() == 2
     assert get.nb_compare_df(stored, style="deseq2").columns[0] == "group"

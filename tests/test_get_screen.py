@@ -59,7 +59,7 @@ def test_a_perturbation(either, screen):
 def test_a_gene(either, screen):
     number = screen.var["n_perturbations"].argmax()
     table = get.nb_screen_df(either, gene=screen.var_names[number], pval_cutoff=0.05)
-    moved = screen.obs_names[screen.layers["pvals_adj"][:, number] < 0.05]
+    moved = screen.obs_names[screen.layers["pvals_adj"][:, number] <= 0.05]
     assert len(moved) > 2
     assert set(table["names"]) == {screen.var_names[number]}
     assert sorted(table["perturbation"]) == sorted(moved)
@@ -79,7 +79,7 @@ def test_whole_screen(either, screen, scope, limits):
     table = get.nb_screen_df(either, fdr_scope=scope, **limits)
     expected = all_tests(screen)
     expected["pvals_adj"] = expected["pvals_adj_global" if scope == "global" else "pvals_adj"]
-    expected = expected[expected["pvals_adj"] < limits.get("pval_cutoff", 2)][: limits.get("n_top")]
+    expected = expected[expected["pvals_adj"] <= limits.get("pval_cutoff", 2)][: limits.get("n_top")]
     assert len(table) > 5
     assert pairs(table) == pairs(expected)
     for word in ("pvals", "pvals_adj", "scores", "lfc_se", "logfoldchanges", "dispersions"):
@@ -105,7 +105,7 @@ def test_more_than_there_are(either, screen):
 
 
 def test_no_hits(either):
-    table = get.nb_screen_df(either, pval_cutoff=0)
+    table = get.nb_screen_df(either, pval_cutoff=-1)
     assert table.empty
     assert table.columns.to_list() == get.nb_screen_df(either, n_top=1).columns.to_list()
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbcompare._counts.exposure import given_factors, size_factors, unstable_samples
+from nbcompare._counts.exposure import follows_depth, given_factors, measure_depths, size_factors
 
 BULK = ["airway", "fission", "montgomery", "pasilla", "rat_methimazole_ercc"]
 CELLS = {
@@ -19,7 +19,7 @@ CELLS = {
     "kang_mono": ("kang2018_pbmc_8donors", ["condition", "donor"], "CD14+ Monocytes"),
     "papalexi_a": ("papalexi2021_eccite_a", ["perturbation", "replicate"], None),
 }
-METHODS = ["median_of_ratios", "poscounts", "total", "tmm", "tmmwsp"]
+METHODS = ["median_of_ratios", "pooled_ratios", "poscounts", "total", "tmm", "tmmwsp"]
 
 
 def relative_to_geometric_mean(values: np.ndarray) -> np.ndarray:
@@ -45,8 +45,8 @@ def reference(shared: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 @pytest.mark.parametrize("name", [*BULK, *CELLS])
 def test_median_of_ratios_is_that_of_deseq2(shared: Path, name: str) -> None:
     counts, samples = reference(shared, name)
-    factors, used = size_factors(counts.to_numpy(), "auto")
-    assert used == "median_of_ratios"
+    factors, _ = size_factors(counts.to_numpy(), "median_of_ratios")
+    assert name == "kang_mono" or size_factors(counts.to_numpy(), "auto")[1] == "median_of_ratios"
     expected = relative_to_geometric_mean(samples["deseq2_sizeFactor"].to_numpy())
     np.testing.assert_allclose(factors, expected, rtol=1e-10)
 
@@ -135,7 +135,7 @@ def test_invariants(seed: int, method: str) -> None:
     factors, used = size_factors(counts, method)
     assert used == method
     np.testing.assert_allclose(np.log(factors).mean(), 0, atol=1e-12)
-    if method != "tmmwsp":  # the order of the genes breaks its ties
+    if method not in ("tmmwsp", "pooled_ratios"):  # the order of the genes breaks their ties
         genes = rng.permutation(80)
         np.testing.assert_allclose(size_factors(counts[:, genes], method)[0], factors, rtol=1e-12)
     if method != "tmm":  # its reference, nearest to the mean, may tie
@@ -151,17 +151,19 @@ def test_one_sample_and_equal_samples(method: str) -> None:
     np.testing.assert_allclose(size_factors(np.tile([3.0, 1.0, 7.0], (4, 1)), method)[0], 1, rtol=1e-15)
 
 
-def test_auto_takes_poscounts_where_few_genes_are_shared() -> None:
+def test_auto_takes_pooled_ratios_where_few_genes_are_well_counted() -> None:
     counts = np.random.default_rng(2).poisson(50, (4, 30)).astype(float)
     counts[0, 9:] = 0
-    assert size_factors(counts, "auto")[1] == "poscounts"
+    assert size_factors(counts, "auto")[1] == "pooled_ratios"
     counts[0, 9] = 1
     assert size_factors(counts, "auto")[1] == "median_of_ratios"
+    counts[0, :6] = 2  # positive everywhere, but more than half of them by few counts
+    assert size_factors(counts, "auto")[1] == "pooled_ratios"
 
 
 def test_nothing_shared() -> None:
     counts = np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 2.0], [3.0, 0.0, 1.0]])
-    with pytest.raises(ValueError, match="No gene is positive in all samples.*poscounts"):
+    with pytest.raises(ValueError, match="No gene is positive in all samples.*pooled_ratios"):
         size_factors(counts, "median_of_ratios")
     assert np.isfinite(size_factors(counts, "auto")[0]).all()
     with pytest.raises(ValueError, match="no gene in common with the reference"):
@@ -177,15 +179,92 @@ def test_empty_samples(method: str) -> None:
         size_factors(counts, method)
 
 
-def test_unstable_samples() -> None:
-    rng = np.random.default_rng(3)
-    steady = rng.poisson(50, (4, 200)).astype(float)
-    assert not unstable_samples(steady).any()
-    sparse = rng.poisson(1.0, (6, 300)).astype(float)
-    sparse[:, :9] += 1
-    sparse[0, 9:] = 0  # nine shared genes at the usual level, one of them with most of the sample's counts
-    sparse[0, 0] = 5000
-    assert unstable_samples(sparse).tolist() == [True, False, False, False, False, False]
+def two_groups(seed: int, fold: float, n: int = 4, n_genes: int = 4000, low: float = 0.02, high: float = 3.0) -> tuple:
+    """Sparse counts of n v n samples, the second group `fold` times as deep, with the depths and the groups."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat([0, 1], n)
+    depth = rng.lognormal(0, 0.3, 2 * n) * np.where(groups == 1, fold, 1)
+    mean = depth[:, None] * np.exp(rng.uniform(np.log(low), np.log(high), n_genes))
+    return rng.poisson(mean * rng.gamma(10, 0.1, mean.shape)).astype(float), depth, groups
+
+
+def shift(factors: np.ndarray, depth: np.ndarray, groups: np.ndarray) -> float:
+    """Mean log2 error of the second group, minus that of the first."""
+    error = np.log2(factors / depth)
+    return error[groups == 1].mean() - error[groups == 0].mean()
+
+
+@pytest.mark.parametrize("fold", [1.0, 4.0, 10.0])
+def test_depths_of_sparse_groups_are_recovered(fold: float) -> None:
+    """Where depth differs between groups: not so the ratios of positive counts, which `auto` took before."""
+    found = [
+        (measure_depths(counts, "auto", groups), depth, groups)
+        for counts, depth, groups in map(two_groups, range(4), [fold] * 4)
+    ]
+    assert {one.method for one, *_ in found} == {"pooled_ratios"}
+    assert not any(one.unstable.any() for one, *_ in found)
+    assert abs(np.mean([shift(one.factors, *rest) for one, *rest in found])) < 0.05
+    counts, depth, groups = two_groups(0, 4.0)
+    assert shift(size_factors(counts, "poscounts")[0], depth, groups) < -0.8
+
+
+@pytest.mark.parametrize("high", [3.0, 1000.0])
+def test_genes_that_change_in_one_group_get_no_weight(high: float) -> None:
+    """A fifth of the genes up: error of the factors far below that of totals, and of the median of ratios where there is one."""
+    counts, depth, groups = two_groups(1, 1.0, low=high / 150, high=high)
+    effect = np.where(
+        np.random.default_rng(2).random(4000) < 0.2, np.abs(np.random.default_rng(3).normal(0, 1.5, 4000)), 0
+    )
+    rng = np.random.default_rng(4)
+    counts = np.where(groups[:, None] == 1, rng.poisson(counts * np.exp2(effect)), counts).astype(float)
+    error = {method: shift(size_factors(counts, method, groups)[0], depth, groups) for method in METHODS}
+    assert error["pooled_ratios"] < 0.75 * error["total"]
+    assert high < 100 or error["pooled_ratios"] < 0.5 * error["median_of_ratios"]
+
+
+def test_one_gene_in_one_sample_does_not_move_pooled_ratios() -> None:
+    counts, depth, groups = two_groups(5, 1.0)
+    counts[2, 7] += 5 * counts.sum(axis=1).max()
+    found = measure_depths(counts, "auto", groups)
+    np.testing.assert_allclose(np.log2(found.factors / relative_to_geometric_mean(depth)), 0, atol=0.2)
+    assert not found.unstable.any()
+
+
+def test_pooled_ratios_do_not_depend_on_the_order_of_the_samples() -> None:
+    counts, _, groups = two_groups(6, 3.0, n=5)
+    expected = size_factors(counts, "pooled_ratios", groups)[0]
+    order = np.random.default_rng(0).permutation(10)
+    again = size_factors(counts[order], "pooled_ratios", np.array(["b", "a"])[groups[order]])[0]
+    np.testing.assert_allclose(again, expected[order], rtol=1e-12)
+
+
+def test_depths_that_the_counts_do_not_determine() -> None:
+    """A group of eight counts, and one whose few genes contradict each other; all else is known, whatever the totals are."""
+    counts, _, groups = two_groups(7, 1.0)
+    assert not measure_depths(counts, "auto", groups).unstable.any()
+    counts[:4] = 0
+    counts[:4, 100:102] = 1.0
+    found = measure_depths(counts, "auto", groups)
+    assert found.unstable.tolist() == [True] * 4 + [False] * 4
+    assert not measure_depths(
+        counts, "pooled_ratios", groups
+    ).unstable.any()  # a method that is named is taken as it is
+    panel = np.random.default_rng(8).poisson(50, (6, 4)).astype(float)
+    panel[3:] *= [1, 4, 16, 64]
+    assert measure_depths(panel, "auto", np.repeat([0, 1], 3)).unstable.any()
+    panel[3:] = panel[:3] * [10, 10, 10, 64]  # three of four agree
+    found = measure_depths(panel, "auto", np.repeat([0, 1], 3))
+    assert not found.unstable.any()
+    assert np.log10(found.factors[3:] / found.factors[:3]) == pytest.approx(np.ones(3), abs=0.05)
+
+
+def test_poscounts_that_follow_depth() -> None:
+    counts, depth, _ = two_groups(9, 4.0)
+    factors = size_factors(counts, "poscounts")[0]
+    assert "twice the counts gets 1." in follows_depth(factors, counts.sum(axis=1))
+    assert follows_depth(depth, counts.sum(axis=1)) == ""
+    dense, _, _ = two_groups(9, 4.0, low=20, high=2000)
+    assert follows_depth(size_factors(dense, "poscounts")[0], dense.sum(axis=1)) == ""
 
 
 @pytest.mark.parametrize(

@@ -240,12 +240,49 @@ def test_a_group_that_nobody_compares_changes_nothing_pairwise(seed):
 
 @few
 @given(st.integers(0, 2**32 - 1))
-def test_the_rest_of_three_groups_is_one_group(seed):
-    """Pairwise, the other groups together are the reference, whatever their labels."""
-    pseudobulk = simulate(seed, (3, 2, 4), n_genes=150)
-    merged = Pseudobulk(pseudobulk.counts, pseudobulk.exposure, (pseudobulk.group == 2).astype(int))
-    rest = moderated_tests(pseudobulk, np.array([[-1, 2]]), shared=False)
-    same(moderated_tests(merged, PAIR), rest)
+def test_the_rest_is_several_groups(seed):
+    """Its rate is the mean of its samples' rates, its variance the sum of that of its groups: by hand at equal exposures."""
+    pseudobulk = simulate(seed, (3, 2, 4), n_genes=150, exposure_sd=0)
+    rest = moderated_tests(pseudobulk, np.array([[-1, 2]]))
+    same(moderated_tests(pseudobulk, np.array([[-1, 2]]), shared=False), rest)
+    sizes = np.array([3, 2, 4])
+    totals = np.stack([pseudobulk.counts[:, pseudobulk.group == k].sum(axis=1) for k in range(3)], axis=1)
+    some = (totals > 0).all(axis=1) & ((rest.status[:, 0] & NOT_TESTED) == 0)
+    totals, phi = totals[some], rest.dispersion[some, :1]
+    np.testing.assert_array_equal(rest.noise, 1)
+    rates = totals / sizes
+    share = sizes[:2] / 5
+    rate = (share * rates[:, :2]).sum(axis=1)
+    variance = (share**2 * (rates[:, :2] + phi * rates[:, :2] ** 2) / sizes[:2]).sum(axis=1)
+    se = np.sqrt(variance / rate**2 + 1 / totals[:, 2] + phi[:, 0] / 4)
+    np.testing.assert_allclose(rest.log_fc[some, 0], np.log(rates[:, 2] / rate), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(rest.se[some, 0], se, rtol=1e-9)
+
+
+@few
+@given(st.integers(0, 2**32 - 1))
+def test_the_rest_of_two_groups_is_the_other_group(seed):
+    pseudobulk = simulate(seed, (3, 4), n_genes=150)
+    same(moderated_tests(pseudobulk, PAIR), moderated_tests(pseudobulk, np.array([[-1, 1]])))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rates", [(1, 1, 16), (1, 2, 4), (1, 1, 1)])
+def test_the_rest_may_differ_among_itself(rates):
+    """Nulls: the tested group of 4 has the mean rate of 12 others that differ; levels of 0.05, 0.01 and 0.001 within their bounds."""
+    p = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        group = np.repeat(np.arange(4), 4)
+        phi = (0.1 * 6 / rng.chisquare(6, 5000))[:, None]
+        relative = np.append(rates, np.mean(rates)).astype(float)[group]
+        m = np.exp(rng.uniform(np.log(5), np.log(1000), (5000, 1))) * relative
+        counts = rng.negative_binomial(1 / phi, 1 / (1 + phi * m)).astype(float)
+        p.append(moderated_tests(Pseudobulk(counts, np.ones(16), group), np.array([[-1, 3]])).p_value[:, 0])
+    p = np.concatenate(p)
+    for level, most in ((0.05, 1.15), (0.01, 1.3), (0.001, 1.5), (0.0001, 2.5)):
+        assert (p < level).sum() <= stats.binom.ppf(0.999, len(p), most * level)
+    assert (p < 0.05).mean() > 0.04
 
 
 def test_every_gene_has_a_p_value_or_says_why():

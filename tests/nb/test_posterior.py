@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,15 @@ from nbcompare._nb.importance import refine
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.pareto import fit_pareto, pareto_shape
 from nbcompare._nb.posterior import GRID, NETWORK, REFINED, grid_posterior, summarise_mixture
-from nbcompare._nb.prior import INVERSE_GAMMA, NORMAL, Prior, inverse_gamma_shape, prior_matrix
+from nbcompare._nb.prior import (
+    INVERSE_GAMMA,
+    NORMAL,
+    Prior,
+    inverse_gamma_shape,
+    prior_matrix,
+    ratio_matrix,
+    with_one_dispersion,
+)
 
 FIELDS = ("null_probability", "log_fc", "log_fc_sd", "log_mean", "log_dispersion", "log_dispersion_sd")
 LEVELS = (0.05, 0.5, 0.95)
@@ -51,8 +61,10 @@ def slow(data, prior):
         alpha = np.linspace(location - 6 * scatter, location + 6 * scatter, 121)
         log_prior = stats.norm(location, scatter).logpdf(alpha)
 
-    def log_likelihood(y, l, eta):
-        k = np.exp(-alpha)[:, None, None]
+    of_first, of_second = ratio_matrix(prior, 1)[0]
+
+    def log_likelihood(y, l, eta, ratio):
+        k = np.exp(-alpha)[:, None, None] / ratio
         return stats.nbinom.logpmf(y, k, k / (k + l * np.exp(eta)[:, None])).sum(axis=2)
 
     def around(y, l):
@@ -61,8 +73,9 @@ def slow(data, prior):
 
     eta1, eta2 = around(y1, l1), around(y2, l2)
     both = np.linspace(min(eta1[0], eta2[0]), max(eta1[-1], eta2[-1]), 901)
-    first, second = log_likelihood(y1, l1, eta1), log_likelihood(y2, l2, eta2)
-    equal = log_likelihood(y1, l1, both) + log_likelihood(y2, l2, both) + stats.norm(m0, s0).logpdf(both)
+    first, second = log_likelihood(y1, l1, eta1, of_first), log_likelihood(y2, l2, eta2, of_second)
+    equal = log_likelihood(y1, l1, both, of_first) + log_likelihood(y2, l2, both, of_second)
+    equal += stats.norm(m0, s0).logpdf(both)
     difference = eta2 - eta1[:, None]
     log_prior_pair = stats.norm(m0, s0).logpdf((eta1[:, None] + eta2) / 2) + stats.norm(0, scale).logpdf(difference)
     top = max(first.max() + second.max(), equal.max())
@@ -98,6 +111,37 @@ def test_quadrature_is_the_sum_over_a_dense_grid(case):
         assert getattr(posterior, name)[0] == pytest.approx(expected[name], rel=2e-4, abs=2e-4), name
     assert posterior.log_dispersion_median[0] == pytest.approx(median, abs=5e-4)
     assert posterior.source[0] == GRID
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[4]])
+@pytest.mark.parametrize("ratios", [(4.0, 1.0), (1.0, 2.5), (3.0, 3.0)])
+def test_groups_of_different_dispersion(case, ratios):
+    """Each group's dispersion is phi times its own ratio; the dispersion that is given back is the treated group's."""
+    data, prior = arrays(case)
+    prior = replace(prior, ratio_reference=ratios[0], ratio_treated=ratios[1])
+    posterior = grid_posterior(*data, prior, levels=LEVELS)
+    expected, median = slow(data, prior)
+    of_treated = np.log(ratios[1])
+    for name in FIELDS:
+        shift = of_treated if name == "log_dispersion" else 0.0
+        assert getattr(posterior, name)[0] == pytest.approx(expected[name] + shift, rel=3e-4, abs=3e-4), name
+    assert posterior.log_dispersion_median[0] == pytest.approx(median + of_treated, abs=1e-3)
+    assert abs(posterior.log_fc_sd[0] - grid_posterior(*data, arrays(case)[1]).log_fc_sd[0]) > 1e-3
+
+
+def test_equal_ratios_are_one_dispersion(tests):
+    data, prior, _ = tests
+    both = replace(prior, ratio_reference=2.0, ratio_treated=2.0)
+    one, alike = with_one_dispersion(both, 200)
+    assert alike.all()
+    assert (one.ratio_treated == 1.0).all()
+    expected, found = grid_posterior(*data, one), grid_posterior(*data, both)
+    for name in (*FIELDS, "lfsr", "log_fc_lower", "log_fc_upper", "log_dispersion_median"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-5), name
+    mixed = replace(prior, ratio_reference=np.linspace(1, 2, 200))
+    assert with_one_dispersion(mixed, 200)[1].tolist() == [True] + [False] * 199
+    with pytest.raises(ValueError, match="one dispersion"):
+        refine(*data, mixed, mixture_of(expected))
 
 
 @pytest.fixture(scope="module")
@@ -252,9 +296,9 @@ def test_mixture_summary_is_that_of_its_draws():
     assert posterior.log_fc_sd[0] == pytest.approx(beta.std(), abs=0.005)
     assert posterior.lfsr[0] == pytest.approx((beta <= 0).mean(), abs=0.003)
     for value, level in (
-        (posterior.log_fc_lower, 0.05),
+        (posterior.log_fc_lower, 0.025),
         (posterior.log_fc_median, 0.5),
-        (posterior.log_fc_upper, 0.95),
+        (posterior.log_fc_upper, 0.975),
     ):
         assert value[0] == pytest.approx(np.quantile(beta, level), abs=0.01)
     assert posterior.change_quantiles[0] == pytest.approx(np.quantile(draws[:, 1], LEVELS), abs=0.01)

@@ -1,12 +1,13 @@
-"""Shrinkage against numerical integration of the posterior and an EM written with arrays, and what it must never do."""
+"""Shrinkage against numerical integration of the posterior and other optimisers of the prior, and what it must never do."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 from scipy.stats import norm
 
-from nbcompare._nb.shrink import implied_error, prior_grid, s_values, shrink
+from nbcompare._nb.shrink import fit_weights, implied_error, prior_grid, s_values, shrink
 
 
 def simulate(seed, n_genes=3000, share=0.2, width=1.0):
@@ -45,26 +46,79 @@ def test_posterior_is_the_integral_over_the_fitted_prior():
         assert found.lfsr[i] == pytest.approx((null + min(below, above)) / total, rel=1e-6)
 
 
-def test_weights_are_those_of_an_em_with_arrays():
-    _, effect, se, p, z = simulate(1, n_genes=1500)
-    found = shrink(effect, se, p, z)
+def objective(weight, density):
+    """Penalised log likelihood, nine genes without effect added; density (n_components, n_genes)."""
+    return np.log(weight @ density).sum() + 9 * np.log(weight[0])
+
+
+@pytest.fixture(
+    params=[(1, 1500, 0.2, 1.0), (2, 1500, 0.0, 1.0), (3, 1500, 1.0, 0.3), (4, 50, 0.5, 2.0), (5, 1500, 0.03, 3.0)]
+)
+def mixture(request):
+    """Densities of genes under each component, and the variances."""
+    _, effect, se, p, z = simulate(*request.param)
+    if request.param[0] == 5:  # a few effects that only the widest components explain, hundreds of errors wide
+        effect[:3] = [-300.0, 40.0, 1000.0]
+        z = effect / se
+        p = 2 * norm.sf(np.abs(z))
     s = implied_error(effect, se, p, z)
     variance = prior_grid(effect, s)
-    density = norm.pdf(effect[:, None], 0, np.sqrt(s[:, None] ** 2 + variance))
-    weight = np.full(len(variance), 0.5 / (len(variance) - 1))
-    weight[0] = 0.5
-    for _ in range(300):
-        share = weight * density
-        share /= share.sum(axis=1, keepdims=True)
-        new = share.sum(axis=0)
+    log_density = norm.logpdf(effect, 0, np.sqrt(s**2 + variance[:, None]))
+    return shrink(effect, se, p, z), variance, np.exp(log_density - log_density.max(axis=0))
+
+
+def test_weights_are_those_of_a_long_em(mixture):
+    """The maximum, which a plain EM reaches after thousands of steps; the null share was .1 lower where it stopped early."""
+    found, variance, density = mixture
+    np.testing.assert_allclose(found.variance, variance)
+    weight = np.full(len(variance), 1 / len(variance))
+    for _ in range(20_000):
+        new = weight * (density / (weight @ density)).sum(axis=1)
         new[0] += 9
-        new /= len(effect) + 9
-        done = np.abs(new - weight).max() < 1e-4
+        new /= density.shape[1] + 9
+        done = np.abs(new - weight).max() < 1e-10
         weight = new
         if done:
             break
-    np.testing.assert_allclose(found.variance, variance)
-    np.testing.assert_allclose(found.weight, weight, atol=1e-10)
+    assert objective(found.weight, density) - objective(weight, density) == pytest.approx(0, abs=1e-6)
+    assert found.weight[0] == pytest.approx(weight[0], abs=1e-4)
+
+
+def test_weights_are_those_of_another_optimiser(mixture):
+    found, variance, density = mixture
+    scale = density.shape[1]
+    start = np.full(len(variance), 1 / len(variance))
+
+    def gradient(w):
+        slope = (density / (w @ density)).sum(axis=1)
+        slope[0] += 9 / w[0]
+        return -slope / scale
+
+    other = minimize(
+        lambda w: -objective(w, density) / scale,
+        start,
+        jac=gradient,
+        method="SLSQP",
+        bounds=[(1e-9, 1)] * len(start),
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like},
+        options={"maxiter": 1000, "ftol": 1e-14},
+    )
+    assert objective(found.weight, density) > objective(other.x, density) - 1e-6
+    assert objective(found.weight, density) == pytest.approx(objective(other.x, density), rel=1e-6)
+    assert found.weight[0] == pytest.approx(other.x[0], abs=0.002)
+
+
+def test_no_component_can_be_raised_from_any_start(mixture):
+    """The gradient is 1 where there is weight and lower elsewhere, whatever the weights began with."""
+    found, variance, density = mixture
+    for seed in range(3):
+        weight = fit_weights(density, np.random.default_rng(seed).dirichlet(np.ones(len(variance))))
+        np.testing.assert_allclose(weight, found.weight, atol=1e-6)
+        slope = (density / (weight @ density)).sum(axis=1)
+        slope[0] += 9 / weight[0]
+        slope /= density.shape[1] + 9
+        assert slope.max() < 1 + 1e-6
+        np.testing.assert_allclose(slope[weight > 1e-6], 1, atol=1e-6)
 
 
 def test_standard_errors_carry_the_p_value():
@@ -127,3 +181,22 @@ def test_calls_have_the_signs_they_claim():
     assert called.sum() > 500
     assert wrong[called].mean() < 0.05 + 3 * np.sqrt(0.05 / called.sum())
     assert np.sqrt(np.mean((found.mean - truth) ** 2)) < 0.6 * np.sqrt(np.mean((effect - truth) ** 2))
+
+
+@pytest.mark.filterwarnings("error")
+@given(st.integers(0, 2**32), st.sampled_from([1, 2, 30, 300]), st.sampled_from([0.7, 2.0]), st.floats(-3, 3))
+@settings(deadline=None, max_examples=60)
+def test_weights_reach_the_maximum_whatever_the_tails(seed, n_genes, tails, log_scale):
+    """Effects from a thousandth of an error to far beyond where densities are no longer numbers."""
+    rng = np.random.default_rng(seed)
+    effect = rng.standard_t(tails, n_genes) * 10**log_scale * (rng.random(n_genes) < rng.random())
+    s = rng.gamma(0.5, 1, n_genes) + 1e-4
+    effect += rng.normal(0, s)
+    variance = prior_grid(effect, s)
+    log_density = norm.logpdf(effect, 0, np.sqrt(s**2 + variance[:, None]))
+    density = np.exp(log_density - log_density.max(axis=0))
+    weight = fit_weights(density, np.full(len(variance), 1 / len(variance)))
+    slope = (density / (weight @ density)).sum(axis=1)
+    slope[0] += 9 / weight[0]
+    assert slope.max() / (n_genes + 9) < 1 + 1e-6
+    assert weight.sum() == pytest.approx(1)

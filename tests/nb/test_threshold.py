@@ -106,7 +106,7 @@ def test_thresholds_order_and_mirror(seed, name):
     tested = np.isfinite(results[0].p_value)
     large = np.array([larger(*both(r), r.log_fc)[0][tested] for r in results])
     clear = large[0] < 0.9  # of almost no change, two tails together may exceed one by their corrections
-    small = np.array([smaller(*both(r))[0][tested] for r in results])
+    small = np.array([smaller(*both(r), r.log_fc)[0][tested] for r in results])
     assert (np.diff(large, axis=0) > -1e-9)[:, clear].all()
     assert (np.diff(small, axis=0) < 1e-9).all()
     assert (large >= results[0].p_value_all[tested] * (1 - 1e-9))[:, clear].all()
@@ -123,7 +123,7 @@ def test_level_at_the_boundary(name):
     sign = np.where(np.arange(n_genes) % 2, 1.0, -1.0)
     pseudobulk = simulate(4, group, block, tau * sign, n_genes=n_genes, lowest=30.0, phi0=0.03)
     result = moderated_tests(pseudobulk, PAIR, threshold=tau, leave_out=False)
-    for k, p in enumerate((larger(*both(result), result.log_fc)[0], smaller(*both(result))[0])):
+    for k, p in enumerate((larger(*both(result), result.log_fc)[0], smaller(*both(result), result.log_fc)[0])):
         for level in (0.05, 0.01):
             rate = (p[:, 0] < level).mean()
             assert rate < level + 4 * np.sqrt(level / n_genes) + 0.1 * level

@@ -126,8 +126,8 @@ class TestScreenMap:
         assert [label.get_text() for label in ax.get_xticklabels()] == ["S7"]
 
     def test_nothing_to_show(self, screen):
-        with pytest.raises(ValueError, match="below 0; name genes"):
-            pl.screen_map(screen, pval_cutoff=0)
+        with pytest.raises(ValueError, match="of at most -1; name genes"):
+            pl.screen_map(screen, pval_cutoff=-1)
         screen.obs["n_hits"] = 0
         with pytest.raises(ValueError, match="No perturbation of the screen has a hit"):
             pl.screen_map(screen)
@@ -189,14 +189,16 @@ class TestPerturbationStrength:
 class TestKnockdown:
     def expected(self, screen):
         table = screen.obs[screen.obs["on_target_pval"].notna()].copy()
-        table["called"] = stats.false_discovery_control(table["on_target_pval"]) < 0.05
+        table["called"] = stats.false_discovery_control(table["on_target_pval"]) <= 0.05
         return table.sort_values("on_target_logfoldchange")
 
     def test_points_and_intervals(self, either, screen):
         ax = pl.knockdown(either)
         table = self.expected(screen)
         assert [label.get_text() for label in ax.get_yticklabels()] == list(table.index)
-        change, se = table["on_target_logfoldchange"].to_numpy(), table["on_target_lfc_se"].to_numpy()
+        change, lower, upper = (
+            table[f"on_target_{word}"].to_numpy() for word in ("logfoldchange", "lfc_lower", "lfc_upper")
+        )
         place = np.arange(len(table))
         called = table["called"].to_numpy()
         assert 0 < called.sum() < len(table)
@@ -204,10 +206,26 @@ class TestKnockdown:
             np.testing.assert_allclose(points(ax, name), np.stack([change[mask], place[mask]], axis=1), rtol=1e-6)
             assert to_hex(of_gid(ax, name).get_facecolor()[0]) == colour
             segments = np.array(of_gid(ax, f"{name} 95 %").get_segments())
-            ends = np.stack([change - 1.96 * se, change + 1.96 * se], axis=1)[mask]
+            ends = np.clip(np.stack([lower, upper], axis=1), *ax.get_xlim())[mask]
             np.testing.assert_allclose(segments[:, :, 0], ends, rtol=1e-6)
         left = 100 * 2 ** np.median(change)
         assert ax.get_title(loc="left") == f"target vs control, median {left:.0f} % left"
+
+    @pytest.mark.parametrize("upright", [False, True])
+    def test_infinite_bounds_end_in_arrowheads(self, screen, monkeypatch, upright):
+        """A target without counts has no lower bound, a control without counts no upper one."""
+        monkeypatch.setattr(_knockdown, "MOST_NAMED", 10 if upright else 60)
+        first, second = self.expected(screen).index[[3, -3]]
+        screen.obs.loc[first, "on_target_lfc_lower"] = -np.inf
+        screen.obs.loc[second, "on_target_lfc_upper"] = np.inf
+        ax = pl.knockdown(screen)
+        low, high = ax.get_ylim() if upright else ax.get_xlim()
+        assert np.isfinite([low, high]).all()
+        ends = np.concatenate([c.get_offsets()[:, int(upright)] for c in ax.collections if c.get_gid() == "beyond"])
+        assert low in ends
+        assert high in ends
+        for name in ("down", "up", "not called"):
+            assert np.isfinite(np.array(of_gid(ax, f"{name} 95 %").get_segments())).all()
 
     def test_many_stand_side_by_side(self, either, screen, monkeypatch):
         monkeypatch.setattr(_knockdown, "MOST_NAMED", 10)

@@ -11,7 +11,7 @@ from scipy import sparse
 from nbcompare import pp
 from nbcompare._counts import exposure
 
-METHODS = ["auto", "median_of_ratios", "poscounts", "total", "tmm", "tmmwsp"]
+METHODS = ["auto", "median_of_ratios", "pooled_ratios", "poscounts", "total", "tmm", "tmmwsp"]
 
 
 @pytest.fixture
@@ -28,6 +28,26 @@ def test_methods(samples: ad.AnnData, method: str) -> None:
     assert pp.size_factors(samples, method=method) is None
     np.testing.assert_array_equal(samples.obs["size_factors"], expected)
     assert samples.uns["size_factors"] == {"method": method, "method_used": used, "layer": None}
+
+
+def test_groups_are_those_of_the_columns(samples: ad.AnnData) -> None:
+    samples.obs["group"], samples.obs["batch"] = list("xxyy"), [1, 2, 1, 1]
+    expected, _ = exposure.size_factors(samples.X, "pooled_ratios", np.array([0, 0, 1, 1]))
+    pp.size_factors(samples, method="pooled_ratios", groupby="group")
+    np.testing.assert_array_equal(samples.obs["size_factors"], expected)
+    assert samples.uns["size_factors"]["groupby"] == ["group"]
+    expected, _ = exposure.size_factors(samples.X, "pooled_ratios", np.array([0, 1, 2, 2]))
+    pp.size_factors(samples, method="pooled_ratios", groupby=["group", "batch"])
+    np.testing.assert_array_equal(samples.obs["size_factors"], expected)
+    with pytest.raises(KeyError, match="nope"):
+        pp.size_factors(samples, groupby="nope")
+
+
+def test_poscounts_warns_where_it_follows_depth() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(np.array([1, 1, 6, 6])[:, None] * rng.gamma(0.3, 0.5, 2000)).astype(float)
+    with pytest.warns(UserWarning, match="underestimates differences of sequencing depth"):
+        pp.size_factors(ad.AnnData(counts), method="poscounts")
 
 
 def test_given(samples: ad.AnnData) -> None:

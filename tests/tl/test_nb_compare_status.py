@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
-from nbcompare import datasets, tl
+from nbcompare import tl
 from nbcompare._nb.status import NOT_TESTED, Status
 
 CONDITIONS = np.repeat(["ctrl", "t1", "t2"], 3)
@@ -122,21 +123,55 @@ def test_confounded(samples, counts):
     assert not untested[:, 0].any()
 
 
-def test_unstable_size_factors():
-    """A sample of few counts among deep ones: nine genes shared by all, depths by totals and by ratios apart."""
+def test_unstable_size_factors(samples):
+    """A group of a few counts has no depth; a comparison without it is tested, and so is one sample with a giant gene."""
     rng = np.random.default_rng(1)
-    adata = datasets.simulate(n_genes=60, n_cells=20, depth=30, abundance_sd=2.5, rng=4)
-    adata = adata[:, np.asarray(adata.X.sum(axis=0)).ravel() > 0].copy()
-    odd = (adata.obs["replicate"] == "treated_1_1").to_numpy()
-    x = np.asarray(adata.X.todense())
-    x[odd] = 0
-    x[odd, 0] = rng.poisson(500, odd.sum())
-    adata.X = x
-    tl.nb_compare(adata, "condition", reference="ctrl", replicate_key="replicate", min_total=1)
-    assert has(adata, Status.SIZE_FACTOR_UNSTABLE).all()
-    assert_consistent(adata)
-    tl.nb_compare(adata, "condition", reference="ctrl", replicate_key="replicate", size_factors="total")
+    condition = np.repeat(["ctrl", "giant", "tiny"], 4)
+    counts = rng.poisson(np.exp(rng.uniform(np.log(0.05), np.log(3), 600)), (12, 600)).astype(float)
+    counts[4, 0] = 20 * counts[4].sum()
+    counts[8:] = 0
+    counts[8:, :2] = 1
+    adata = samples(counts, condition)
+    with pytest.warns(UserWarning, match="1 of 2 comparisons .600 tests. are not tested .status size_factor_unstable"):
+        tl.nb_compare(adata, "condition", reference="ctrl", min_total=1)
+    assert adata.uns["nb_compare"]["params"]["size_factors_used"] == "pooled_ratios"
+    assert has(adata, Status.SIZE_FACTOR_UNSTABLE).all(axis=0).tolist() == [False, True]
+    untested = assert_consistent(adata)
+    assert untested.all(axis=0).tolist() == [False, True]
+    factors = adata.uns["nb_compare"]["samples"]["size_factor"].to_numpy()[:8]
+    np.testing.assert_allclose(factors / factors.mean(), 1, atol=0.2)
+    tl.nb_compare(adata, "condition", reference="ctrl", min_total=1, size_factors="total")
     assert not has(adata, Status.SIZE_FACTOR_UNSTABLE).any()
+
+
+@pytest.mark.slow
+def test_levels_of_sparse_groups_of_unequal_depth(samples):
+    """Nulls whose second group is four times as deep: `poscounts`, which `auto` took, has 4 to 7 times the nominal level."""
+    p = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        depth = rng.lognormal(0, 0.3, 16) * np.repeat([1, 4], 8)
+        mean = depth[:, None] * np.exp(rng.uniform(np.log(0.02), np.log(3), 3000))
+        adata = samples(rng.poisson(mean * rng.gamma(10, 0.1, mean.shape)), np.repeat(["ctrl", "t"], 8))
+        tl.nb_compare(adata, "condition", reference="ctrl")
+        p.append(adata.varm["nb_compare_pvals"][:, 0])
+        tested = np.asarray(adata.X.sum(axis=0)).ravel() >= 10
+        assert np.isfinite(p[-1][tested]).all()
+    p = np.concatenate(p)
+    p = p[np.isfinite(p)]
+    for level in (0.05, 0.001):
+        assert (p <= level).sum() <= binom.ppf(0.999, p.size, level)
+    assert (p <= 0.05).sum() >= 0.7 * 0.05 * p.size
+
+
+@pytest.mark.filterwarnings("error")
+def test_poscounts_that_follow_depth_warn(samples):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(np.repeat([1, 6], 4)[:, None] * rng.gamma(0.3, 0.5, 1500))
+    adata = samples(counts, np.repeat(["ctrl", "t"], 4))
+    with pytest.warns(UserWarning, match="size_factors='poscounts' underestimates"):
+        tl.nb_compare(adata, "condition", reference="ctrl", size_factors="poscounts")
+    tl.nb_compare(adata, "condition", reference="ctrl")
 
 
 def test_tiny_pseudobulk(cells):

@@ -180,27 +180,61 @@ def test_size_factors(cells: AnnData) -> None:
     assert given.uns["nb_screen"]["params"]["size_factors"] == "given"
 
 
-def test_depths_that_nothing_tells_are_not_used() -> None:
+def test_depths_that_the_counts_do_not_determine() -> None:
+    """One gene that makes a sample deep is left out of its depth; a perturbation of a few counts is not tested."""
     rng = np.random.default_rng(0)
-    counts = rng.poisson(0.7, (30, 400)).astype(float)  # no gene is in all samples
-    counts[5, 0] = 5000  # one gene makes a sample deep
+    counts = rng.poisson(2, (30, 400)).astype(float)  # a handful of genes is in all samples
+    counts[5, 0] = 5000
+    counts[6:9] = 0
+    counts[6:9, :2] = 1
     obs = pd.DataFrame({"condition": np.repeat([f"p{i}" for i in range(10)], 3), "psbulk_cells": 50})
     adata = AnnData(counts, obs=obs.set_axis([f"s{i}" for i in range(30)]))
-    with pytest.warns(UserWarning, match="1 of 27 samples are too few"):
+    with pytest.warns(
+        UserWarning, match="1 of 9 perturbations are not tested .status size_factor_unstable.*3 of 27 samples"
+    ):
         result = run(adata, reference="p0", replicate_key=None)
-    assert np.isnan(result["p1"].layers["pvals"]).all()
-    assert (result["p1"].layers["status"] & Status.SIZE_FACTOR_UNSTABLE > 0).all()
-    assert result.obs.loc["p1", "n_tested"] == 0
-    assert np.isnan(result.obs.loc["p1", "pval"])
-    assert not result.obs.loc["p1", "selected"]
-    assert (~np.isnan(result["p2"].layers["pvals"])).any()
+    assert np.isnan(result["p2"].layers["pvals"]).all()
+    assert (result["p2"].layers["status"] & Status.SIZE_FACTOR_UNSTABLE > 0).all()
+    assert result.obs.loc["p2", "n_tested"] == 0
+    assert np.isnan(result.obs.loc["p2", "pval"])
+    assert not result.obs.loc["p2", "selected"]
+    assert (result.obs["n_tested"].drop("p2") > 250).all()
+    assert np.nanmin(result["p1"].layers["pvals"][:, 1:]) > 1e-4
+    factors = result.uns["nb_screen"]["samples"]["size_factor"].to_numpy()[3:6]
+    np.testing.assert_allclose(factors / factors[:2].mean(), 1, atol=0.2)
+
+
+def test_a_control_without_depth_is_warned_of() -> None:
+    counts = np.random.default_rng(0).poisson(0.7, (9, 300)).astype(float)
+    counts[:3] = 0
+    counts[:3, :2] = 1
+    obs = pd.DataFrame({"condition": np.repeat(["c", "p", "q"], 3)}, index=[f"s{i}" for i in range(9)])
+    with pytest.warns(UserWarning, match="2 of 2 perturbations are not tested .*the counts of the control"):
+        result = run(AnnData(counts, obs=obs), reference="c", replicate_key=None)
+    assert np.isnan(result.layers["pvals"]).all()
+
+
+def test_depths_of_perturbations_outside_the_fit() -> None:
+    """Sparse perturbations, a control ten times as deep: each has its depth whether or not it is one of those of the fit."""
+    rng = np.random.default_rng(3)
+    condition = np.repeat([f"p{i:02d}" for i in range(20)], 3)
+    depth = rng.lognormal(0, 0.3, 60) * np.where(condition == "p00", 10, 1)
+    counts = rng.poisson(depth[:, None] * np.exp(rng.uniform(np.log(0.02), np.log(2), 1500))).astype(float)
+    adata = AnnData(counts, obs=pd.DataFrame({"condition": condition}, index=[f"s{i}" for i in range(60)]))
+    for n_lenders in (5, 19):
+        result = run(adata, reference="p00", replicate_key=None, n_lenders=n_lenders)
+        error = np.log2(result.uns["nb_screen"]["samples"]["size_factor"].to_numpy() / depth)
+        assert abs(error[3:].mean() - error[:3].mean()) < 0.1
+        assert error[3:].std() < 0.2
+        p = result.layers["pvals"]
+        assert (p[np.isfinite(p)] <= 0.05).mean() < 0.06
 
 
 def test_a_nearly_empty_sample_costs_its_perturbation_only(cells: AnnData) -> None:
     pdata = nb.pp.pseudobulk(cells, "condition", replicate_key="replicate", min_cells=1)
     name = sorted(set(pdata.obs["condition"]) - {"ctrl"})[1]  # not among the seven that lend
     pdata.X[np.flatnonzero(pdata.obs["condition"] == name)[0], 20:] = 0
-    with pytest.warns(UserWarning, match="1 of 60 samples are too few"):
+    with pytest.warns(UserWarning, match="1 of 20 perturbations are not tested .*1 of 60 samples"):
         result = run(pdata, replicate_key=None, n_lenders=7)
     assert (result[name].layers["status"] & Status.SIZE_FACTOR_UNSTABLE > 0).all()
     assert np.isnan(result[name].layers["pvals"]).all()

@@ -87,6 +87,40 @@ def test_shared_exposures_and_batches(drawn: Simulated) -> None:
     assert len(nothing) == 0
 
 
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_bits_depend_neither_on_batches_nor_on_threads(drawn: Simulated, n_threads: int) -> None:
+    """An interrupted screen that goes on meets its tests in other batches."""
+    before = torch.get_num_threads()
+    arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
+    try:
+        torch.set_num_threads(1)
+        expected = posterior(drawn)
+        torch.set_num_threads(n_threads)
+        for size in (1, 3, 31, 90, 200, 333):
+            found = posterior(drawn, batch_size=size)
+            for name, values in vars(expected).items():
+                np.testing.assert_array_equal(getattr(found, name), values, err_msg=f"{name}, {size}")
+        rows = np.random.default_rng(0).permutation(len(drawn.null))[:77]
+        some = posterior_of(*(array[rows] for array in arms), Prior(*drawn.prior[rows].T), device="cpu")
+        for name, values in vars(expected).items():
+            np.testing.assert_array_equal(getattr(some, name), values[rows], err_msg=name)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_groups_of_different_dispersion_are_not_the_network_s(drawn: Simulated) -> None:
+    arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
+    prior = replace(Prior(*drawn.prior.T), ratio_treated=2.0)
+    assert not in_range(*arms, prior).any()
+    with pytest.raises(ValueError, match="Use method='quadrature'"):
+        posterior_of(*arms, prior, device="cpu")
+    both = posterior_of(*arms, replace(prior, ratio_reference=2.0), device="cpu")
+    moved = posterior_of(
+        *arms, replace(Prior(*drawn.prior.T), log_dispersion=drawn.prior[:, 2] + np.log(2)), device="cpu"
+    )
+    np.testing.assert_array_equal(both.null_probability, moved.null_probability)
+
+
 def test_single_precision(drawn: Simulated) -> None:
     network = load_network()
     double = replace(network, network=load_copy(network).double())

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from functools import partial
 
 import numpy as np
 
-from nbcompare._counts.exposure import FEW_GENES, check_depths
+from nbcompare._counts.exposure import check_depths, chosen
+from nbcompare._counts.pooled import Units, common_rates, group_depths, rows_of_groups
 
 SAMPLES_AT_ONCE = 16  # stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class DepthReference:
-    """What size factors are relative to. One gene in the median, or all of a sample's positive ones, or totals."""
+    """What size factors are relative to: genes of a median, rates of pooled groups, or totals."""
 
-    method: str  # median_of_ratios, poscounts or total
-    log_reference: np.ndarray  # (n_genes,) mean log count, zeros in the denominator only
-    genes: np.ndarray  # (n_genes,) bool, positive in all samples of the reference
+    method: str  # median_of_ratios, pooled_ratios, poscounts or total
+    log_reference: np.ndarray  # (n_genes,) mean log count, zeros in the denominator only; log rates of pooled groups
+    genes: np.ndarray  # (n_genes,) bool, positive in all samples of the reference; in any of pooled groups
     log_scale: float  # log geometric mean of the raw factors of those samples
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -38,7 +38,9 @@ class DepthReference:
         )
 
 
-def fit_depths(counts: np.ndarray, method: str = "auto", *, n_threads: int = 1) -> tuple[np.ndarray, DepthReference]:
+def fit_depths(
+    counts: np.ndarray, method: str = "auto", groups: np.ndarray | None = None, *, n_threads: int = 1
+) -> tuple[np.ndarray, DepthReference]:
     """Size factors of (n_samples, n_genes) counts as `exposure.size_factors` gives them, and the reference for other samples."""
     if method in ("tmm", "tmmwsp"):
         msg = (
@@ -46,31 +48,67 @@ def fit_depths(counts: np.ndarray, method: str = "auto", *, n_threads: int = 1) 
             "method."
         )
         raise ValueError(msg)
+    groups = np.arange(len(counts)) if groups is None else groups
     pieces = [counts[start : start + SAMPLES_AT_ONCE] for start in range(0, len(counts), SAMPLES_AT_ONCE)]
     with ThreadPoolExecutor(n_threads) as pool:
-        genes = np.min(list(pool.map(lambda piece: piece.min(axis=0), pieces)), axis=0) > 0
-        log_reference = np.sum(list(pool.map(_sum_of_logs, pieces)), axis=0) / len(counts)
-    check_depths(counts, method, genes)
-    if method == "auto":
-        method = "median_of_ratios" if genes.sum() >= FEW_GENES else "poscounts"
+        smallest = np.min(list(pool.map(lambda piece: piece.min(axis=0), pieces)), axis=0)
+        genes = smallest > 0
+        check_depths(counts, method, genes)
+        method = chosen(smallest) if method == "auto" else method
+        if method == "pooled_ratios":
+            rates = common_rates(counts, groups)
+            with np.errstate(divide="ignore"):
+                log_reference, genes = np.log(rates), rates > 0
+        else:
+            log_reference = np.sum(list(pool.map(_sum_of_logs, pieces)), axis=0) / len(counts)
     reference = DepthReference(method, log_reference, genes, 0.0)
-    with ThreadPoolExecutor(n_threads) as pool:
-        raw = np.concatenate(list(pool.map(partial(depth_factors, reference), pieces)))
+    raw = depth_factors(reference, counts, groups, n_threads=n_threads)[0]
     log_scale = np.log(raw).mean()
     return raw / np.exp(log_scale), replace(reference, log_scale=float(log_scale))
 
 
-def depth_factors(reference: DepthReference, samples: np.ndarray) -> np.ndarray:
-    """Size factors of samples (n_rows, n_genes), each on its own; NaN where most genes of the median have no counts."""
-    if reference.method == "total":
-        raw = samples.sum(axis=1, dtype=np.float64)
-    elif reference.method == "median_of_ratios":
-        inverse = np.exp(-reference.log_reference[reference.genes])
-        raw = _medians(samples[:, reference.genes] * inverse)
+def depth_factors(
+    reference: DepthReference,
+    samples: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    rows: np.ndarray | None = None,
+    n_threads: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Size factors of samples (n_samples, n_genes), or of some rows of them, NaN without counts, and which the counts do not determine.
+
+    Each sample is measured on its own; by pooled ratios each group (n_rows,) is, whatever other groups there are.
+    """
+    rows = np.arange(len(samples)) if rows is None else rows
+    factors, unknown = np.empty(len(rows)), np.zeros(len(rows), bool)
+    if reference.method == "pooled_ratios":
+        units = Units(np.exp(reference.log_reference))
+        pieces = rows_of_groups(np.arange(len(rows)) if groups is None else groups)
     else:
-        inverse = np.exp(-reference.log_reference)
-        raw = np.array([_medians(ratios[None])[0] for ratios in _positive(samples, inverse)])
-    return np.where(raw > 0, raw, np.nan) / np.exp(reference.log_scale)
+        pieces = np.split(np.arange(len(rows)), range(SAMPLES_AT_ONCE, len(rows), SAMPLES_AT_ONCE))
+
+    def measure(piece: np.ndarray) -> None:
+        if reference.method == "pooled_ratios":
+            found = group_depths(units, samples[rows[piece]])
+            factors[piece], unknown[piece] = found.factors, found.unknown
+        else:
+            factors[piece] = _each(reference, samples[rows[piece]])
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(measure, pieces))
+    factors = np.where(factors > 0, factors, np.nan) / np.exp(reference.log_scale)
+    return factors, unknown | np.isnan(factors)
+
+
+def _each(reference: DepthReference, samples: np.ndarray) -> np.ndarray:
+    """Depths of samples (n_rows, n_genes) that do not depend on each other; 0 where most genes of the median have no counts."""
+    if reference.method == "total":
+        return samples.sum(axis=1, dtype=np.float64)
+    if reference.method == "median_of_ratios":
+        inverse = np.exp(-reference.log_reference[reference.genes])
+        return _medians(samples[:, reference.genes] * inverse)
+    inverse = np.exp(-reference.log_reference)
+    return np.array([_medians(ratios[None])[0] for ratios in _positive(samples, inverse)])
 
 
 def _sum_of_logs(samples: np.ndarray) -> np.ndarray:

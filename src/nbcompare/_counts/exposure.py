@@ -3,28 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from .pooled import Units, common_rates, group_depths, rows_of_groups
 from .trimmed import tmm, tmmwsp
 
-Method = Literal["auto", "median_of_ratios", "poscounts", "total", "tmm", "tmmwsp"]
+Method = Literal["auto", "median_of_ratios", "pooled_ratios", "poscounts", "total", "tmm", "tmmwsp"]
 
-FEW_GENES = 10  # with fewer genes positive in all samples, their median ratio is mostly noise
-APART = 2.0  # factors by total and by positive counts that differ by more say that neither is to be trusted
+FEW_GENES = 10  # with fewer genes positive in all samples, their median ratio is mostly chance
+FEW_COUNTS = (
+    3  # where most of these genes have fewer in some sample, being positive there selects those that are high by chance
+)
+FOLLOWS = 0.1  # slope of the log ratio of poscounts to totals over log totals that is warned of
+LEAST_RANGE = 0.3  # standard deviation of the log totals from which the slope is looked at
 
 
-def size_factors(counts: np.ndarray, method: str = "auto") -> tuple[np.ndarray, str]:
-    """Size factors of (n_samples, n_genes) counts, geometric mean 1, and the method that gave them.
+@dataclass(frozen=True)
+class SizeFactors:
+    """How deep samples are."""
 
-    `auto` is the median of ratios, or `poscounts` where fewer than ten genes are positive in all samples.
-    """
-    genes = _in_all_samples(counts)
-    check_depths(counts, method, genes)
-    if method == "auto":
-        method = "median_of_ratios" if genes.sum() >= FEW_GENES else "poscounts"
-    return _normalised(_METHODS[method](counts)), method
+    factors: np.ndarray  # (n_samples,) geometric mean 1
+    method: str  # that gave them
+    unstable: np.ndarray  # (n_samples,) bool, under "auto" alone: the counts do not determine the depth
+
+
+def measure_depths(counts: np.ndarray, method: str = "auto", groups: np.ndarray | None = None) -> SizeFactors:
+    """Size factors of (n_samples, n_genes) counts; `groups` (n_samples,) are pooled by `pooled_ratios`, else each sample is a group."""
+    smallest = counts.min(axis=0)
+    check_depths(counts, method, smallest > 0)
+    used = chosen(smallest) if method == "auto" else method
+    unstable = np.zeros(len(counts), bool)
+    if used == "pooled_ratios":
+        raw, unknown = pooled_ratios(counts, np.arange(len(counts)) if groups is None else groups)
+        unstable = unknown if method == "auto" else unstable
+    else:
+        raw = _METHODS[used](counts)
+    return SizeFactors(_normalised(raw), used, unstable)
+
+
+def size_factors(counts: np.ndarray, method: str = "auto", groups: np.ndarray | None = None) -> tuple[np.ndarray, str]:
+    """The factors alone, and the method that gave them."""
+    found = measure_depths(counts, method, groups)
+    return found.factors, found.method
+
+
+def chosen(smallest: np.ndarray) -> str:
+    """What `auto` takes, by the smallest count of each gene (n_genes,): the median of ratios where shared genes are well counted."""
+    shared = smallest[smallest > 0]
+    return "median_of_ratios" if shared.size >= FEW_GENES and np.median(shared) >= FEW_COUNTS else "pooled_ratios"
+
+
+def follows_depth(factors: np.ndarray, totals: np.ndarray) -> str:
+    """A warning where factors by `poscounts` fall behind the totals the deeper a sample is; empty if they do not."""
+    log_total = np.log(totals) - np.log(totals).mean()
+    if log_total.std() < LEAST_RANGE:
+        return ""
+    slope = float(log_total @ (np.log(factors) - np.log(totals)) / (log_total @ log_total))
+    if slope > -FOLLOWS:
+        return ""
+    return (
+        f"size_factors='poscounts' underestimates differences of sequencing depth here: a sample with twice the counts gets "
+        f"{2 ** (1 + slope):.2f} times the size factor, because zeros are left out of the ratios. If depth differs between groups, p-values "
+        "and fold changes are wrong. Use size_factors='auto' or 'pooled_ratios'."
+    )
 
 
 def check_depths(counts: np.ndarray, method: str, in_all: np.ndarray) -> None:
@@ -36,7 +80,7 @@ def check_depths(counts: np.ndarray, method: str, in_all: np.ndarray) -> None:
     if method == "median_of_ratios" and not in_all.any():
         msg = (
             "No gene is positive in all samples, so there is no median of ratios. "
-            "Use method 'poscounts' ('auto' does), or drop the emptiest samples with min_cells or min_counts."
+            "Use method 'pooled_ratios' ('auto' does), or drop the emptiest samples with min_cells or min_counts."
         )
         raise ValueError(msg)
 
@@ -54,14 +98,6 @@ def given_factors(values: np.ndarray, n_samples: int) -> np.ndarray:
     return _normalised(values)
 
 
-def unstable_samples(counts: np.ndarray) -> np.ndarray:
-    """Samples whose depth the counts do not tell: few genes shared by all, and two methods more than twofold apart."""
-    if _in_all_samples(counts).sum() >= FEW_GENES:
-        return np.zeros(len(counts), dtype=bool)
-    by_ratios, by_totals = size_factors(counts, "poscounts")[0], size_factors(counts, "total")[0]
-    return np.abs(np.log(by_ratios / by_totals)) > np.log(APART)
-
-
 def total(counts: np.ndarray) -> np.ndarray:
     """Total counts of each sample."""
     return counts.sum(axis=1)
@@ -71,6 +107,16 @@ def median_of_ratios(counts: np.ndarray) -> np.ndarray:
     """Median over genes of count / geometric mean of the gene, genes positive in all samples (Anders & Huber 2010)."""
     log_counts = np.log(counts[:, _in_all_samples(counts)])
     return np.exp(np.median(log_counts - log_counts.mean(axis=0), axis=1))
+
+
+def pooled_ratios(counts: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Depths by the counts of pooled groups (n_samples,), and which of them the counts do not determine; see `pooled`."""
+    units = Units(common_rates(counts, groups))
+    raw, unknown = np.empty(len(counts)), np.empty(len(counts), bool)
+    for rows in rows_of_groups(groups):
+        found = group_depths(units, counts[rows])
+        raw[rows], unknown[rows] = found.factors, found.unknown
+    return raw, unknown
 
 
 def poscounts(counts: np.ndarray) -> np.ndarray:

@@ -55,7 +55,9 @@ def _trimmed_mean(counts: np.ndarray, reference: np.ndarray, depth: float, refer
     """
     shared = (counts > 0) & (reference > 0)
     if not shared.any():
-        msg = "A sample has no gene in common with the reference sample, so there is no TMM factor. Use 'poscounts'."
+        msg = (
+            "A sample has no gene in common with the reference sample, so there is no TMM factor. Use 'pooled_ratios'."
+        )
         raise ValueError(msg)
     ratio, level, variance = _ratios(counts[shared], reference[shared], depth, reference_depth)
     if np.abs(ratio).max() < EQUAL:
@@ -74,7 +76,9 @@ def _paired_mean(counts: np.ndarray, reference: np.ndarray, depth: float, refere
     y = np.concatenate([counts[shared], alone[:n_pairs]])
     y2 = np.concatenate([reference[shared], alone_there[:n_pairs]])
     if not y.size:
-        msg = "A sample has no gene in common with the reference sample, so there is no TMM factor. Use 'poscounts'."
+        msg = (
+            "A sample has no gene in common with the reference sample, so there is no TMM factor. Use 'pooled_ratios'."
+        )
         raise ValueError(msg)
     ratio, level, variance = _ratios(y, y2, depth, reference_depth)
     if np.abs(ratio).max() < EQUAL:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import polygamma
+from scipy.special import expit, polygamma
 
 from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.prior import Prior, prior_matrix
+from nbcompare._nb.prior import Prior, prior_matrix, ratio_matrix
 
 FAR = 5.0  # standard deviations between two posteriors' means given a change, beyond which they disagree
 UNLIKE = 5.0  # ratio of their standard deviations
@@ -35,12 +35,11 @@ def closed_form(
     """
     n = len(log_fc)
     m0, s0, location, scatter, _, null_share, scale = prior_matrix(prior, n).T
+    location = location + np.log(ratio_matrix(prior, n)[:, 1])  # the dispersion is the treated group's
     kept = scale**2 / (scale**2 + se**2)
     log_odds = 0.5 * (log_fc / se) ** 2 * kept + 0.5 * np.log1p(-kept)  # of a change, by the data
     with np.errstate(divide="ignore"):
-        null_probability = 1.0 / (
-            1.0 + np.exp(np.minimum(np.log1p(-null_share) - np.log(null_share) + log_odds, 700.0))
-        )
+        null_probability = expit(np.log(null_share) - np.log1p(-null_share) - log_odds)
     weight = s0**2 / (s0**2 + 0.25 * se**2)
     middle, middle_sd = weight * centre + (1 - weight) * m0, 0.5 * se * np.sqrt(weight)
     alpha = np.clip(np.log(np.maximum(dispersion, 1e-9)), location - 3 * scatter, location + 3 * scatter)

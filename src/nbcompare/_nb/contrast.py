@@ -12,6 +12,9 @@ from scipy.special import ndtri
 from nbcompare._nb.dispersion import arm, arm_statistic, weighted_sums
 from nbcompare._nb.rstar import modified_root
 from nbcompare._nb.special import normal_from_t, normal_tail
+from nbcompare._nb.status import Status
+
+SMALLEST_KEPT = 0.02  # share of the information, in the arithmetic of confounded comparisons
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Setting:
     mean: np.ndarray  # (n_genes,) mean count of a sample
     trend: np.ndarray  # (n_genes,) dispersion expected at that mean
     scatter: float  # variance of log dispersion between genes
+    error: float  # variance of the trend itself
     lost: float  # residual degrees of freedom without blocks over those with
     lost_without: float  # the same with one sample less
     group: np.ndarray  # (n_samples,) int64, group of every sample
@@ -54,6 +58,7 @@ def compare_genes(setting: Setting, *, log_shift: float = 0.0) -> tuple[np.ndarr
         setting.mean,
         setting.trend,
         setting.scatter,
+        setting.error,
         setting.lost,
         setting.group,
         setting.noise,
@@ -66,10 +71,10 @@ def compare_genes(setting: Setting, *, log_shift: float = 0.0) -> tuple[np.ndarr
     return out
 
 
-def halve_statistics(statistic: np.ndarray, p_value: np.ndarray, zero_arm: np.ndarray) -> None:
-    """Where an arm has no counts and the p-value was halved, the statistic that belongs to it, in place."""
-    halved = zero_arm & (p_value > 0) & (p_value < 1)
-    statistic[halved] = np.copysign(ndtri(p_value[halved] / 2), statistic[halved])
+def match_statistics(statistic: np.ndarray, p_value: np.ndarray, status: np.ndarray) -> None:
+    """The statistics that belong to p-values that a rule has changed, in place: halved in an empty group, or without one replicate."""
+    changed = ((status & (Status.ZERO_ARM | Status.SINGLE_REPLICATE)) > 0) & (p_value > 0)
+    statistic[changed] = np.copysign(ndtri(p_value[changed] / 2), statistic[changed])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -84,6 +89,7 @@ def _compare_genes(
     mean,
     trend,
     scatter,
+    error,
     lost,
     group,
     noise,
@@ -103,7 +109,7 @@ def _compare_genes(
             continue
         y = counts[g]
         l = exposure[g if exposure.shape[0] > 1 else 0]
-        prior_phi, prior_df = prior(mean[g], trend[g], scatter)
+        prior_phi, prior_df = prior(mean[g], trend[g], scatter, error)
         numerator = 0.0
         weight = 0.0
         if need_all:
@@ -137,13 +143,16 @@ def _compare_genes(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def prior(mean, trend, scatter):
-    """Prior mean of the dispersion and its degrees of freedom d0 = 1 + 2/x, x = scatter rho^2, rho = trend m / (1 + trend m)."""
+def prior(mean, trend, scatter, error):
+    """Prior mean of the dispersion and its degrees of freedom.
+
+    d0 = 1 + 2/x of a scatter of x = scatter rho^2, rho = trend m / (1 + trend m), the trend's own error added to it for the degrees of freedom.
+    """
     rho = trend * mean / (1.0 + trend * mean)
     x = scatter * rho * rho
     df = 1.0 + 2.0 / max(x, 1e-6)
     shift = 0.5 * x + 1.0 / df + 1.0 / (3.0 * df * df)
-    return max(trend - (1.0 - math.exp(-shift)) * (trend + 1.0 / mean), 0.0), df
+    return max(trend - (1.0 - math.exp(-shift)) * (trend + 1.0 / mean), 0.0), 1.0 + 2.0 / max(x + error, 1e-6)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -181,10 +190,29 @@ def contrast(
     `numerator` and `weight` are the dispersion statistics of all groups, used unless `own`. Sample `skip` is left out.
     The exposure of the treated arm is `ratio` times as large in the comparison, not in the dispersion.
     """
+    T1, rate1, E1, delta1, T2, rate2, E2, delta2, phi, df = moderated_arms(
+        y, l, members, arms, skip, mean, prior_phi, prior_df, numerator, weight, own, lost, group, noise, two_groups
+    )
+    if T1 + T2 <= 0.0:
+        return np.nan, np.nan, np.nan, np.nan, np.nan
+    log_fc, se, z, p = compare_arms(
+        T1, rate1, E1, delta1, T2, rate2 / ratio, E2 * ratio, delta2, df, max(kept, SMALLEST_KEPT)
+    )
+    return log_fc, se, z, p, noise[group[members[arms[2]]]] * phi
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def moderated_arms(
+    y, l, members, arms, skip, mean, prior_phi, prior_df, numerator, weight, own, lost, group, noise, two_groups
+):
+    """Total, rate, pseudo-exposure and its dispersion of both arms of a comparison, the moderated dispersion and its degrees of freedom.
+
+    The arguments are those of `contrast`.
+    """
     total, depth = totals(y, l, members, arms[0], arms[1], skip)
     total2, depth2 = totals(y, l, members, arms[2], arms[3], skip)
     if total + total2 <= 0.0:
-        return np.nan, np.nan, np.nan, np.nan, np.nan
+        return 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, np.nan, np.nan
     if two_groups:
         total += total2
         depth += depth2
@@ -199,10 +227,7 @@ def contrast(
         numerator = first + second
         weight = d1 + d2
     phi, df = moderate(prior_phi, prior_df, mean, numerator, weight / lost)
-    log_fc, se, z, p = compare_arms(
-        T1, rate1, E1, phi * D1, T2, rate2 / ratio, E2 * ratio, phi * D2, df, max(kept, 0.02)
-    )
-    return log_fc, se, z, p, noise[group[members[arms[2]]]] * phi
+    return T1, rate1, E1, phi * D1, T2, rate2, E2, phi * D2, phi, df
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -275,8 +300,23 @@ def moderate(prior_phi, prior_df, mean, numerator, weight):
 def compare_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, kept):
     """Log fold change, standard error, signed statistic and p-value from totals, rates, pseudo-exposures and their dispersions.
 
+    The p-value is halved where an arm has no counts, see `counts_of_arms`.
+    """
+    y1, E1, delta1, y2, E2, delta2, empty = counts_of_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, kept)
+    root = modified_root(y1, y2, E1, E2, delta1, delta2)
+    z = normal_from_t(abs(root), df)
+    p = min((2.0 if empty == 0.0 else 1.0) * normal_tail(z), 1.0)
+    log_fc = math.log((y2 / E2) / (y1 / E1))
+    se = math.sqrt(1.0 / y1 + delta1 + 1.0 / y2 + delta2)
+    return log_fc, se, z if root > 0.0 else -z, p
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def counts_of_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, kept):
+    """Pseudo-count, exposure and dispersion of both arms, and -1 or 1 where the second or the first arm has no counts, else 0.
+
     Blocks that keep a share of the information shrink pseudo-exposures and raise dispersions by it. An arm without counts is given half a
-    pseudo-count of the other's, and its p-value is halved.
+    pseudo-count of the other's.
     """
     E1 *= kept
     E2 *= kept
@@ -284,18 +324,13 @@ def compare_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, kept):
     delta2 /= kept
     y1 = rate1 * E1
     y2 = rate2 * E2
-    halve = 1.0
+    empty = 0.0
     if T1 <= 0.0:
         y1 = min(0.5, 0.5 * y2)
         y2 -= y1
-        halve = 0.5
+        empty = 1.0
     elif T2 <= 0.0:
         y2 = min(0.5, 0.5 * y1)
         y1 -= y2
-        halve = 0.5
-    root = modified_root(y1, y2, E1, E2, delta1, delta2)
-    z = normal_from_t(abs(root), df)
-    p = min(2.0 * halve * normal_tail(z), 1.0)
-    log_fc = math.log((y2 / E2) / (y1 / E1))
-    se = math.sqrt(1.0 / y1 + delta1 + 1.0 / y2 + delta2)
-    return log_fc, se, z if root > 0.0 else -z, p
+        empty = -1.0
+    return y1, E1, delta1, y2, E2, delta2, empty

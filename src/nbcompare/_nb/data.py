@@ -53,6 +53,7 @@ class Trend:
     dispersion: np.ndarray  # (n_bins,) dispersion at the knots
     scatter: float  # variance of log dispersion between genes of one mean
     n_genes: int  # genes that informed the scatter
+    error: float = 0.0  # variance of the trend itself, where few genes tell it: of the log of relative variances
 
     def at(self, mean: np.ndarray) -> np.ndarray:
         """Dispersion at these mean counts: log-linear between the knots, constant beyond them."""

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import chdtrc, fdtrc, ndtr, ndtri_exp
 
-from nbcompare._nb.contrast import halve_statistics
-from nbcompare._nb.data import Trend
-from nbcompare._nb.glm_contrast import LIKELIHOOD_RATIO, MODERATED, QUASI_LIKELIHOOD, WALD
-from nbcompare._nb.glm_genes import fit_and_test
-from nbcompare._nb.glm_groups import compare_pair
+from nbcompare._nb.contrast import match_statistics
+from nbcompare._nb.data import Pseudobulk, Trend
+from nbcompare._nb.glm_leave_one_out import leave_one_out
+from nbcompare._nb.glm_levels import level_ratios
 from nbcompare._nb.glm_matrices import DesignMatrices, design_matrices
-from nbcompare._nb.glm_maximum import likelihood_ratios, maximise_design
-from nbcompare._nb.glm_moderation import Moderation, moderate_design
-from nbcompare._nb.moderated import EXTRAPOLATED, FEW_GENES
-from nbcompare._nb.pieces import in_pieces
+from nbcompare._nb.glm_maximum import alternatives, likelihood_ratios, maximise_design
+from nbcompare._nb.glm_moderation import Moderation, moderate_design, moderate_groups
+from nbcompare._nb.glm_run import TESTS, fixed_dispersions, run_tests
+from nbcompare._nb.intervals_design import design_intervals
+from nbcompare._nb.moderated import EXTRAPOLATED, FEW_GENES, Moderated, moderated_tests
+from nbcompare._nb.shared import fit_shared
 from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare._nb.threshold import halved
 
-TESTS = {"moderated": MODERATED, "lrt": LIKELIHOOD_RATIO, "ql": QUASI_LIKELIHOOD, "wald": WALD}
 NORMAL_FROM = 1e6  # degrees of freedom
 
 
@@ -34,7 +35,12 @@ class DesignTests:
     se: np.ndarray  # (n_genes, n_contrasts) its standard error, NaN alike
     statistic: np.ndarray  # (n_genes, n_contrasts) signed normal equivalent; >= 0 for hypotheses of several degrees
     p_value: np.ndarray  # (n_genes, n_contrasts) two-sided, NaN where not tested
-    dispersion: np.ndarray  # (n_genes,) that the tests used, NaN where nothing was fitted
+    p_value_all: np.ndarray  # (n_genes, n_contrasts) before the leave-one-replicate-out rule of the moderated test
+    dispersion: np.ndarray  # (n_genes,) of the data set, NaN where nothing was fitted
+    dispersions: np.ndarray  # (n_genes, n_contrasts) that the tests used, those of the samples that raise the contrast
+    ratios: (
+        np.ndarray
+    )  # (n_contrasts, 2) dispersion relative to the data set's of the samples that lower and that raise the contrast
     genewise: (
         np.ndarray
     )  # (n_genes,) from the gene's own counts: Pearson's, or maximum likelihood where that was asked for
@@ -45,6 +51,7 @@ class DesignTests:
     status: np.ndarray  # (n_genes, n_contrasts) uint32, bits of `status.Status`
     trend: Trend  # without bins (`mean` has one value, `n_genes` 0) where dispersions are not moderated
     mean: np.ndarray  # (n_genes,) mean count of a sample, where the trend is read
+    interval: np.ndarray | None = None  # (n_genes, n_contrasts, 2) 95 % confidence interval, where it was asked for
 
 
 def design_tests(
@@ -58,6 +65,9 @@ def design_tests(
     cox_reid: bool = False,
     null: np.ndarray | None = None,
     min_total: float = 10.0,
+    level: np.ndarray | None = None,
+    leave_out: bool = True,
+    intervals: bool = False,
     n_threads: int = 1,
 ) -> DesignTests:
     """Fit log mean = offset + design @ coefficients gene by gene and test contrasts of the coefficients.
@@ -84,171 +94,187 @@ def design_tests(
         signed by log_fc - null.
     min_total
         Contrasts whose samples (those that tell of it) have fewer counts together are not tested.
+    level
+        Level of the tested factor of each sample, (n_samples,) codes. Levels whose samples scatter more than the others have a dispersion of
+        their own. None: all samples have the gene's dispersion. Designs that are groups of samples have the dispersions of their groups.
+    leave_out
+        Apply the leave-one-replicate-out rule to the moderated tests of contrasts of one column, unless there is a `null`.
+    intervals
+        Also compute 95 % confidence intervals of contrasts of one column, from all replicates.
     n_threads
         Genes are shared out among so many threads; results do not depend on it.
     """
     counts = np.ascontiguousarray(counts, dtype=np.float64)
     offset = np.ascontiguousarray(offset, dtype=np.float64)
     matrices = design_matrices(design, contrasts)
-    null = np.zeros(len(contrasts)) if null is None else np.asarray(null, np.float64)
+    given, null = null is not None, np.zeros(len(contrasts)) if null is None else np.asarray(null, np.float64)
     moderated = dispersion == "moderated"
-    highest = None
+    highest, of_groups = None, None
     if matrices.residual_degrees < 1:
         basis = fixed_dispersions(np.zeros(len(counts)), counts)
+    elif moderated and matrices.group is not None:
+        of_groups, basis = _moderate_groups(
+            counts, offset, matrices, null, min_total, leave_out and not given, intervals
+        )
     elif moderated:
         usable = counts.sum(axis=1) >= min_total
-        basis = moderate_design(counts, offset, matrices, usable, n_threads=n_threads)
+        ratio, trend = level_ratios(counts, offset, matrices, level, usable, n_threads=n_threads)
+        basis = moderate_design(counts, offset, matrices, trend, ratio, n_threads=n_threads)
     else:
         highest = maximise_design(counts, offset, matrices, cox_reid=cox_reid, n_threads=n_threads)
         basis = fixed_dispersions(highest.dispersion, counts)
     found = run_tests(counts, offset, matrices, basis, TESTS[test], null, n_threads)
-    if test == "moderated" and moderated and matrices.group is not None:
-        _compare_groups(found, counts, offset, matrices, basis, null)
-    if test == "lrt" and highest and not cox_reid:
-        gain = likelihood_ratios(counts, offset, matrices, highest, null, n_threads=n_threads)
+    refitted = None
+    if test == "lrt" and highest:
+        refitted = alternatives(counts, offset, matrices, highest, cox_reid=cox_reid, n_threads=n_threads)
+        gain = likelihood_ratios(counts, offset, matrices, refitted, null, cox_reid=cox_reid, n_threads=n_threads)
         found.take_likelihood_ratios(gain, matrices.tested)
     status = _status(counts, matrices, min_total, found.separated)
+    ratios = np.array(
+        [[basis.ratio[side].max(initial=1.0) for side in matrices.sides(c)] for c in range(len(contrasts))]
+    )
+    ratios = ratios.reshape(len(contrasts), 2)
     if moderated:
         _flag(status, (basis.mean > EXTRAPOLATED * basis.trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)
         _flag(status, basis.trend.n_genes < FEW_GENES, Status.FEW_GENES)
-    if test == "moderated":
-        halve_statistics(found.statistic, found.p_value, (status & Status.ZERO_ARM) > 0)
+        _flag(status, (ratios > 1).any(axis=1), Status.NOISY_GROUP)
     untested = (status & NOT_TESTED) > 0
     status[untested] &= NOT_TESTED
+    dispersions = np.where(matrices.residual_degrees > 0, basis.dispersion[:, None] * ratios[:, 1], np.nan)
+    p_value_all = found.p_value.copy()
+    if test == "moderated":
+        if given:
+            found.statistic[...] = halved(found.statistic, (status & Status.ZERO_ARM) > 0, found.log_fc)
+            found.p_value[...] = 2 * ndtr(-np.abs(found.statistic))
+        else:
+            if leave_out and moderated and matrices.residual_degrees > 0:
+                leave_one_out(
+                    found, status, counts, offset, design, contrasts, matrices, basis, level=level, n_threads=n_threads
+                )
+            match_statistics(found.statistic, found.p_value, status)
+    interval = None
+    if intervals:
+        closed = np.array(
+            [of_groups is not None and test == "moderated" and pair is not None for pair in matrices.pairs], bool
+        )
+        interval = design_intervals(
+            counts,
+            offset,
+            matrices,
+            basis,
+            found.log_fc,
+            found.se,
+            found.separated,
+            TESTS[test],
+            searched=(matrices.tested == 1) & ~closed,
+            highest=refitted,
+            cox_reid=cox_reid,
+            n_threads=n_threads,
+        )
+        interval[untested] = np.nan
     several = matrices.tested > 1
     statistic, p_value = found.statistic, found.p_value
     _several_degrees(statistic, p_value, matrices.tested, basis.degrees)
-    dispersion_used = np.where(matrices.residual_degrees > 0, basis.dispersion, np.nan)
+    p_value_all[:, several] = p_value[:, several]
     found.log_fc[((status & Status.ALL_ZERO) > 0) | several] = np.nan
     found.se[((status & (Status.ALL_ZERO | Status.NO_REPLICATES)) > 0) | several] = np.nan
-    statistic[untested] = np.nan
-    p_value[untested] = np.nan
-    return DesignTests(
+    for array in (statistic, p_value, p_value_all):
+        array[(status & NOT_TESTED) > 0] = np.nan
+    result = DesignTests(
         found.log_fc,
         found.se,
         statistic,
         p_value,
-        dispersion_used,
+        p_value_all,
+        np.where(matrices.residual_degrees > 0, basis.dispersion, np.nan),
+        dispersions,
+        ratios,
         np.where(matrices.residual_degrees > 0, basis.genewise, np.nan),
         basis.degrees,
         found.coefficients,
         status,
         basis.trend,
         basis.mean,
+        interval,
     )
+    if test == "moderated" and of_groups is not None:
+        _take_pairs(result, of_groups, matrices, null)
+    return result
 
 
-@dataclass(frozen=True)
-class Found:
-    """What the kernels write, in the coordinates of the user."""
-
-    log_fc: np.ndarray
-    se: np.ndarray
-    statistic: np.ndarray
-    p_value: np.ndarray
-    separated: np.ndarray
-    coefficients: np.ndarray
-
-    def take_likelihood_ratios(self, gain: np.ndarray, tested: np.ndarray) -> None:
-        """Statistics from log likelihoods gained with the dispersion fitted anew under the null."""
-        chi2 = 2 * np.maximum(gain, 0)
-        one = tested == 1
-        self.statistic[...] = np.where(one, np.copysign(np.sqrt(chi2), self.statistic), chi2)
-        self.p_value[:, one] = 2 * ndtr(-np.abs(self.statistic[:, one]))
-
-
-def fixed_dispersions(dispersion: np.ndarray, counts: np.ndarray) -> Moderation:
-    """Dispersions taken as they are: normal and chi-squared references, no trend."""
-    no_trend = Trend(np.ones(1), np.full(1, np.nan), np.nan, 0)
-    one, infinite = np.ones(len(counts)), np.full(len(counts), np.inf)
-    return Moderation(dispersion, dispersion, one, infinite, dispersion, no_trend, counts.mean(axis=1), None)
-
-
-def run_tests(
+def _moderate_groups(
     counts: np.ndarray,
     offset: np.ndarray,
     matrices: DesignMatrices,
-    basis: Moderation,
-    test: int,
     null: np.ndarray,
-    n_threads: int,
-) -> Found:
-    """All genes, in pieces; effects and coefficients turned back from the designs of `matrices`."""
-    n_genes, n_contrasts = len(counts), len(matrices.tested)
-    begun = basis.coefficients is not None
-    coefficients = (
-        np.full((n_genes, matrices.n_coefficients), np.nan) if basis.coefficients is None else basis.coefficients
-    )
-    effect, se, statistic, p_value = np.full((4, n_genes, n_contrasts), np.nan)
-    separated = np.zeros((n_genes, n_contrasts), bool)
-    length = np.where(matrices.tested == 1, matrices.length, 1.0)
-
-    def run(part: slice) -> None:
-        fit_and_test(
-            counts[part],
-            offset if len(offset) == 1 else offset[part],
-            basis.dispersion[part],
-            basis.working[part],
-            basis.tau2[part],
-            basis.degrees[part],
-            test,
-            matrices.rows,
-            matrices.columns,
-            matrices.products,
-            matrices.tested,
-            matrices.directions,
-            null / length,
-            matrices.centred,
-            begun,
-            coefficients[part],
-            effect[part],
-            se[part],
-            statistic[part],
-            p_value[part],
-            separated[part],
+    min_total: float,
+    leave_out: bool,
+    intervals: bool,
+) -> tuple[dict[int, Moderated], Moderation]:
+    """Designs that are groups of samples: tests of contrasts between two groups, as without a design, and the dispersions of the others."""
+    group = np.zeros(counts.shape[1], np.intp) if matrices.group is None else matrices.group
+    shared_offset = len(offset) == 1
+    exposure = np.exp(offset.mean(axis=0))
+    pseudobulk = Pseudobulk(counts, exposure, group, None, None if shared_offset else np.exp(offset))
+    pairs = {c: pair for c, pair in enumerate(matrices.pairs) if pair is not None}
+    found: dict[int, Moderated] = {}
+    if not pairs:
+        first = np.stack([np.zeros(pseudobulk.n_groups - 1, np.int64), np.arange(1, pseudobulk.n_groups)], axis=1)
+        return found, moderate_groups(counts, offset, group, fit_shared(pseudobulk, first, min_total=min_total))
+    asked = np.array([pair[:2] for pair in pairs.values()], np.int64)
+    shift = np.array([null[c] / pair[2] for c, pair in pairs.items()])
+    for size in np.unique(np.abs(shift)):
+        tests = moderated_tests(
+            pseudobulk, asked, min_total=min_total, leave_out=leave_out, threshold=float(size), intervals=intervals
         )
+        for j, c in enumerate(pairs):
+            if abs(shift[j]) == size:
+                found[c] = _one_of(tests, j, shift[j])
+    shared = tests.shared
+    if shared is None:  # it is there for designs without blocks
+        msg = "tests of groups without what they share"
+        raise AssertionError(msg)
+    return found, moderate_groups(counts, offset, group, shared)
 
-    in_pieces(run, n_genes, n_threads)
-    coefficients[basis.mean <= 0] = np.nan
-    return Found(
-        effect * length + null,
-        se * length,
-        statistic,
-        p_value,
-        separated,
-        matrices.coefficients(coefficients, counts, offset),
+
+def _one_of(tests: Moderated, j: int, shift: float) -> Moderated:
+    """One comparison, (n_genes,) each; where the null is not zero its deviates are the statistics."""
+    statistic, p_value = tests.statistic[:, j], tests.p_value[:, j]
+    if tests.shifted is not None:
+        statistic = tests.shifted[:, j, 1 if shift > 0 else 0]
+        p_value = 2 * ndtr(-np.abs(statistic))
+    return replace(
+        tests,
+        log_fc=tests.log_fc[:, j],
+        se=tests.se[:, j],
+        statistic=statistic,
+        p_value=p_value,
+        p_value_all=tests.p_value_all[:, j] if tests.shifted is None else p_value,
+        dispersion=tests.dispersion[:, j],
+        status=tests.status[:, j],
+        noise=tests.noise[j],
+        interval=None if tests.interval is None else tests.interval[:, j],
     )
 
 
-def _compare_groups(
-    found: Found,
-    counts: np.ndarray,
-    offset: np.ndarray,
-    matrices: DesignMatrices,
-    basis: Moderation,
-    null: np.ndarray,
+def _take_pairs(
+    result: DesignTests, of_groups: dict[int, Moderated], matrices: DesignMatrices, null: np.ndarray
 ) -> None:
-    """Contrasts of one group with another in closed form, in place: what `moderated` does without a design."""
-    if matrices.group is None:
-        return
-    for c, pair in enumerate(matrices.pairs):
+    """Contrasts between two groups are those of `moderated`, in place."""
+    for c, one in of_groups.items():
+        pair = matrices.pairs[c]
         if pair is None:
             continue
-        *groups, factor = pair
-        shift = np.where(matrices.group == groups[1], null[c] / factor, 0.0)
-        log_ratio, se, statistic, p_value = compare_pair(
-            counts,
-            np.exp(offset + shift),
-            matrices.group,
-            (groups[0], groups[1]),
-            basis.working,
-            basis.dispersion,
-            basis.degrees,
+        factor = pair[2]
+        result.log_fc[:, c], result.se[:, c] = factor * one.log_fc, factor * one.se
+        result.statistic[:, c], result.p_value[:, c], result.p_value_all[:, c] = (
+            one.statistic,
+            one.p_value,
+            one.p_value_all,
         )
-        found.log_fc[:, c], found.se[:, c] = factor * log_ratio + null[c], factor * se
-        found.statistic[:, c], found.p_value[:, c] = statistic, p_value
-        empty = [counts[:, matrices.group == g].sum(axis=1) == 0 for g in groups]
-        found.separated[:, c] = empty[0] | empty[1]
+        result.dispersions[:, c], result.status[:, c], result.ratios[c] = one.dispersion, one.status, one.noise
+        if result.interval is not None and one.interval is not None:
+            result.interval[:, c] = np.sort(factor * one.interval, axis=-1)
 
 
 def _several_degrees(statistic: np.ndarray, p_value: np.ndarray, tested: np.ndarray, degrees: np.ndarray) -> None:

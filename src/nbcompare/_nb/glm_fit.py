@@ -2,7 +2,7 @@
 
     score  X' (y - m) / (1 + phi m),        observed information  X' W X,  W = m (1 + phi y) / (1 + phi m)^2
 
-Kernels take the first p columns of a design. Where designs have an intercept, offsets carry
+phi is the gene's dispersion times the ratio of the sample. Kernels take the first p columns of a design. Where designs have an intercept, offsets carry
 the gene's pooled rate, and coefficients are near zero unless there are effects.
 """
 
@@ -25,11 +25,12 @@ ENOUGH = 1e-6
 
 
 class Matrices(NamedTuple):
-    """One design in three arrays of one content."""
+    """One design in three arrays of one content, and what the dispersions of its samples are to each other."""
 
     rows: np.ndarray  # (n_samples, p)
     columns: np.ndarray  # (p, n_samples)
     products: np.ndarray  # (n_samples, p (p + 1) / 2), see `packed`
+    ratio: np.ndarray  # (n_samples,) dispersion of each sample relative to the gene's
 
 
 class Fitted(NamedTuple):
@@ -114,7 +115,7 @@ def start_from_counts(y, offset, design, phi, p, fitted, space):
     for i in range(y.shape[0]):
         m = math.exp(offset[i])
         seen = max(y[i] + 0.25 * m / (m + 1.0), 0.05)
-        space.w[i] = seen / (1.0 + phi * seen)
+        space.w[i] = seen / (1.0 + phi * design.ratio[i] * seen)
         fitted.eta[i] = math.log(seen)
     project(offset, design, p, fitted, space)
 
@@ -159,9 +160,10 @@ def newton(y, design, phi, p, fitted, space):
         m[i] = exp(min(max(eta[i], -LARGEST_PREDICTOR), LARGEST_PREDICTOR))
     for _ in range(MAX_STEPS):
         for i in range(n):
-            f = 1.0 / (1.0 + phi * m[i])
+            own = phi * design.ratio[i]
+            f = 1.0 / (1.0 + own * m[i])
             t[i] = (y[i] - m[i]) * f
-            w[i] = m[i] * (1.0 + phi * y[i]) * f * f
+            w[i] = m[i] * (1.0 + own * y[i]) * f * f
         transposed_times(t, design.columns, p, g)
         for j in range(p):
             g[j] -= RIDGE * b[j]

@@ -17,11 +17,14 @@ def fit_and_test(
     phi,
     phi_root,
     tau2,
-    df,
+    prior_df,
+    own_df,
+    pooled,
     test,
     rows,
     columns,
     products,
+    ratio,
     tested,
     directions,
     null,
@@ -38,12 +41,13 @@ def fit_and_test(
 
     A contrast of one column is directions[c], of length one, in the coefficients of rows[0]; null[c] is its value under the null.
     Effects are those at the dispersions phi (n_genes,). Quasi-likelihood ratios, which are also those of several columns in the moderated
-    test, are taken at phi_root and divided by tau2. Fits start from `coefficients` if begun.
+    test, are taken at phi_root and divided by tau2. Dispersions of samples are `ratio` (n_samples,) times these. Degrees of freedom are those of
+    the prior and of the gene's own statistic, see `glm_contrast.contrast_degrees`. Fits start from `coefficients` if begun.
     Written: coefficients in rows[0]; effects, standard errors, statistics and p-values, for several columns the chi-squared value alone.
     """
     n = counts.shape[1]
     p = columns.shape[1]
-    base = Matrices(rows[0], columns[0], products[0])
+    base = Matrices(rows[0], columns[0], products[0], ratio)
     y = np.empty(n)
     fitted = make_fitted(n, p)
     root = make_fitted(n, p)
@@ -68,7 +72,7 @@ def fit_and_test(
                 counts, log_exposure, depth, centred, phi_root, first, size, True, coefficients, base, at_root, y, fitted, space
             )  # fmt: skip
         for c in range(tested.shape[0]):
-            design = Matrices(rows[c + 1], columns[c + 1], products[c + 1])
+            design = Matrices(rows[c + 1], columns[c + 1], products[c + 1], ratio)
             q = p - tested[c]
             rooted = at_root if test == QUASI_LIKELIHOOD or (apart and tested[c] > 1) else full
             start_null(design, null[c] if tested[c] == 1 else 0.0, size, q, rooted, without)
@@ -90,5 +94,5 @@ def fit_and_test(
                 for j in range(p):
                     value += directions[c, j] * fitted.b[j]
                 effect[g, c], se[g, c], statistic[g, c], p_value[g, c], separated[g, c] = contrast_result(
-                    y, design, value, phi[g], fitted, rooted.phi[k], root, scale, df[g], test, space
-                )
+                    y, design, value, phi[g], fitted, rooted.phi[k], root, scale, prior_df[g], own_df[g], pooled[g], test, space
+                )  # fmt: skip

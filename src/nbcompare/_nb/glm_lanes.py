@@ -102,7 +102,7 @@ def load_lanes(counts, log_exposure, depth, centred, phi, first, size, offset, l
 @njit(cache=True, nogil=True, error_model="numpy")
 def start_lanes(design, size, p, lanes):
     """Coefficients by `glm_fit.start_from_counts`."""
-    weigh_logs(lanes.y, lanes.offset, lanes.phi, size, lanes.move, lanes.w)
+    weigh_logs(lanes.y, lanes.offset, lanes.phi, design.ratio, size, lanes.move, lanes.w)
     transposed_times(lanes.move, design.columns, size, p, lanes.b)
     factor(lanes.w, design.products, size, p, lanes.a)
     forward(lanes.a, size, p, lanes.b)
@@ -118,10 +118,11 @@ def start_null(design, shift, size, q, full, lanes):
         lanes.phi[k] = full.phi[k]
     for i in range(full.y.shape[0]):
         x = shift * design.columns[last, i]
+        c = design.ratio[i]
         for k in range(size):
             lanes.y[i, k] = full.y[i, k]
             lanes.offset[i, k] = full.offset[i, k] + x
-            lanes.w[i, k] = full.m[i, k] / (1.0 + full.phi[k] * full.m[i, k])
+            lanes.w[i, k] = full.m[i, k] / (1.0 + c * full.phi[k] * full.m[i, k])
             lanes.move[i, k] = lanes.w[i, k] * (full.eta[i, k] - lanes.offset[i, k])
     transposed_times(lanes.move, design.columns, size, q, lanes.b)
     factor(lanes.w, design.products, size, q, lanes.a)
@@ -143,7 +144,7 @@ def fit_lanes(design, size, p, lanes, y, fitted, space):
     add_times(lanes.b, design.columns, size, p, lanes.eta)
     exponentials(lanes.eta, size, lanes.m)
     for _ in range(STEPS):
-        weigh(lanes.y, lanes.m, lanes.phi, size, lanes.move, lanes.w)
+        weigh(lanes.y, lanes.m, lanes.phi, design.ratio, size, lanes.move, lanes.w)
         transposed_times(lanes.move, design.columns, size, p, lanes.g)
         for j in range(p):
             for k in range(size):
@@ -191,27 +192,30 @@ def take_fit(k, p, lanes, y, fitted):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def weigh_logs(y, offset, phi, size, t, w):
+def weigh_logs(y, offset, phi, ratio, size, t, w):
     """Weights of logarithms of counts, and those times the logarithms less the offset."""
     for i in range(y.shape[0]):
+        c = ratio[i]
         for k in range(size):
             o = offset[i, k]
             o = LARGEST_OFFSET if o > LARGEST_OFFSET else o
             m = exp(-LARGEST_OFFSET if o < -LARGEST_OFFSET else o)
             seen = y[i, k] + 0.25 * m / (m + 1.0)
             seen = 0.05 if seen < 0.05 else seen
-            w[i, k] = seen / (1.0 + phi[k] * seen)
+            w[i, k] = seen / (1.0 + c * phi[k] * seen)
             t[i, k] = w[i, k] * (log(seen) - offset[i, k])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def weigh(y, m, phi, size, t, w):
+def weigh(y, m, phi, ratio, size, t, w):
     """The score's and the observed information's part of every sample."""
     for i in range(y.shape[0]):
+        c = ratio[i]
         for k in range(size):
-            f = 1.0 / (1.0 + phi[k] * m[i, k])
+            own = c * phi[k]
+            f = 1.0 / (1.0 + own * m[i, k])
             t[i, k] = (y[i, k] - m[i, k]) * f
-            w[i, k] = m[i, k] * (1.0 + phi[k] * y[i, k]) * f * f
+            w[i, k] = m[i, k] * (1.0 + own * y[i, k]) * f * f
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nbcompare._nb.glm_dispersion import design_constants
+from nbcompare._nb.glm_dispersion import part_constants
 from nbcompare._nb.packed import products_of
 
 TOUCHED = 1e-8  # of a column with mean square one
@@ -36,8 +36,6 @@ class DesignMatrices:
     )  # (p,) in coefficients of the design given, whose columns it sums to one; zeros if not `centred`
     centred: bool  # there is one, and no contrast asks for it: genes are fitted around their pooled rate
     touched: np.ndarray  # (n_contrasts, n_samples) bool, samples that tell of the contrast
-    k_noise: float
-    k_count: float
     group: np.ndarray | None  # (n_samples,) intp, where the design is groups of samples with a mean each
     pairs: list[
         tuple[int, int, float] | None
@@ -52,6 +50,22 @@ class DesignMatrices:
     def residual_degrees(self) -> int:
         """Samples less coefficients."""
         return self.rows.shape[1] - self.rows.shape[2]
+
+    @property
+    def residual_parts(self) -> np.ndarray:
+        """What each sample adds to the residual degrees of freedom, (n_samples,): one less its leverage."""
+        return np.asarray(1 - np.square(self.rows[0]).sum(axis=1) / len(self.rows[0]))
+
+    def constants(self, parts: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+        """`glm_dispersion.part_constants` of the design."""
+        return part_constants(self.rows[0] / np.sqrt(len(self.rows[0])), parts, ratio)
+
+    def sides(self, contrast: int) -> np.ndarray:
+        """Samples that lower and that raise the contrast, (2, n_samples) bool; for one of several columns those that tell of it, twice."""
+        if self.tested[contrast] > 1:
+            return np.stack([self.touched[contrast]] * 2)
+        last = self.rows[contrast + 1][:, -1]
+        return np.stack([last < -TOUCHED, last > TOUCHED])
 
     def coefficients(self, fitted: np.ndarray, counts: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """Coefficients of the design given, from those of the fit's, (n_genes, p)."""
@@ -97,7 +111,6 @@ def design_matrices(design: np.ndarray, contrasts: Sequence[np.ndarray]) -> Desi
         intercept if centred else np.zeros(p),
         bool(centred),
         np.array(touched, bool).reshape(len(tested), n),
-        *design_constants(columns[0]),
         *_groups(design, contrasts),
     )
 

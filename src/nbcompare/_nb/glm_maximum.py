@@ -32,25 +32,53 @@ def maximise_design(
     The coefficients are maximised out at every dispersion, and the profile is climbed in log phi by Newton's method, as in `maximum`.
     With `cox_reid` half the log determinant of the coefficients' information is taken off the profile [Cox and Reid 1987, JRSS B 49, 1].
     """
-    coefficients, estimates = _maximise(counts, offset, matrices, 0, 0, 0.0, cox_reid, n_threads)
+    p = matrices.n_coefficients
+    coefficients, estimates = _maximise(counts, offset, matrices, 0, 0, 0.0, p if cox_reid else 0, n_threads)
     return DesignMaximum(matrices.coefficients(coefficients, counts, offset), estimates[:, 0], estimates[:, 1])
+
+
+def alternatives(
+    counts: np.ndarray,
+    offset: np.ndarray,
+    matrices: DesignMatrices,
+    highest: DesignMaximum,
+    *,
+    cox_reid: bool = False,
+    n_threads: int = 1,
+) -> np.ndarray:
+    """Log likelihood under the alternative of each hypothesis, with which that under its null is compared, (n_genes, n_contrasts).
+
+    With `cox_reid` it is adjusted for the coefficients of the null, and the dispersion maximises it: an adjustment for the tested coefficients on
+    one side alone would not be comparable. The dispersion is then that of this ratio, not that of `highest`.
+    """
+    found = np.repeat(highest.log_likelihood[:, None], len(matrices.tested), axis=1)
+    if cox_reid:
+        for c, k in enumerate(matrices.tested):
+            nuisance = matrices.n_coefficients - int(k)
+            found[:, c] = _maximise(counts, offset, matrices, c + 1, 0, 0.0, nuisance, n_threads)[1][:, 2]
+    return found
 
 
 def likelihood_ratios(
     counts: np.ndarray,
     offset: np.ndarray,
     matrices: DesignMatrices,
-    highest: DesignMaximum,
+    alternative: np.ndarray,
     null: np.ndarray,
     *,
+    cox_reid: bool = False,
     n_threads: int = 1,
 ) -> np.ndarray:
-    """Log likelihood lost under each hypothesis, the dispersion being fitted anew, (n_genes, n_contrasts); `null` as in `design_tests`."""
+    """Log likelihood lost under each hypothesis, the dispersion being fitted anew, (n_genes, n_contrasts); `null` as in `design_tests`.
+
+    `alternative` is that of `alternatives`, adjusted alike.
+    """
     lost = np.empty((len(counts), len(matrices.tested)))
     for c, k in enumerate(matrices.tested):
         shift = null[c] / matrices.length[c] if k == 1 else 0.0
-        estimates = _maximise(counts, offset, matrices, c + 1, int(k), shift, False, n_threads)[1]
-        lost[:, c] = highest.log_likelihood - estimates[:, 1]
+        nuisance = matrices.n_coefficients - int(k) if cox_reid else 0
+        without = _maximise(counts, offset, matrices, c + 1, int(k), shift, nuisance, n_threads)[1]
+        lost[:, c] = alternative[:, c] - without[:, 2]
     return lost
 
 
@@ -61,12 +89,12 @@ def _maximise(
     which: int,
     left_out: int,
     shift: float,
-    cox_reid: bool,
+    nuisance: int,
     n_threads: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients, and dispersion and log likelihood, in one of the designs without its last columns."""
+    """Coefficients, and dispersion, log likelihood and what was maximised, in one of the designs without its last columns."""
     coefficients = np.full((len(counts), matrices.n_coefficients), np.nan)
-    estimates = np.full((len(counts), 2), np.nan)
+    estimates = np.full((len(counts), 3), np.nan)
 
     def run(part: slice) -> None:
         _maximise_genes(
@@ -78,7 +106,7 @@ def _maximise(
             matrices.n_coefficients - left_out,
             shift,
             matrices.centred,
-            cox_reid,
+            nuisance,
             coefficients[part],
             estimates[part],
         )
@@ -89,10 +117,10 @@ def _maximise(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _maximise_genes(
-    counts, log_exposure, rows, columns, products, p, shift, centred, cox_reid, coefficients, estimates
+    counts, log_exposure, rows, columns, products, p, shift, centred, nuisance, coefficients, estimates
 ):
     n = counts.shape[1]
-    design = Matrices(rows, columns, products)
+    design = Matrices(rows, columns, products, np.ones(n))
     offset = np.empty(n)
     poisson = make_fitted(n, rows.shape[1])
     interior = make_fitted(n, rows.shape[1])
@@ -104,36 +132,41 @@ def _maximise_genes(
             continue
         for i in range(n):
             offset[i] += shift * columns[rows.shape[1] - 1, i]
-        start_from_counts(y, offset, design, 0.0, p, poisson, space)
-        settle(y, design, p, 0.0, poisson, space)
-        for i in range(n):
-            interior.eta[i] = poisson.eta[i]
-            interior.m[i] = poisson.m[i]
-        for j in range(p):
-            interior.b[j] = poisson.b[j]
-        phi = _interior(y, design, p, cox_reid, interior, space)
-        best = poisson
-        if phi > 0.0:
-            value = adjusted(y, design, p, phi, cox_reid, interior, space)
-            if value > adjusted(y, design, p, 0.0, cox_reid, poisson, space):
-                best = interior
-            else:
-                phi = 0.0
-        estimates[k, 0] = phi
-        estimates[k, 1] = adjusted(y, design, p, phi, False, best, space)
+        estimates[k, 0], estimates[k, 1], estimates[k, 2] = maximise_gene(
+            y, offset, design, p, nuisance, poisson, interior, space
+        )
+        best = poisson if estimates[k, 0] == 0.0 else interior
         for j in range(p):
             coefficients[k, j] = best.b[j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _interior(y, design, p, cox_reid, fitted, space):
+def maximise_gene(y, offset, design, p, nuisance, poisson, interior, space):
+    """Dispersion at the maximum, log likelihood there, and what was maximised; the fit is in `poisson` if the dispersion is 0, else in `interior`."""
+    start_from_counts(y, offset, design, 0.0, p, poisson, space)
+    settle(y, design, p, 0.0, poisson, space)
+    for i in range(y.shape[0]):
+        interior.eta[i] = poisson.eta[i]
+        interior.m[i] = poisson.m[i]
+    for j in range(p):
+        interior.b[j] = poisson.b[j]
+    phi = _interior(y, design, p, nuisance, interior, space)
+    if phi > 0.0:
+        value = adjusted(y, design, p, phi, nuisance, interior, space)
+        if value > adjusted(y, design, p, 0.0, nuisance, poisson, space):
+            return phi, adjusted(y, design, p, phi, 0, interior, space), value
+    return 0.0, adjusted(y, design, p, 0.0, 0, poisson, space), adjusted(y, design, p, 0.0, nuisance, poisson, space)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _interior(y, design, p, nuisance, fitted, space):
     """Dispersion at the highest maximum above 0, 0 if there is none, from the Poisson fit; the logic of `maximum.interior`."""
-    at_zero, moment, lowest, highest = poisson_slope(y, design, p, cox_reid, fitted, space)
+    at_zero, moment, lowest, highest = poisson_slope(y, design, p, nuisance, fitted, space)
     if highest <= 0.0:
         return 0.0
     if not may_rise_again(y, fitted.m, lowest, highest):
         if at_zero > 0.0:
-            return climb(y, design, p, cox_reid, fitted, space, moment, 0.0, math.inf)
-        if not cox_reid and slopes(y, design, p, 1e-6 / highest, cox_reid, fitted, space)[1] <= 0.0:
+            return climb(y, design, p, nuisance, fitted, space, moment, 0.0, math.inf)
+        if nuisance == 0 and slopes(y, design, p, 1e-6 / highest, nuisance, fitted, space)[1] <= 0.0:
             return 0.0
-    return search(y, design, p, cox_reid, fitted, space, at_zero, lowest, highest)
+    return search(y, design, p, nuisance, fitted, space, at_zero, lowest, highest)

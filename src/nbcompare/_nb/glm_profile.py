@@ -1,6 +1,7 @@
-"""The profile likelihood of one gene in the dispersion, in a design: the coefficients are maximised out. `profile` and `maximum` for designs.
+"""The profile likelihood of one gene in the dispersion, the same of all samples, in a design; `profile` and `maximum` for designs.
 
-The Cox-Reid adjustment takes half the log determinant of the information X' Q X, Q = m / (1 + phi m), off the profile.
+The Cox-Reid adjustment takes half the log determinant of the information X' Q X, Q = m / (1 + phi m), of the first `nuisance` columns off the
+profile (none if zero).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def settle(y, design, p, phi, fitted, space):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def slopes(y, design, p, phi, cox_reid, fitted, space):
+def slopes(y, design, p, phi, nuisance, fitted, space):
     """First and second derivative of the (adjusted) profile log likelihood in phi > 0; coefficients are moved to their maximum at phi.
 
     Second derivative of a profile: that at fixed coefficients plus u' J^-1 u, u = -X' ((y - m) m / (1 + phi m)^2), J the observed
@@ -43,8 +44,8 @@ def slopes(y, design, p, phi, cox_reid, fitted, space):
         first += growth_first + mean_first
         second += growth_second + mean_second
     second += coefficient_slopes(y, design, p, phi, fitted.m, space)
-    if cox_reid:
-        adjustment_first, adjustment_second = adjustment_slopes(design, p, phi, fitted.m, space)
+    if nuisance > 0:
+        adjustment_first, adjustment_second = adjustment_slopes(design, p, nuisance, phi, fitted.m, space)
         first += adjustment_first
         second += adjustment_second
     return first, second
@@ -69,10 +70,10 @@ def coefficient_slopes(y, design, p, phi, m, space):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def adjustment_slopes(design, p, phi, m, space):
+def adjustment_slopes(design, p, nuisance, phi, m, space):
     """Derivatives of -log|X' Q X| / 2: .5 sum h (q - d / (1 + phi m)), h leverages, d = x' J^-1 u from space.g; an approximate second one."""
-    information_root(m, phi, design.products, p, space.w, space.a)
-    leverages(design.columns, p, space.a, space.z, space.leverage)
+    information_root(m, phi, design, nuisance, space.w, space.a)
+    leverages(design.columns, nuisance, space.a, space.z, space.leverage)
     first = 0.0
     square = 0.0
     for i in range(m.shape[0]):
@@ -82,24 +83,24 @@ def adjustment_slopes(design, p, phi, m, space):
         h = space.leverage[i] * space.w[i]
         first += h * (space.w[i] - d / (1.0 + phi * m[i]))
         square += h * space.w[i] * space.w[i]
-    return 0.5 * first, 0.5 * first * first / max(p, 1) - square
+    return 0.5 * first, 0.5 * first * first / max(nuisance, 1) - square
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def adjusted(y, design, p, phi, cox_reid, fitted, space):
-    """Log likelihood at the fit, less half the log determinant of the information if `cox_reid`."""
+def adjusted(y, design, p, phi, nuisance, fitted, space):
+    """Log likelihood at the fit, less half the log determinant of the information of the first `nuisance` columns."""
     value = 0.0
     rest = stirling_rest(1.0 / phi) if phi > 0.0 else 0.0
     for i in range(y.shape[0]):
         value += log_density(y[i], fitted.m[i], phi, rest)
-    if cox_reid:
-        information_root(fitted.m, phi, design.products, p, space.w, space.a)
-        value -= half_log_determinant(space.a, p)
+    if nuisance > 0:
+        information_root(fitted.m, phi, design, nuisance, space.w, space.a)
+        value -= half_log_determinant(space.a, nuisance)
     return value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def poisson_slope(y, design, p, cox_reid, fitted, space):
+def poisson_slope(y, design, p, nuisance, fitted, space):
     """Score in phi at the Poisson fit, half of sum((y - m)^2 - y) unless adjusted, the moment estimate of phi, lowest and highest telling mean."""
     score = 0.0
     squares = 0.0
@@ -112,14 +113,14 @@ def poisson_slope(y, design, p, cox_reid, fitted, space):
         highest = max(highest, m)
         if m > TELLING:
             lowest = min(lowest, m)
-    if cox_reid:
+    if nuisance > 0:
         coefficient_slopes(y, design, p, 0.0, fitted.m, space)
-        score += adjustment_slopes(design, p, 0.0, fitted.m, space)[0]
+        score += adjustment_slopes(design, p, nuisance, 0.0, fitted.m, space)[0]
     return score, 2.0 * score / squares, lowest, highest
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def search(y, design, p, cox_reid, fitted, space, at_zero, lowest, highest):
+def search(y, design, p, nuisance, fitted, space, at_zero, lowest, highest):
     """Dispersion of the highest of all interior maxima, 0 if there is none; see `maximum.search`."""
     best = 0.0
     best_value = -math.inf
@@ -128,10 +129,10 @@ def search(y, design, p, cox_reid, fitted, space, at_zero, lowest, highest):
     last = min(max(100.0 / lowest, 100.0), 1e4)
     rose = at_zero > 0.0
     while phi < last or (rose and phi < 1e7):
-        rises = slopes(y, design, p, phi, cox_reid, fitted, space)[0] > 0.0
+        rises = slopes(y, design, p, phi, nuisance, fitted, space)[0] > 0.0
         if rose and not rises:
-            top = climb(y, design, p, cox_reid, fitted, space, max(math.sqrt(low * phi), 0.5 * phi), low, phi)
-            value = adjusted(y, design, p, top, cox_reid, fitted, space)
+            top = climb(y, design, p, nuisance, fitted, space, max(math.sqrt(low * phi), 0.5 * phi), low, phi)
+            value = adjusted(y, design, p, top, nuisance, fitted, space)
             if value > best_value:
                 best = top
                 best_value = value
@@ -144,10 +145,10 @@ def search(y, design, p, cox_reid, fitted, space, at_zero, lowest, highest):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def climb(y, design, p, cox_reid, fitted, space, phi, low, high):
+def climb(y, design, p, nuisance, fitted, space, phi, low, high):
     """Dispersion at a maximum of the profile between low and high by Newton's method in log phi, bracketed; see `maximum.climb`."""
     for step in range(MAX_STEPS):
-        score, curvature = slopes(y, design, p, phi, cox_reid, fitted, space)
+        score, curvature = slopes(y, design, p, phi, nuisance, fitted, space)
         phi, low, high, done = climb_step(phi, low, high, score, curvature, step)
         if done:
             break

@@ -2,6 +2,7 @@
 
 Null and change are sampled apart: their two evidences give the null probability. The draws correct the mixture instead of replacing it: with weights
 W for the posterior and U for the mixture, both on the same draws, E f = E_mixture f + sum (W - U) f, whose noise vanishes where the mixture is right.
+Tails, where there are too few draws, are those of the mixture moved and stretched to the corrected mean and standard deviation.
 The draws are the same quasi-random points for every test, so that an answer does not depend on what else is in the batch.
 """
 
@@ -19,7 +20,7 @@ from nbcompare._nb.importance_kernels import DEGREES_CHANGE, DEGREES_NULL, refin
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.posterior import CHUNK, REFINED, Posterior, arm, columns, from_columns, grid_posterior
-from nbcompare._nb.prior import Prior, inverse_gamma_shape, prior_matrix, prior_of_rows
+from nbcompare._nb.prior import Prior, inverse_gamma_shape, prior_matrix, take_prior, with_one_dispersion
 
 TRUSTED = 0.7  # Pareto k up to which importance weights are
 
@@ -44,7 +45,7 @@ def refine(
     exposure1, exposure2
         (n_replicates,) or (n_tests, n_replicates); 0 is an absent replicate.
     prior
-        Of every test.
+        Of every test, both groups with the same dispersion ratio.
     mixture
         Where to draw from.
     n_draws
@@ -53,6 +54,10 @@ def refine(
         Of the further quantiles.
     """
     arms = (*arm(counts1, exposure1), *arm(counts2, exposure2))
+    prior, alike = with_one_dispersion(prior, len(counts1))
+    if not alike.all():
+        msg = "Importance sampling refines posteriors of groups with one dispersion; quadrature is for two."
+        raise ValueError(msg)
     priors = prior_matrix(prior, len(counts1))
     shapes = inverse_gamma_shape(priors[:, 3])
     wanted = np.asarray(levels, dtype=np.float64)
@@ -76,7 +81,7 @@ def refine(
     if doubtful.size == 0:
         return posterior
     y1, l1, y2, l2 = (array[doubtful] for array in arms)
-    theirs = prior_of_rows(priors[doubtful])
+    theirs = take_prior(prior, len(counts1), doubtful)
     return posterior.replaced(doubtful, grid_posterior(y1, l1, y2, l2, theirs, levels=levels))
 
 

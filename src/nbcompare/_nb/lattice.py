@@ -1,6 +1,6 @@
-"""Integrals over the log rates of both arms at a fixed dispersion, by sums over a lattice around the posterior's mode.
+"""Integrals over the log rates of both groups at fixed dispersions, by sums over a lattice around the posterior's mode.
 
-Given the dispersion the likelihood is a product of one function of each arm's log rate, and the prior of centre and difference a product
+Given the dispersion of each group the likelihood is a product of one function of each arm's log rate, and the prior of centre and difference a product
 too: each of the four is tabulated once on a lattice, and a pair of log rates costs three multiplications. The integrand is log-concave, analytic and
 dies out on all sides, so that sums with steps of .8 standard deviations are exact to 1e-6 and better (the trapezoidal rule).
 """
@@ -24,14 +24,14 @@ LOG_TWO_PI = math.log(2.0 * math.pi)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def climb_change(y1, l1, y2, l2, phi, m0, s0, scale, start, out):
+def climb_change(y1, l1, y2, l2, phi1, phi2, m0, s0, scale, start, out):
     """Mode of both log rates by Newton's steps from `start`; into `out`: log rates, curvatures of the arms' likelihoods, and the prior's slopes."""
     along = 0.25 / (s0 * s0) + 1.0 / (scale * scale)
     across = 0.25 / (s0 * s0) - 1.0 / (scale * scale)
     first, second = start
     for _ in range(40):
-        slope1, bend1 = slopes(y1, l1, first, phi)
-        slope2, bend2 = slopes(y2, l2, second, phi)
+        slope1, bend1 = slopes(y1, l1, first, phi1)
+        slope2, bend2 = slopes(y2, l2, second, phi2)
         to_centre = -0.5 * (0.5 * (first + second) - m0) / (s0 * s0)
         together = (second - first) / (scale * scale)
         out[0], out[1], out[2], out[3] = first, second, bend1, bend2
@@ -50,12 +50,12 @@ def climb_change(y1, l1, y2, l2, phi, m0, s0, scale, start, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def climb_null(y1, l1, y2, l2, phi, m0, s0, start, out):
+def climb_null(y1, l1, y2, l2, phi1, phi2, m0, s0, start, out):
     """Mode of the log rate that both arms share; into `out`: log rate, curvature of the log posterior, and the prior's slope."""
     eta = start
     for _ in range(40):
-        slope1, bend1 = slopes(y1, l1, eta, phi)
-        slope2, bend2 = slopes(y2, l2, eta, phi)
+        slope1, bend1 = slopes(y1, l1, eta, phi1)
+        slope2, bend2 = slopes(y2, l2, eta, phi2)
         out[0], out[1], out[2] = eta, bend1 + bend2 + 1.0 / (s0 * s0), -(eta - m0) / (s0 * s0)
         step = (slope1 + slope2 + out[2]) / out[1]
         if abs(step) * math.sqrt(out[1]) < 0.02:
@@ -64,42 +64,44 @@ def climb_null(y1, l1, y2, l2, phi, m0, s0, start, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def laplace_change(y1, l1, y2, l2, phi, m0, s0, scale, mode):
+def laplace_change(y1, l1, y2, l2, phi1, phi2, m0, s0, scale, mode):
     """Log of the integral over both log rates by Laplace's method, without the growth terms."""
     along = 0.25 / (s0 * s0) + 1.0 / (scale * scale)
     across = 0.25 / (s0 * s0) - 1.0 / (scale * scale)
     determinant = (mode[2] + along) * (mode[3] + along) - across * across
-    return peak_change(y1, l1, y2, l2, phi, m0, s0, scale, mode) + LOG_TWO_PI - 0.5 * math.log(determinant)
+    return peak_change(y1, l1, y2, l2, phi1, phi2, m0, s0, scale, mode) + LOG_TWO_PI - 0.5 * math.log(determinant)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def laplace_null(y1, l1, y2, l2, phi, m0, s0, mode):
+def laplace_null(y1, l1, y2, l2, phi1, phi2, m0, s0, mode):
     """The same where both arms share their log rate."""
-    return peak_null(y1, l1, y2, l2, phi, m0, s0, mode[0]) + 0.5 * LOG_TWO_PI - 0.5 * math.log(mode[1])
+    return peak_null(y1, l1, y2, l2, phi1, phi2, m0, s0, mode[0]) + 0.5 * LOG_TWO_PI - 0.5 * math.log(mode[1])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def peak_change(y1, l1, y2, l2, phi, m0, s0, scale, mode):
+def peak_change(y1, l1, y2, l2, phi1, phi2, m0, s0, scale, mode):
     """Log of likelihood times prior at the mode."""
     centre = (0.5 * (mode[0] + mode[1]) - m0) / s0
     difference = (mode[1] - mode[0]) / scale
     prior = -0.5 * (centre * centre + difference * difference) - LOG_TWO_PI - math.log(s0 * scale)
-    return value(y1, l1, mode[0], phi) + value(y2, l2, mode[1], phi) + prior
+    return value(y1, l1, mode[0], phi1) + value(y2, l2, mode[1], phi2) + prior
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def peak_null(y1, l1, y2, l2, phi, m0, s0, eta):
+def peak_null(y1, l1, y2, l2, phi1, phi2, m0, s0, eta):
     """Log of likelihood times prior at the mode of the shared log rate."""
     centre = (eta - m0) / s0
     prior = -0.5 * centre * centre - 0.5 * LOG_TWO_PI - math.log(s0)
-    return value(y1, l1, eta, phi) + value(y2, l2, eta, phi) + prior
+    return value(y1, l1, eta, phi1) + value(y2, l2, eta, phi2) + prior
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sum_null(y1, l1, y2, l2, phi, s0, mode, fineness, density, layout):
+def sum_null(y1, l1, y2, l2, phi1, phi2, s0, mode, fineness, density, layout):
     """Integral over the shared log rate relative to the mode; its density into `density`; start, step and size of the lattice into `layout`."""
     sd = 1.0 / math.sqrt(mode[1])
     step = fineness * min(0.45 * sd, WIDEST)
+    if not possible(sd, step):
+        return math.nan
     below = int(REACH * sd / step) + 1
     above = below
     for _ in range(40):
@@ -110,8 +112,8 @@ def sum_null(y1, l1, y2, l2, phi, s0, mode, fineness, density, layout):
             above = int(above / 1.4) + 1
             continue
         rates, table, other = np.empty(n), np.empty(n), np.empty(n)
-        tabulate(y1, l1, mode[0], phi, step, below, above, mode[2], rates, table)
-        tabulate(y2, l2, mode[0], phi, step, below, above, 0.0, rates, other)
+        tabulate(y1, l1, mode[0], phi1, step, below, above, mode[2], rates, table)
+        tabulate(y2, l2, mode[0], phi2, step, below, above, 0.0, rates, other)
         for k in range(n):
             distance = step * (k - below) / s0
             density[k] = table[k] * other[k] * math.exp(-0.5 * distance * distance)
@@ -129,7 +131,7 @@ def sum_null(y1, l1, y2, l2, phi, s0, mode, fineness, density, layout):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sum_change(y1, l1, y2, l2, phi, s0, scale, mode, fineness, differences, references, layout):
+def sum_change(y1, l1, y2, l2, phi1, phi2, s0, scale, mode, fineness, differences, references, layout):
     """Integral over both log rates relative to the mode.
 
     The marginal densities of the log fold change and of the reference's log rate go into `differences` and `references`; start, step and
@@ -142,12 +144,14 @@ def sum_change(y1, l1, y2, l2, phi, s0, scale, mode, fineness, differences, refe
     sd1, sd2 = math.sqrt(d / determinant), math.sqrt(a / determinant)
     sd = math.sqrt((a + d + 2.0 * across) / determinant)
     step = fineness * min(0.8 / math.sqrt(max(a + d + 2.0 * across, d)), 0.4 * sd, 0.45 * sd1, WIDEST)
+    if not possible(max(sd, sd1, sd2), step):
+        return math.nan
     box = np.empty(6, np.int64)
     rest1, rest2 = along - across * across / d, along - across * across / a
-    box[0] = -_extent(y1, l1, mode[0], phi, rest1, sd1, -2.0 * sd1, step)
-    box[1] = _extent(y1, l1, mode[0], phi, rest1, sd1, 2.0 * sd1, step)
-    box[2] = -_extent(y2, l2, mode[1], phi, rest2, sd2, -2.0 * sd2, step)
-    box[3] = _extent(y2, l2, mode[1], phi, rest2, sd2, 2.0 * sd2, step)
+    box[0] = -_extent(y1, l1, mode[0], phi1, rest1, sd1, -2.0 * sd1, step)
+    box[1] = _extent(y1, l1, mode[0], phi1, rest1, sd1, 2.0 * sd1, step)
+    box[2] = -_extent(y2, l2, mode[1], phi2, rest2, sd2, -2.0 * sd2, step)
+    box[3] = _extent(y2, l2, mode[1], phi2, rest2, sd2, 2.0 * sd2, step)
     longest = REACH * sd / step
     box[4] = -int(longest * max(-box[2] * step / (REACH * sd2), box[1] * step / (REACH * sd1), 1.0)) - 1
     box[5] = int(longest * max(box[3] * step / (REACH * sd2), -box[0] * step / (REACH * sd1), 1.0)) + 1
@@ -160,8 +164,8 @@ def sum_change(y1, l1, y2, l2, phi, s0, scale, mode, fineness, differences, refe
                 box[k] = int(box[k] / 1.5)
             continue
         spare, first, second = np.empty(max(n1, n2)), np.empty(n1), np.empty(n2)
-        tabulate(y1, l1, mode[0], phi, step, -box[0], box[1], mode[4], spare, first)
-        tabulate(y2, l2, mode[1], phi, step, -box[2], box[3], mode[5], spare, second)
+        tabulate(y1, l1, mode[0], phi1, step, -box[0], box[1], mode[4], spare, first)
+        tabulate(y2, l2, mode[1], phi2, step, -box[2], box[3], mode[5], spare, second)
         sums = _bell(0.5 * step / s0, box[0] + box[2], box[1] + box[3])
         gaps = _bell(step / scale, box[4], box[5])
         if not _grow(first, second, sums, gaps, box):
@@ -181,6 +185,12 @@ def sum_change(y1, l1, y2, l2, phi, s0, scale, mode, fineness, differences, refe
         n += 1
     layout[3], layout[4], layout[5] = mode[0] - step * stride1 * (-box[0] // stride1), step * stride1, n
     return total * step * step * stride
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def possible(sd, step):
+    """Whether a lattice of these steps can reach over these standard deviations: false where one of them is not a number."""
+    return 0.0 < step < 1e6 and sd < 1e6 * step
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -26,7 +26,7 @@ def leave_one_out(
     dispersion lets expect are left out: within-arm scatter says nothing of the difference, so nulls keep their level.
     """
     sizes = np.stack([setting.arms[:, 1] - setting.arms[:, 0], setting.arms[:, 3] - setting.arms[:, 2]], axis=1)
-    checked = can_leave_out(sizes.min(axis=1)) & np.isfinite(setting.lost_without)
+    checked = can_leave_out(sizes.min(axis=1), sizes.max(axis=1)) & np.isfinite(setting.lost_without)
     genes, comparisons = np.nonzero((p_value < CUT) & checked)
     guarded, replaced = p_value.copy(), np.zeros(p_value.shape, bool)
     if len(genes) == 0:
@@ -47,6 +47,7 @@ def leave_one_out(
         setting.mean,
         setting.trend,
         setting.scatter,
+        setting.error,
         setting.lost,
         setting.lost_without,
         setting.noise,
@@ -70,9 +71,9 @@ def leave_one_out(
     return guarded, statistic, replaced
 
 
-def can_leave_out(smaller: np.ndarray) -> np.ndarray:
-    """Whether the rule applies where the smaller arm has so many replicates."""
-    return (smaller >= 3) & (smaller <= LARGEST_ARM)
+def can_leave_out(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
+    """Whether the rule applies to groups of so many replicates: three or more, two where the other group has twice as many."""
+    return (smaller >= np.where(is_unbalanced(smaller, larger), 2, 3)) & (smaller <= LARGEST_ARM)
 
 
 def is_unbalanced(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
@@ -95,6 +96,7 @@ def _leave_one_out(
     mean,
     trend,
     scatter,
+    error,
     lost,
     lost_without,
     noise,
@@ -119,7 +121,7 @@ def _leave_one_out(
         whole = statistic[g, c]
         worst[t] = p_value[g, c]
         worst_statistic[t] = whole
-        prior_phi, prior_df = prior(mean[g], trend[g], scatter)
+        prior_phi, prior_df = prior(mean[g], trend[g], scatter, error)
         numerator = 0.0
         all_weight = 0.0
         if not own[c]:
@@ -150,7 +152,7 @@ def _leave_one_out(
                         worst_statistic[t] = 0.0
                         continue
                 if own[c]:
-                    phi, df = prior(mean_left, trend[g], scatter)
+                    phi, df = prior(mean_left, trend[g], scatter, error)
                     left, left_weight, ratio = 0.0, 0.0, lost_without
                 else:
                     phi, df = prior_phi, prior_df

@@ -13,12 +13,14 @@ from nbcompare._nb.wald import normal_test, standard_error
 def likelihood_ratio_test(fit: Fit, reference: Group, treated: Group) -> Test:
     """Twice the log likelihood lost by one common rate; the statistic is its square root with the sign of the effect.
 
-    For a maximum likelihood fit the dispersion is fitted anew under the null. For a moment or Cox-Reid fit, which do not maximise
-    the likelihood, both rates and the common rate are fitted at the dispersion of `fit`.
+    For a maximum likelihood fit the dispersion is fitted anew under the null, with Cox-Reid's adjustment by the maximum of the profile
+    that is adjusted for the common rate alone; both likelihoods are then without adjustment, because adjustments for one and for two rates
+    cannot be compared. After a moment fit, which maximises no likelihood, both rates and the common rate are fitted at the dispersion
+    of `fit`.
     """
     common, _ = stack(reference, treated)
-    if isinstance(fit, LikelihoodFit) and not fit.cox_reid:
-        gain = fit.log_likelihood - maximise(common)[2]
+    if isinstance(fit, LikelihoodFit):
+        gain = fit.log_likelihood - maximise(common, cox_reid=fit.cox_reid)[2]
     else:
         gain = (
             _highest(reference, fit.dispersion) + _highest(treated, fit.dispersion) - _highest(common, fit.dispersion)

@@ -28,7 +28,7 @@ LEAST = 0.25  # count on either side of the rate ratio, so that it stays finite
 @njit(cache=True, nogil=True, error_model="numpy")
 def fit_blocks_and_ratio(cells, phi, rates):
     """The rate ratio, and the rates of the blocks given it into `rates`."""
-    a, b, _, _, _, _ = block_sums(cells, phi, 1.0)
+    a, b, _, _, _, _, _ = block_sums(cells, phi, 1.0)
     ratio = max(a, LEAST) / max(b, LEAST)
     for r in range(cells.shape[0]):
         first = cells[r, E1]

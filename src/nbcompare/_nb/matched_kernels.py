@@ -20,7 +20,7 @@ def count_of(information, phi):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def moderate_within_blocks(
-    y, l, members, bounds, skip, trend, scatter, noise, constants, cells, rates, sums, precision
+    y, l, members, bounds, skip, trend, scatter, error, noise, constants, cells, rates, sums, precision
 ):
     """Moderated dispersion, its degrees of freedom, the gene's own dispersion and the share of information kept; fills `cells`.
 
@@ -36,7 +36,7 @@ def moderate_within_blocks(
     mean = total / n
     if mean <= 0.0:
         return math.nan, math.nan, math.nan, 0.0
-    phi, _ = prior(mean, trend, scatter)
+    phi, _ = prior(mean, trend, scatter, error)
     fill_cells(y, l, members, bounds, skip, phi, noise, cells)
     ratio = fit_blocks_and_ratio(cells, phi, rates)
     numerator, degrees, information, kept = pearson_within_blocks(
@@ -46,7 +46,7 @@ def moderate_within_blocks(
         return math.nan, math.nan, math.nan, 0.0
     tested = tested_information(cells, phi)
     at_test = count_of(tested, phi)
-    _, df = prior(at_test, trend, scatter)
+    _, df = prior(at_test, trend, scatter, error)
     own = math.nan
     left = 0.0
     if degrees > 0.0:
@@ -61,7 +61,21 @@ def moderate_within_blocks(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def test_matched(
-    counts, exposure, members, bounds, trend, scatter, noise, constants, log_shift, cells, rates, sums, precision, out
+    counts,
+    exposure,
+    members,
+    bounds,
+    trend,
+    scatter,
+    error,
+    noise,
+    constants,
+    log_shift,
+    cells,
+    rates,
+    sums,
+    precision,
+    out,
 ):
     """Log fold change, standard error, signed statistic, p-value, moderated and own dispersion, share kept: out (n_genes, 7).
 
@@ -71,7 +85,7 @@ def test_matched(
     for g in range(counts.shape[0]):
         l = exposure[g if exposure.shape[0] > 1 else 0]
         phi, df, own, kept = moderate_within_blocks(
-            counts[g], l, members, bounds, -1, trend[g], scatter, noise, constants, cells, rates, sums, precision
+            counts[g], l, members, bounds, -1, trend[g], scatter, error, noise, constants, cells, rates, sums, precision
         )
         log_fc, se, root, halve = (
             compare_within_blocks(cells, phi, ratio) if kept > 0.0 else (math.nan, math.nan, math.nan, 1.0)
@@ -97,6 +111,7 @@ def leave_out_matched(
     asked,
     trend,
     scatter,
+    error,
     noise,
     constants,
     cells,
@@ -127,6 +142,7 @@ def leave_out_matched(
                 skip,
                 trend[g],
                 scatter,
+                error,
                 noise,
                 constants[s],
                 cells,

@@ -10,6 +10,7 @@ from numba import njit
 from nbcompare._nb.special import normal_tail
 
 ROOT_TWO_PI = math.sqrt(2.0 * math.pi)
+INTERVAL = (0.5, 0.025, 0.975)  # levels of median and bounds of every posterior
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -33,7 +34,7 @@ def summarise_tests(
         centre, spread = moments(weight[g], beta, beta_sd)
         below = distribution_of_normals(0.0, weight[g], beta, beta_sd)[0]
         effect_summary(null, below, centre, spread, out)
-        for k, level in enumerate((0.5, 0.05, 0.95)):
+        for k, level in enumerate(INTERVAL):
             given_change = level_given_change(level, null, below)
             out[4 + k] = 0.0
             if given_change >= 0.0:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from nbcompare._nb.blocks import residual_degrees
-from nbcompare._nb.contrast import Setting, compare_genes, halve_statistics
+from nbcompare._nb.contrast import Setting, compare_genes, match_statistics
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import moment_equation, solve_moments
+from nbcompare._nb.intervals import genes_intervals
+from nbcompare._nb.intervals_matched import matched_intervals
 from nbcompare._nb.leave_one_out import leave_one_out
 from nbcompare._nb.matched import applies, fit_matched_trend, matched_shifted, matched_tests
 from nbcompare._nb.matched_design import matched_design
@@ -42,6 +44,9 @@ class Moderated:
     noise: np.ndarray  # (n_comparisons, 2) dispersion of reference and treated arm relative to the data set's
     shifted: np.ndarray | None = None  # (n_genes, n_comparisons, 2) deviates of the nulls -threshold and threshold
     shared: Shared | None = None  # what the groups have in common; None for two groups in blocks
+    interval: np.ndarray | None = (
+        None  # (n_genes, n_comparisons, 2) 95 % bounds of log_fc from all replicates, NaN where not tested
+    )
 
 
 def moderated_tests(
@@ -52,6 +57,7 @@ def moderated_tests(
     min_total: float = 10.0,
     leave_out: bool = True,
     threshold: float = 0.0,
+    intervals: bool = False,
 ) -> Moderated:
     """Test every comparison by the moderated r*.
 
@@ -70,26 +76,37 @@ def moderated_tests(
         Apply the leave-one-replicate-out rule.
     threshold
         Log fold change beside whose null hypotheses of zero those of +-threshold are tested too, if positive; from all replicates.
+    intervals
+        Also compute 95 % confidence intervals, from all replicates.
     """
+    options: dict[str, Any] = {
+        "min_total": min_total,
+        "leave_out": leave_out,
+        "threshold": threshold,
+        "intervals": intervals,
+    }
     if shared or (pseudobulk.n_groups == 2 and len(pairs) == 1):
-        return _tests(pseudobulk, np.ascontiguousarray(pairs, dtype=np.int64), min_total, leave_out, threshold)
+        return _tests(pseudobulk, np.ascontiguousarray(pairs, dtype=np.int64), **options)
     alone = [
         _tests(
             pseudobulk if pair[0] < 0 else _pair(pseudobulk, *pair),
             np.array([pair if pair[0] < 0 else (0, 1)]),
-            min_total,
-            leave_out,
-            threshold,
+            **options,
         )
         for pair in np.asarray(pairs, np.int64)
     ]
     return replace(_joined(alone), mean=pseudobulk.counts.mean(axis=1))
 
 
-def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_out: bool, threshold: float) -> Moderated:
+def _tests(
+    pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float, leave_out: bool, threshold: float, intervals: bool
+) -> Moderated:
     if applies(pseudobulk):
         return _joined(
-            [_within_blocks(pseudobulk, int(treated), min_total, leave_out, threshold) for treated in pairs[:, 1]]
+            [
+                _within_blocks(pseudobulk, int(treated), min_total, leave_out, threshold, intervals)
+                for treated in pairs[:, 1]
+            ]
         )
     counts = pseudobulk.counts
     model = fit_shared(pseudobulk, pairs, min_total=min_total)
@@ -110,7 +127,7 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
     if leave_out:
         guarded, statistic, rests_on_one = leave_one_out(setting, p_value, statistic, dispersion)
         _flag(status, rests_on_one, Status.SINGLE_REPLICATE)
-    halve_statistics(statistic, guarded, (status & Status.ZERO_ARM) > 0)
+    match_statistics(statistic, guarded, status)
     moments = np.empty((len(counts), 3))
     moment_equation(counts, model.exposure, setting.members, setting.starts, model.lost, moments)
     own = np.where(moments[:, 2] > 0, solve_moments(moments[:, 0], moments[:, 1]), np.nan)
@@ -129,11 +146,14 @@ def _tests(pseudobulk: Pseudobulk, pairs: np.ndarray, min_total: float, leave_ou
         model.ratios(pairs),
         _deviates(lambda shift: compare_genes(setting, log_shift=shift)[2], threshold, status, log_fc),
         shared=model,
+        interval=np.where(untested[..., None], np.nan, np.stack(genes_intervals(setting), axis=-1))
+        if intervals
+        else None,
     )
 
 
 def _within_blocks(
-    pseudobulk: Pseudobulk, treated: int, min_total: float, leave_out: bool, threshold: float
+    pseudobulk: Pseudobulk, treated: int, min_total: float, leave_out: bool, threshold: float, intervals: bool
 ) -> Moderated:
     """Two groups within blocks: blocks without samples of both tell nothing of the difference, and their counts are not in its total."""
     counts = pseudobulk.counts
@@ -164,7 +184,7 @@ def _within_blocks(
         np.where(untested, np.nan, values)
         for values in (found.statistic, found.p_value, found.p_value_all, found.dispersion)
     )
-    halve_statistics(statistic, p_value, (status & Status.ZERO_ARM) > 0)
+    match_statistics(statistic, p_value, status)
     no_error = (status & (Status.ALL_ZERO | Status.NO_REPLICATES | Status.CONFOUNDED)) > 0
     return Moderated(
         found.log_fc[:, None],
@@ -184,6 +204,11 @@ def _within_blocks(
             status[:, None],
             found.log_fc[:, None],
         ),
+        interval=np.where(
+            untested[:, None], np.nan, np.stack(matched_intervals(pseudobulk, design, trend, noise), axis=-1)
+        )[:, None]
+        if intervals
+        else None,
     )
 
 
@@ -204,13 +229,10 @@ def _joined(alone: list[Moderated]) -> Moderated:
         name: np.concatenate([getattr(one, name) for one in alone], axis=1)
         for name in ("log_fc", "se", "statistic", "p_value", "p_value_all", "dispersion", "genewise", "status")
     }
-    shifted = [one.shifted for one in alone if one.shifted is not None]
-    return replace(
-        alone[-1],
-        **joined,
-        noise=np.concatenate([one.noise for one in alone]),
-        shifted=np.concatenate(shifted, axis=1) if shifted else None,
-    )
+    for name in ("shifted", "interval"):
+        parts = [getattr(one, name) for one in alone]
+        joined[name] = None if parts[0] is None else np.concatenate(parts, axis=1)
+    return replace(alone[-1], **joined, noise=np.concatenate([one.noise for one in alone]))
 
 
 def _pair(pseudobulk: Pseudobulk, reference: int, treated: int) -> Pseudobulk:

@@ -33,12 +33,15 @@ INFORMED = 30.0  # degrees of freedom, summed over genes, below which a group's 
 UNCHANGED = 0.05  # genes with smaller p-values may differ between replicates because the effect does
 ORDINARY = 0.95  # quantile of its F distribution above which a gene's statistic does not count
 FEWEST_PRIOR_DEGREES = 2.5  # an F distribution of fewer has hardly a mean
+CERTAIN = 2.0  # standard errors of the log ratio from zero
 MOST_STEPS = 30
 SETTLED = 1e-3  # change of a ratio by a step
 
 
 def robust_ratio(statistics: Statistics, scatter: float, lost: float = 1.0) -> float:
     """The ratio of a group's dispersions to the trend, without the genes whose statistics are outlying.
+
+    A ratio within two standard errors of one is one: 2 / sum d rho^2 is the variance of its natural log.
 
     Parameters
     ----------
@@ -67,7 +70,8 @@ def robust_ratio(statistics: Statistics, scatter: float, lost: float = 1.0) -> f
         ratio *= step
         if abs(step - 1) < SETTLED:
             break
-    return ratio
+    error = float(np.sqrt(2 / max((importance * rho).sum(), 1e-300)))
+    return ratio if abs(np.log(ratio)) > CERTAIN * error else 1.0
 
 
 def _expected(degrees: np.ndarray, prior_df: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,18 +12,20 @@ from numba import get_num_threads
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.mixture_summary import summarise_tests
 from nbcompare._nb.pieces import in_pieces
-from nbcompare._nb.prior import Prior, inverse_gamma_shape, prior_matrix
+from nbcompare._nb.prior import Prior, inverse_gamma_shape, prior_matrix, ratio_matrix
 from nbcompare._nb.quadrature import SUMMARIES, integrate_tests
 
-NETWORK, REFINED, GRID, CLOSED_FORM = range(4)  # what an answer rests on
+NETWORK, REFINED, GRID, CLOSED_FORM, NOT_COMPUTED = range(5)  # what an answer rests on
 CHUNK = 256  # tests that a thread takes at once
+LOG_DISPERSIONS = [10, 12]  # columns of the summary: mean and median of log phi
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Summary of n posteriors. Natural logarithms; bounds are those of the central 90 % interval.
+    """Summary of n posteriors. Natural logarithms; bounds are those of the central 95% interval.
 
     The log fold change is that of null and change together, with its mass at zero; `change_quantiles` are those given a change.
+    The dispersion phi is that of the treated group, where the groups have different ones.
     """
 
     null_probability: np.ndarray  # (n,) P(log fold change = 0 | counts)
@@ -44,10 +46,25 @@ class Posterior:
     change_quantiles: np.ndarray  # (n, n_levels) of the log fold change given a change, NaN where none is possible
     dispersion_quantiles: np.ndarray  # (n, n_levels) of log phi
     pareto_k: np.ndarray  # (n,) tail of the importance weights, NaN where there are none
-    source: np.ndarray  # (n,) uint8: NETWORK, REFINED, GRID or CLOSED_FORM
+    source: np.ndarray  # (n,) uint8: NETWORK, REFINED, GRID, CLOSED_FORM or NOT_COMPUTED
 
     def __len__(self) -> int:
         return len(self.null_probability)
+
+    def checked(self) -> Posterior:
+        """The same, where a number is missing without any number and as NOT_COMPUTED."""
+        needed = [
+            values
+            for name, values in vars(self).items()
+            if name not in ("pareto_k", "source", "change_quantiles", "dispersion_quantiles")
+        ]
+        missing = ~np.isfinite(needed).all(axis=0)
+        if not missing.any():
+            return self
+        nothing: dict[str, Any] = {name: values.copy() for name, values in vars(self).items()}
+        for name, values in nothing.items():
+            values[missing] = NOT_COMPUTED if name == "source" else np.nan
+        return Posterior(**nothing)
 
     def replaced(self, tests: np.ndarray, other: Posterior) -> Posterior:
         """These tests from another posterior, but the Pareto k."""
@@ -85,7 +102,7 @@ def grid_posterior(
         Steps of the lattices relative to the usual ones.
     """
     arms = (*arm(counts1, exposure1), *arm(counts2, exposure2))
-    priors = prior_matrix(prior, len(counts1))
+    priors, ratios = prior_matrix(prior, len(counts1)), ratio_matrix(prior, len(counts1))
     shapes = inverse_gamma_shape(priors[:, 3])
     wanted = np.asarray(levels, dtype=np.float64)
     out = columns(len(counts1), len(wanted))
@@ -93,7 +110,12 @@ def grid_posterior(
     def integrate(part: slice) -> None:
         y1, l1, y2, l2 = (array[part] for array in arms)
         summary, changes, dispersions = (array[part] for array in out)
-        integrate_tests(y1, l1, y2, l2, priors[part], shapes[part], wanted, fineness, summary, changes, dispersions)
+        integrate_tests(
+            y1, l1, y2, l2, priors[part], ratios[part], shapes[part], wanted, fineness, summary, changes, dispersions
+        )
+        of_treated = np.log(ratios[part, 1])
+        summary[:, LOG_DISPERSIONS] += of_treated[:, None]
+        dispersions += of_treated[:, None]
 
     in_pieces(integrate, len(counts1), get_num_threads(), size=CHUNK)
     return from_columns(out, GRID)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,8 +16,9 @@ LEAST_SCATTER = 1e-3  # smaller standard deviations of log dispersion are taken 
 class Prior:
     """Independent priors of centre, log fold change and log dispersion of every test; natural logarithms.
 
-    The centre is the mean of the two arms' log rates, so that exchanging the arms changes the sign of the log fold change and nothing
-    else. Every field is (n_tests,), or a number for all tests.
+    The centre is the mean of the two groups' log rates, so that exchanging the groups changes the sign of the log fold change and
+    nothing else. The dispersion of a group is phi times the group's ratio, which is known. Every field is (n_tests,), or a number for
+    all tests.
     """
 
     log_mean: np.ndarray | float  # centre ~ N(log_mean, log_mean_sd^2), log rate per unit of exposure
@@ -26,20 +28,58 @@ class Prior:
     tail: np.ndarray | float  # family of phi: 0 log-normal, 1 inverse gamma
     null_share: np.ndarray | float  # P(log fold change = 0)
     scale: np.ndarray | float  # otherwise log fold change ~ N(0, scale^2)
+    ratio_reference: np.ndarray | float = 1.0  # dispersion of the reference group over phi
+    ratio_treated: np.ndarray | float = 1.0
 
 
-FIELDS = tuple(field.name for field in fields(Prior))
+RATIOS = ("ratio_reference", "ratio_treated")
+FIELDS = tuple(field.name for field in fields(Prior) if field.name not in RATIOS)
 
 
 def prior_matrix(prior: Prior, n_tests: int) -> np.ndarray:
-    """The fields of the prior as columns, in their order, (n_tests, 7) float64."""
-    columns = [np.asarray(getattr(prior, name), dtype=np.float64) for name in FIELDS]
+    """The fields of the prior but the ratios as columns, in their order, (n_tests, 7) float64."""
+    return _columns(prior, FIELDS, n_tests)
+
+
+def ratio_matrix(prior: Prior, n_tests: int) -> np.ndarray:
+    """The dispersion ratios of the reference and the treated group, (n_tests, 2) float64."""
+    return _columns(prior, RATIOS, n_tests)
+
+
+def prior_of_rows(rows: np.ndarray, ratios: np.ndarray) -> Prior:
+    """The prior with this `prior_matrix`, (n_tests, 7), and this `ratio_matrix`, (n_tests, 2)."""
+    return Prior(**dict(zip((*FIELDS, *RATIOS), (*rows.T, *ratios.T), strict=True)))
+
+
+def take_prior(prior: Prior, n_tests: int, tests: np.ndarray) -> Prior:
+    """The prior of these of the n tests."""
+    return prior_of_rows(prior_matrix(prior, n_tests)[tests], ratio_matrix(prior, n_tests)[tests])
+
+
+def joined_prior(priors: Sequence[Prior], sizes: Sequence[int]) -> Prior:
+    """The priors of several runs of tests, of these numbers of tests, one after the other."""
+    both = list(zip(priors, sizes, strict=True))
+    return prior_of_rows(
+        np.concatenate([prior_matrix(prior, size) for prior, size in both]),
+        np.concatenate([ratio_matrix(prior, size) for prior, size in both]),
+    )
+
+
+def with_one_dispersion(prior: Prior, n_tests: int) -> tuple[Prior, np.ndarray]:
+    """The same prior without ratios where both groups have the same one, and where that is, (n_tests,) bool.
+
+    Two groups of the same ratio c have one dispersion, c phi, whose logarithm has its prior moved by log c.
+    """
+    rows, ratios = prior_matrix(prior, n_tests), ratio_matrix(prior, n_tests)
+    alike = ratios[:, 0] == ratios[:, 1]
+    rows[alike, 2] += np.log(ratios[alike, 0])
+    ratios[alike] = 1.0
+    return prior_of_rows(rows, ratios), alike
+
+
+def _columns(prior: Prior, names: tuple[str, ...], n_tests: int) -> np.ndarray:
+    columns = [np.asarray(getattr(prior, name), dtype=np.float64) for name in names]
     return np.stack([np.broadcast_to(column, n_tests) for column in columns], axis=1)
-
-
-def prior_of_rows(rows: np.ndarray) -> Prior:
-    """The prior whose `prior_matrix` has these rows, (n_tests, 7)."""
-    return Prior(**dict(zip(FIELDS, rows.T, strict=True)))
 
 
 def inverse_gamma_shape(scatter: np.ndarray) -> np.ndarray:

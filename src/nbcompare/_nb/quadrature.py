@@ -1,5 +1,7 @@
 """The posterior of one test by quadrature: a lattice of log dispersions, at each of them a lattice of log rates.
 
+The dispersion of each group is phi times its own ratio; the lattice and the summary are those of log phi.
+
 Kernels. Sums with steps of .65 posterior standard deviations of log phi, outwards from the mode until nothing is left.
 """
 
@@ -19,10 +21,11 @@ from nbcompare._nb.lattice import (
     laplace_null,
     peak_change,
     peak_null,
+    possible,
     sum_change,
     sum_null,
 )
-from nbcompare._nb.mixture_summary import effect_summary, level_given_change
+from nbcompare._nb.mixture_summary import INTERVAL, effect_summary, level_given_change
 from nbcompare._nb.special import digamma_trigamma
 from nbcompare._nb.tabulated import accumulate, distribution, quantile
 
@@ -33,13 +36,13 @@ STEP = 0.65  # of the lattice, in posterior standard deviations
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def integrate_tests(y1, l1, y2, l2, priors, shapes, levels, fineness, summary, changes, dispersions):
+def integrate_tests(y1, l1, y2, l2, priors, ratios, shapes, levels, fineness, summary, changes, dispersions):
     """Every test's posterior into `summary`, `changes` (quantiles given a change) and `dispersions` (quantiles)."""
     density = np.empty((3, NODES, SIZE))
     cumulative = np.empty((3, NODES, SIZE))
     for g in range(y1.shape[0]):
         integrate(
-            y1[g], l1[g], y2[g], l2[g], priors[g], shapes[g], levels, fineness, density, cumulative,
+            y1[g], l1[g], y2[g], l2[g], priors[g], ratios[g], shapes[g], levels, fineness, density, cumulative,
             summary[g], changes[g], dispersions[g],
         )  # fmt: skip
 
@@ -56,67 +59,71 @@ def log_prior_dispersion(alpha, prior, shape):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def climb(y1, l1, y2, l2, prior, alpha, modes):
-    """Modes of the log rates under both hypotheses at this dispersion, from where `modes` has them."""
-    phi = math.exp(alpha)
+def climb(y1, l1, y2, l2, prior, phi1, phi2, modes):
+    """Modes of the log rates under both hypotheses at these dispersions, from where `modes` has them."""
     if prior[5] < 1.0:
-        climb_change(y1, l1, y2, l2, phi, prior[0], prior[1], prior[6], (modes[0, 0], modes[0, 1]), modes[0])
+        climb_change(y1, l1, y2, l2, phi1, phi2, prior[0], prior[1], prior[6], (modes[0, 0], modes[0, 1]), modes[0])
     if prior[5] > 0.0:
-        climb_null(y1, l1, y2, l2, phi, prior[0], prior[1], modes[1, 0], modes[1])
+        climb_null(y1, l1, y2, l2, phi1, phi2, prior[0], prior[1], modes[1, 0], modes[1])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def laplace(y1, l1, y2, l2, prior, shape, alpha, modes):
+def laplace(y1, l1, y2, l2, prior, ratio, shape, alpha, modes):
     """Log of prior times evidence of this dispersion by Laplace's method, both hypotheses together."""
-    climb(y1, l1, y2, l2, prior, alpha, modes)
-    phi = math.exp(alpha)
+    phi1, phi2 = ratio[0] * math.exp(alpha), ratio[1] * math.exp(alpha)
+    climb(y1, l1, y2, l2, prior, phi1, phi2, modes)
     change, null = -math.inf, -math.inf
     if prior[5] < 1.0:
-        change = math.log(1.0 - prior[5]) + laplace_change(y1, l1, y2, l2, phi, prior[0], prior[1], prior[6], modes[0])
+        change = math.log(1.0 - prior[5]) + laplace_change(
+            y1, l1, y2, l2, phi1, phi2, prior[0], prior[1], prior[6], modes[0]
+        )
     if prior[5] > 0.0:
-        null = math.log(prior[5]) + laplace_null(y1, l1, y2, l2, phi, prior[0], prior[1], modes[1])
+        null = math.log(prior[5]) + laplace_null(y1, l1, y2, l2, phi1, phi2, prior[0], prior[1], modes[1])
     top = max(change, null)
     both = top + math.log(math.exp(change - top) + math.exp(null - top))
-    return both + growth(y1, phi) + growth(y2, phi) + log_prior_dispersion(alpha, prior, shape)
+    return both + growth(y1, phi1) + growth(y2, phi2) + log_prior_dispersion(alpha, prior, shape)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def find_dispersion(y1, l1, y2, l2, prior, shape, modes):
+def find_dispersion(y1, l1, y2, l2, prior, ratio, shape, modes):
     """Mode of log phi and the standard deviation there, by a parabola through three points about one standard deviation apart."""
     step = 0.7 * prior[3]
     alpha = prior[2]
-    middle = laplace(y1, l1, y2, l2, prior, shape, alpha, modes)
-    left = laplace(y1, l1, y2, l2, prior, shape, alpha - step, modes)
-    right = laplace(y1, l1, y2, l2, prior, shape, alpha + step, modes)
+    middle = laplace(y1, l1, y2, l2, prior, ratio, shape, alpha, modes)
+    left = laplace(y1, l1, y2, l2, prior, ratio, shape, alpha - step, modes)
+    right = laplace(y1, l1, y2, l2, prior, ratio, shape, alpha + step, modes)
     for _ in range(60):
         if right > middle and right >= left:
             alpha, left, middle = alpha + step, middle, right
-            right = laplace(y1, l1, y2, l2, prior, shape, alpha + step, modes)
+            right = laplace(y1, l1, y2, l2, prior, ratio, shape, alpha + step, modes)
             continue
         if left > middle:
             alpha, right, middle = alpha - step, middle, left
-            left = laplace(y1, l1, y2, l2, prior, shape, alpha - step, modes)
+            left = laplace(y1, l1, y2, l2, prior, ratio, shape, alpha - step, modes)
             continue
         bend = 2.0 * middle - left - right
         if bend <= 2.0:
             break
         alpha += 0.5 * step * (right - left) / bend
         step *= max(1.0 / math.sqrt(bend), 0.2)
-        middle = laplace(y1, l1, y2, l2, prior, shape, alpha, modes)
-        left = laplace(y1, l1, y2, l2, prior, shape, alpha - step, modes)
-        right = laplace(y1, l1, y2, l2, prior, shape, alpha + step, modes)
+        middle = laplace(y1, l1, y2, l2, prior, ratio, shape, alpha, modes)
+        left = laplace(y1, l1, y2, l2, prior, ratio, shape, alpha - step, modes)
+        right = laplace(y1, l1, y2, l2, prior, ratio, shape, alpha + step, modes)
     return alpha, min(step / math.sqrt(max(bend, 1e-6)), prior[3])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def integrate(
-    y1, l1, y2, l2, prior, shape, levels, fineness, density, cumulative, summary, changes, dispersions
+    y1, l1, y2, l2, prior, ratio, shape, levels, fineness, density, cumulative, summary, changes, dispersions
 ):  # fmt: skip
-    """One test; the columns of the summary are the fields of `posterior.Posterior`."""
+    """One test; the columns of the summary are the fields of `posterior.Posterior`, NaN where counts or exposures are too extreme for a number."""
     modes = np.zeros((2, 6))
     modes[0, 0] = modes[1, 0] = modes[0, 1] = prior[0]
     _start(y1, l1, y2, l2, modes)
-    alpha, sd = find_dispersion(y1, l1, y2, l2, prior, shape, modes)
+    alpha, sd = find_dispersion(y1, l1, y2, l2, prior, ratio, shape, modes)
+    summary[:], changes[:], dispersions[:] = math.nan, math.nan, math.nan
+    if not possible(sd, STEP * sd):
+        return
     start = modes.copy()
     step = STEP * fineness * sd
     nodes, evidence = np.empty(NODES), np.full((NODES, 2), -np.inf)
@@ -129,12 +136,18 @@ def integrate(
             if side < 0 and k == 0:
                 continue
             nodes[n] = alpha + side * k * step
-            _node(y1, l1, y2, l2, prior, shape, nodes[n], fineness, modes, density[:, n], evidence[n], layouts[n])
+            _node(
+                y1, l1, y2, l2, prior, ratio, shape, nodes[n], fineness, modes, density[:, n], evidence[n], layouts[n]
+            )
             highest = max(evidence[n, 0], evidence[n, 1])
+            if not (highest < math.inf and evidence[n, 0] == evidence[n, 0] and evidence[n, 1] == evidence[n, 1]):
+                return
             top = max(top, highest)
             n += 1
             if k > 1 and highest < top + math.log(NEGLIGIBLE):
                 break
+    if top == -math.inf:
+        return
     _summarise(n, step, nodes, evidence, layouts, top, levels, density, cumulative, summary, changes, dispersions)
 
 
@@ -152,21 +165,21 @@ def _start(y1, l1, y2, l2, modes):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _node(y1, l1, y2, l2, prior, shape, alpha, fineness, modes, density, evidence, layout):
+def _node(y1, l1, y2, l2, prior, ratio, shape, alpha, fineness, modes, density, evidence, layout):
     """Both hypotheses at one dispersion: log of prior times evidence, and the tabulated marginals."""
-    phi = math.exp(alpha)
-    climb(y1, l1, y2, l2, prior, alpha, modes)
-    common = growth(y1, phi) + growth(y2, phi) + log_prior_dispersion(alpha, prior, shape)
+    phi1, phi2 = ratio[0] * math.exp(alpha), ratio[1] * math.exp(alpha)
+    climb(y1, l1, y2, l2, prior, phi1, phi2, modes)
+    common = growth(y1, phi1) + growth(y2, phi2) + log_prior_dispersion(alpha, prior, shape)
     m0, s0, scale = prior[0], prior[1], prior[6]
     if prior[5] < 1.0:
         integral = sum_change(
-            y1, l1, y2, l2, phi, s0, scale, modes[0], fineness, density[0], density[1], layout[:6]
+            y1, l1, y2, l2, phi1, phi2, s0, scale, modes[0], fineness, density[0], density[1], layout[:6]
         )  # fmt: skip
-        peak = peak_change(y1, l1, y2, l2, phi, m0, s0, scale, modes[0])
+        peak = peak_change(y1, l1, y2, l2, phi1, phi2, m0, s0, scale, modes[0])
         evidence[0] = math.log(1.0 - prior[5]) + common + peak + math.log(integral)
     if prior[5] > 0.0:
-        integral = sum_null(y1, l1, y2, l2, phi, s0, modes[1], fineness, density[2], layout[6:])
-        peak = peak_null(y1, l1, y2, l2, phi, m0, s0, modes[1, 0])
+        integral = sum_null(y1, l1, y2, l2, phi1, phi2, s0, modes[1], fineness, density[2], layout[6:])
+        peak = peak_null(y1, l1, y2, l2, phi1, phi2, m0, s0, modes[1, 0])
         evidence[1] = math.log(prior[5]) + common + peak + math.log(integral)
 
 
@@ -215,7 +228,7 @@ def _summarise(n, step, nodes, evidence, layouts, top, levels, density, cumulati
         sd = math.sqrt(max(moments[0, 1] - moments[0, 0] * moments[0, 0], 0.0))
         below = distribution(0.0, change, layouts[:n, 0], layouts[:n, 1], layouts[:n, 2], density[0], cumulative[0])[0]
     effect_summary(null, below, mean, sd, summary)
-    for k, level in enumerate((0.5, 0.05, 0.95)):
+    for k, level in enumerate(INTERVAL):
         given_change = level_given_change(level, null, below)
         summary[4 + k] = 0.0
         if total[0] > 0.0 and given_change >= 0.0:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nbcompare._nb.contrast import Setting, compare_genes, halve_statistics
+from nbcompare._nb.contrast import Setting, compare_genes, match_statistics
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members, sum_statistics
 from nbcompare._nb.leave_one_out import FLOOR, can_leave_out, is_unbalanced, leave_one_out
@@ -53,6 +53,7 @@ class ScreenModel:
     knots: np.ndarray  # (n_bins,) of the trend
     knot_dispersion: np.ndarray  # (n_bins,)
     scatter: float
+    trend_error: float
     n_trend_genes: int
     lost: float
     lost_without: float
@@ -91,7 +92,7 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
     shared = fit_shared(pseudobulk, pairs, min_total=min_total, n_threads=n_threads)
     mean = np.maximum(shared.mean, 0.5 / len(pseudobulk.group))  # a gene that only other targets express
     at_mean = shared.trend.at(mean)
-    prior_phi, prior_df = prior_dispersion(mean, at_mean, shared.trend.scatter)
+    prior_phi, prior_df = prior_dispersion(mean, at_mean, shared.trend.scatter, shared.trend.error)
     members, starts = sorted_members(pseudobulk.group)
     lending = [members[starts[k] : starts[k + 1]] for k in groups[shared.lends]]
     by_gene, by_group = np.empty((len(mean), 2)), np.empty((len(lending), 2))
@@ -111,7 +112,8 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         by_gene,
         shared.lost,
         bool(shared.lends[reference]),
-        can_leave_out(np.array(len(samples))).item() and bool(np.isfinite(shared.lost_without)),
+        can_leave_out(np.array(len(samples)), np.array(2 * len(samples))).item()
+        and bool(np.isfinite(shared.lost_without)),
     )
     usable = pseudobulk.counts.sum(axis=1) >= min_total
     flags = np.where(
@@ -144,6 +146,7 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         knots=shared.trend.mean,
         knot_dispersion=shared.trend.dispersion,
         scatter=float(shared.trend.scatter),
+        trend_error=float(shared.trend.error),
         n_trend_genes=int(shared.trend.n_genes),
         lost=float(shared.lost),
         lost_without=float(shared.lost_without),
@@ -200,7 +203,7 @@ def compare_targets(
     sizes = np.diff(starts)
     n_reference = len(model.reference_exposure)
     smaller, larger = np.minimum(sizes, n_reference), np.maximum(sizes, n_reference)
-    checked = can_leave_out(smaller) & np.isfinite(model.lost_without)
+    checked = can_leave_out(smaller, larger) & np.isfinite(model.lost_without)
     floor = np.where(is_unbalanced(smaller, larger), 0.0, FLOOR)
     single = np.where(smaller == 1, np.uint32(Status.ONE_REPLICATE_ARM), np.uint32(0))
     lends = (lender >= 0) & model.group_lends[lender]
@@ -212,7 +215,7 @@ def compare_targets(
             for k in targets:
                 rows = slice(starts[k], starts[k + 1])
                 _correct_noise(model, samples[rows], exposure[rows], rows_block[rows], int(lender[k]), int(k), result)
-                halve_statistics(result.statistic[k], result.p_value[k], (result.status[k] & Status.ZERO_ARM) > 0)
+                match_statistics(result.statistic[k], result.p_value[k], result.status[k])
 
     in_pieces(run, n_targets, n_threads, least=1)
     return result
@@ -225,33 +228,9 @@ def _correct_noise(
     trend = Trend(model.knots, model.knot_dispersion, model.scatter, model.n_trend_genes)
     ratio = model.group_noise[lender] if lender >= 0 else _noise(model, rows, exposure, block, trend, out.p_value[k])
     out.noise[k] = ratio
-    if max(ratio, model.reference_noise) <= 1.0 and model.group_noise.size != 2:
+    if not stands_alone(model, ratio):
         return
-    n_reference, n_rows = len(model.reference_exposure), len(rows)
-    n = n_reference + n_rows
-    counts = np.ascontiguousarray(np.concatenate([model.reference_counts, rows]).T, dtype=np.float64)
-    depth = np.concatenate([model.reference_exposure, exposure])
-    blocks = np.concatenate([model.reference_block, block])
-    effects = np.ascontiguousarray((model.effects[blocks] * depth[:, None]).T)
-    setting = Setting(
-        counts,
-        effects,
-        keep_information(model, exposure, block)[:, None],
-        np.arange(n),
-        np.array([0, n_reference, n]),
-        np.arange(n),
-        np.array([[0, n_reference, n_reference, n]]),
-        model.mean,
-        model.trend,
-        model.scatter,
-        model.lost,
-        model.lost_without,
-        np.repeat(np.arange(2), [n_reference, n_rows]),
-        np.array([model.reference_noise, ratio]),
-        np.array([True]),
-        np.ones(2, bool),
-        model.group_noise.size == 2,
-    )
+    setting = own_setting(model, rows, exposure, block, ratio)
     log_fc, se, statistic, p_value, dispersion = compare_genes(setting)
     status = out.status[k] & ~np.uint32(Status.SINGLE_REPLICATE)
     untested = (status & NOT_TESTED) > 0
@@ -265,6 +244,41 @@ def _correct_noise(
     out.dispersion[k] = np.where(untested, np.nan, dispersion[:, 0])
     out.log_fc[k, (status & Status.ALL_ZERO) > 0] = np.nan
     out.se[k, (status & (Status.ALL_ZERO | Status.CONFOUNDED)) > 0] = np.nan
+
+
+def stands_alone(model: ScreenModel, ratio: float) -> bool:
+    """Whether a target of this dispersion ratio is tested with the dispersion of its two arms alone."""
+    return bool(max(ratio, model.reference_noise) > 1.0 or model.group_noise.size == 2)
+
+
+def own_setting(model: ScreenModel, rows: np.ndarray, exposure: np.ndarray, block: np.ndarray, ratio: float) -> Setting:
+    """The comparison of one target with the reference, its dispersion from the two arms alone, `ratio` times as large in the target's."""
+    n_reference, n_rows = len(model.reference_exposure), len(rows)
+    n = n_reference + n_rows
+    counts = np.ascontiguousarray(np.concatenate([model.reference_counts, rows]).T, dtype=np.float64)
+    depth = np.concatenate([model.reference_exposure, exposure])
+    blocks = np.concatenate([model.reference_block, block])
+    effects = np.ascontiguousarray((model.effects[blocks] * depth[:, None]).T)
+    return Setting(
+        counts,
+        effects,
+        keep_information(model, exposure, block)[:, None],
+        np.arange(n),
+        np.array([0, n_reference, n]),
+        np.arange(n),
+        np.array([[0, n_reference, n_reference, n]]),
+        model.mean,
+        model.trend,
+        model.scatter,
+        model.trend_error,
+        model.lost,
+        model.lost_without,
+        np.repeat(np.arange(2), [n_reference, n_rows]),
+        np.array([model.reference_noise, ratio]),
+        np.array([True]),
+        np.ones(2, bool),
+        model.group_noise.size == 2,
+    )
 
 
 def _noise(

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb.blocks import kept_among_many
-from nbcompare._nb.contrast import compare_arms, group_statistic, moderate
+from nbcompare._nb.contrast import SMALLEST_KEPT, compare_arms, group_statistic, moderate
 from nbcompare._nb.dispersion import arm
 from nbcompare._nb.leave_one_out import CUT, scatters
 from nbcompare._nb.screen_lanes import (
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 ALL_ZERO, LOW_TOTAL, CONFOUNDED = int(Status.ALL_ZERO), int(Status.LOW_TOTAL), int(Status.CONFOUNDED)
 ZERO_ARM, SINGLE_REPLICATE = int(Status.ZERO_ARM), int(Status.SINGLE_REPLICATE)
 MIN_KEPT_INFORMATION = 0.05
-MIN_SHARE = 0.02  # of the information, in the arithmetic of confounded comparisons
 
 
 def compare_rows(
@@ -99,11 +98,14 @@ def _keep_information(exposure, block, effects, slope, cells, factor, kept):
     own = np.empty(n_blocks)
     scratch = np.empty(n_blocks)
     for g in range(kept.shape[0]):
-        kept[g] = _kept(exposure, block, 0, exposure.shape[0], effects, g, slope[g], cells[g], factor[g], own, scratch)
+        kept[g] = kept_of_target(
+            exposure, block, 0, exposure.shape[0], effects, g, slope[g], cells[g], factor[g], own, scratch
+        )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _kept(exposure, block, start, stop, effects, g, slope, cells, factor, own, scratch):
+def kept_of_target(exposure, block, start, stop, effects, g, slope, cells, factor, own, scratch):
+    """Share of the information on one target's comparison in gene g that the blocks leave."""
     if effects.shape[0] == 1:
         return 1.0
     own[:] = 0.0
@@ -165,7 +167,7 @@ def _compare_rows(
             if n_blocks > 1:
                 for j in range(n_lanes):
                     g = first + j
-                    kept = _kept(
+                    kept = kept_of_target(
                         exposure,
                         block,
                         start,
@@ -178,7 +180,7 @@ def _compare_rows(
                         own,
                         scratch,
                     )
-                    lanes[SHARE + j] = max(kept, MIN_SHARE)
+                    lanes[SHARE + j] = max(kept, SMALLEST_KEPT)
             compare_lanes(n_lanes, lanes)
             for j in range(n_lanes):
                 g = first + j

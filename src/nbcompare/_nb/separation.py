@@ -62,7 +62,7 @@ def free_direction(m_null, phi, design, space):
     n = m_null.shape[0]
     q = rows.shape[1] - 1
     for i in range(n):
-        w[i] /= 1.0 + phi * m_null[i]
+        w[i] /= 1.0 + phi * design.ratio[i] * m_null[i]
         space.move[i] = w[i] * rows[i, q]
     transposed_times(space.move, design.columns, q, g)
     gram(w, design.products, q, space.a)
@@ -75,5 +75,5 @@ def free_direction(m_null, phi, design, space):
         for j in range(q):
             e -= rows[i, j] * g[j]
         information += w[i] * e * e
-        w[i] *= e * (1.0 + phi * m_null[i])
+        w[i] *= e * (1.0 + phi * design.ratio[i] * m_null[i])
     return information

@@ -45,6 +45,7 @@ class Shared:
             self.mean,
             self.trend.at(self.mean),
             self.trend.scatter,
+            self.trend.error,
             self.lost,
             self.lost_without,
             pseudobulk.group.astype(np.int64),

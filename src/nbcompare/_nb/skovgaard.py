@@ -1,6 +1,6 @@
 """The modified signed root r* of one contrast in any design, by the formula of Skovgaard (1996, Bernoulli 2, 145).
 
-Hats mark the full fit, tildes the fit under the null, both at one dispersion phi; the tested direction is the last column of the design.
+Hats mark the full fit, tildes the fit under the null, both at one dispersion phi, times the ratio of each sample; the tested direction is the last column of the design.
 With t = log(m^ / m~) - log((1 + phi m^) / (1 + phi m~)):
 
     r  = sign sqrt(2 sum [y t - log(1 + phi (m^ - m~) / (1 + phi m~)) / phi])
@@ -23,7 +23,7 @@ EMPTY = 1e-3  # samples with smaller means under both fits carry nothing
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def half_deviance(y, eta, m, eta_null, m_null, phi, pull):
+def half_deviance(y, eta, m, eta_null, m_null, phi, ratio, pull):
     """Half the likelihood ratio statistic, at least 0, and m^ t of every sample (written)."""
     half = 0.0
     for i in range(y.shape[0]):
@@ -32,28 +32,29 @@ def half_deviance(y, eta, m, eta_null, m_null, phi, pull):
         if phi < 1e-13:
             half += y[i] * log_ratio - difference
         else:
-            growth = fast_log1p(phi * difference / (1.0 + phi * m_null[i]))
+            own = phi * ratio[i]
+            growth = fast_log1p(own * difference / (1.0 + own * m_null[i]))
             log_ratio -= growth
-            half += y[i] * log_ratio - growth / phi
+            half += y[i] * log_ratio - growth / own
         pull[i] = m[i] * log_ratio
     return max(half, 0.0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def information_root(m, phi, products, p, w, a):
+def information_root(m, phi, design, p, w, a):
     """Cholesky's factor (written) of the expected information I, and its weights."""
     for i in range(m.shape[0]):
-        w[i] = m[i] / (1.0 + phi * m[i])
-    gram(w, products, p, a)
+        w[i] = m[i] / (1.0 + phi * design.ratio[i] * m[i])
+    gram(w, design.products, p, a)
     cholesky(a, p)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def telling_information(m, m_null, phi, products, p, w, a):
+def telling_information(m, m_null, phi, design, p, w, a):
     """The same of samples that are not empty under both fits."""
     for i in range(m.shape[0]):
-        w[i] = m[i] / (1.0 + phi * m[i]) if m[i] + m_null[i] > EMPTY else 0.0
-    gram(w, products, p, a)
+        w[i] = m[i] / (1.0 + phi * design.ratio[i] * m[i]) if m[i] + m_null[i] > EMPTY else 0.0
+    gram(w, design.products, p, a)
     cholesky(a, p)
 
 
@@ -71,10 +72,11 @@ def root_correction(y, m, m_null, phi, design, log_information, root, space):
     a = space.a
     g = space.g
     products = design.products
+    ratio = design.ratio
     n, p = design.rows.shape
     transposed_times(space.pull, design.columns, p, g)
     for i in range(n):
-        w[i] = m[i] / (1.0 + phi * m_null[i]) if m[i] + m_null[i] > EMPTY else 0.0
+        w[i] = m[i] / (1.0 + phi * ratio[i] * m_null[i]) if m[i] + m_null[i] > EMPTY else 0.0
     gram(w, products, p, a)
     cholesky(a, p)
     forward(a, g, p)
@@ -83,14 +85,16 @@ def root_correction(y, m, m_null, phi, design, log_information, root, space):
         return 0.0
     log_u = 2.0 * (half_log_determinant(a, p) - log_information)
     for i in range(n):
-        f = 1.0 / (1.0 + phi * m[i])
-        w[i] = m[i] * (1.0 + phi * y[i]) * f * f if m[i] + m_null[i] > EMPTY else 0.0
+        own = phi * ratio[i]
+        f = 1.0 / (1.0 + own * m[i])
+        w[i] = m[i] * (1.0 + own * y[i]) * f * f if m[i] + m_null[i] > EMPTY else 0.0
     gram(w, products, p, a)
     cholesky(a, p)
     log_u += half_log_determinant(a, p)
     for i in range(n):
-        f = 1.0 / (1.0 + phi * m_null[i])
-        w[i] = m_null[i] * (1.0 + phi * y[i]) * f * f if m[i] + m_null[i] > EMPTY else 0.0
+        own = phi * ratio[i]
+        f = 1.0 / (1.0 + own * m_null[i])
+        w[i] = m_null[i] * (1.0 + own * y[i]) * f * f if m[i] + m_null[i] > EMPTY else 0.0
     gram(w, products, p - 1, a)
     cholesky(a, p - 1)
     log_u -= half_log_determinant(a, p - 1)

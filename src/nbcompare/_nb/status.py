@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntFlag
 
+import numpy as np
+
 
 class Status(IntFlag):
     """Bits of the stored status (uint32): the first eight say why there is no p-value, the others stand beside one."""
@@ -27,6 +29,7 @@ class Status(IntFlag):
     NOISY_GROUP = 16384
     OUTSIDE_TRAINING = 32768
     REPLICATE_NOT_LEFT_OUT = 65536
+    POSTERIOR_NOT_COMPUTED = 131072
 
 
 NOT_TESTED = 255
@@ -37,7 +40,7 @@ MEANING = {
     "low_total": "not tested: fewer counts in the two arms together than min_total",
     "no_replicates": "not tested: nothing tells how much replicates differ (one each, or blocks take up all), and no other group lends",
     "confounded": "not tested: blocks and conditions coincide, less than 5 % of the information is left",
-    "size_factor_unstable": "not tested: too few shared genes to say how deep a sample of this comparison is",
+    "size_factor_unstable": "not tested: the counts are too few or too different to determine the sequencing depth of a group of this comparison (95 % interval beyond twofold)",
     "group_missing": "not tested: the split (cell type) has no sample of a group of this comparison",
     "not_compared": "not tested: nothing could be compared in this split (cell type), for the reason in the table of splits",
     "not_computed": "not tested: the counts or size factors are too extreme for a number to be computed",
@@ -50,7 +53,14 @@ MEANING = {
     "noisy_group": "tested: the replicates of the group scatter more than the data set's, its dispersion is raised",
     "outside_training": "tested: the network was not trained on such a gene, its posterior is by quadrature, without refine in closed form",
     "replicate_not_left_out": "tested: too few replicates are left to test without one of them, so it is not known whether the difference rests on one replicate",
+    "posterior_not_computed": "tested: the counts or size factors are too extreme for the numbers of a posterior",
 }
+
+
+def status_of(p_value: np.ndarray, status: np.ndarray) -> np.ndarray:
+    """The status where each missing p-value has a reason: `NOT_COMPUTED` where no other is known. What stands beside a test goes with it."""
+    status = np.where(np.isnan(p_value) & ((status & NOT_TESTED) == 0), np.uint32(Status.NOT_COMPUTED), status)
+    return np.where((status & NOT_TESTED) > 0, status & NOT_TESTED, status).astype(np.uint32)
 
 
 def status_codes() -> dict[str, int]:

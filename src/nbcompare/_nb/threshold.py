@@ -6,7 +6,8 @@ z(tau) be the signed normal deviate of that null hypothesis, and Phi the normal 
     larger    p = Phi(-right) + Phi(-left),    right = z(t) and left = z(-t) where the effect is positive, -z(-t) and -z(t) where it is negative
     smaller   p = max(Phi(-z(-t)), Phi(z(t)))
 
-the first as TREAT does with t statistics, the second two one-sided tests. At t = 0 the first is the two-sided p-value.
+the first as TREAT does with t statistics, the second two one-sided tests. At t = 0 the first is the two-sided p-value. Of both the statistic is
+the deviate whose two-sided p-value is p, with the sign of the change.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ def larger(below: np.ndarray, above: np.ndarray, log_fc: np.ndarray) -> tuple[np
     return p, np.where(up, size, -size)
 
 
-def smaller(below: np.ndarray, above: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P-values of |change| >= threshold and their one-sided deviates, from the deviates at -threshold and +threshold."""
-    deviate = np.minimum(below, -above)
-    return ndtr(-deviate), deviate
+def smaller(below: np.ndarray, above: np.ndarray, log_fc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P-values of |change| >= threshold and statistics with the sign of the change, from the deviates at -threshold and +threshold."""
+    p = ndtr(-np.minimum(below, -above))
+    with np.errstate(divide="ignore"):
+        size = np.where(p > 0, -ndtri(p / 2), np.minimum(below, -above))
+    return p, np.where(log_fc >= 0, size, -size)
 
 
 def halved(statistic: np.ndarray, zero_arm: np.ndarray, log_fc: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.special import betaln
 
@@ -12,9 +14,12 @@ PRIOR_SCATTER = 0.6  # variance of log dispersion where the data do not say
 PRIOR_WIDTH = 0.7  # standard deviation of its logarithm
 SCATTER_GRID = np.geomspace(0.02, 2.0, 24) ** 2
 MIN_GENES_A_BIN = 60
+GENES_A_TREND_NEEDS = 60  # with fewer its own error counts
+NOTHING_TOLD = 1e3  # variance
 MAX_GENES_FOR_SCATTER = 20_000
 MAX_STATISTICS = 1_000_000  # genes x groups; of more, genes evenly spaced by mean make the trend
 MIN_GENES_FOR_TREND = 4000
+NARROW = 1.01  # high over low dispersion of a bracket below which it says no more than the step does
 
 
 def fit_trend(
@@ -80,7 +85,8 @@ def fit_trend(
     chosen = ascending[((rho > 0.03) & (mean > 1) & informed)[ascending]]
     chosen = _evenly(chosen, MAX_GENES_FOR_SCATTER)
     if len(chosen) < 10:
-        return Trend(np.exp(knots), phi, PRIOR_SCATTER, len(chosen))
+        error = error_of_trend(PRIOR_SCATTER, by_gene[:, 1] / lost, rho)
+        return Trend(np.exp(knots), phi, PRIOR_SCATTER, len(chosen), error)
     picked = exposures if len(exposures) == 1 else np.ascontiguousarray(exposures[chosen])
     by_gene = by_gene[: len(chosen)].copy()
     sum_statistics(
@@ -93,13 +99,88 @@ def fit_trend(
         by_group,
         n_threads=n_threads,
     )
-    return Trend(np.exp(knots), phi, fit_scatter(by_gene, rho[chosen], lost), len(chosen))
+    scatter = fit_scatter(by_gene, rho[chosen], lost)
+    return Trend(np.exp(knots), phi, scatter, len(chosen), error_of_trend(scatter, by_gene[:, 1] / lost, rho[chosen]))
+
+
+def error_of_trend(scatter: float, degrees: np.ndarray, rho: np.ndarray) -> float:
+    """Variance of the log relative variance that a trend of few genes expects, zero of many.
+
+    That of the mean of the other n - 1 genes' statistics: 2 / sum d + scatter rho^2 / (n - 1). The gene itself is left out, for its own
+    statistic is used beside the trend.
+    """
+    told = degrees > 0
+    n = int(told.sum())
+    if n >= GENES_A_TREND_NEEDS:
+        return 0.0
+    if n < 2:
+        return NOTHING_TOLD
+    return float(n / ((n - 1) * degrees[told].sum()) * 2 + scatter * np.mean(rho[told] ** 2) / (n - 1))
+
+
+@dataclass(frozen=True)
+class Brackets:
+    """For every bin the last dispersions at which its mean statistic was above and below one, (n_bins,) each, written on by `next`.
+
+    The step phi + (S - 1) / A alone is too long where a bin carries little information (low counts, designs with nearly as many columns as
+    samples): it then jumps between two values for ever. Once a root is bracketed, the next dispersion is the Illinois point instead
+    (regula falsi on log phi, the weight of an end that stays is halved).
+    """
+
+    low: np.ndarray  # where the statistic was above one; 0 if nowhere
+    high: np.ndarray  # where it was below; infinite if nowhere
+    above: np.ndarray  # the excess over one at `low`
+    below: np.ndarray  # the same at `high`, negative
+    side: np.ndarray  # of the last dispersion: 1 low, -1 high, 0 none yet
+
+    @classmethod
+    def none(cls, n_bins: int) -> Brackets:
+        """No root is bracketed yet."""
+        return cls(np.zeros(n_bins), np.full(n_bins, np.inf), *np.zeros((3, n_bins)))
+
+    def next(self, phi: np.ndarray, excess: np.ndarray, stepped: np.ndarray) -> np.ndarray:
+        """The next dispersions of all bins.
+
+        Parameters
+        ----------
+        phi
+            Dispersions at which the statistics were taken, (n_bins,).
+        excess
+            Mean statistic of each bin minus one; NaN where a bin has no information, which keeps its dispersion.
+        stepped
+            Where the step alone would go; used as long as a root is not bracketed.
+        """
+        following = phi.copy()
+        for j in np.flatnonzero(np.isfinite(excess)):
+            if excess[j] > 0:
+                self.low[j], self.above[j] = phi[j], excess[j]
+                self.below[j] *= 0.5 if self.side[j] == 1 else 1.0
+                self.side[j] = 1
+            else:
+                self.high[j], self.below[j] = phi[j], excess[j]
+                self.above[j] *= 0.5 if self.side[j] == -1 else 1.0
+                self.side[j] = -1
+            low, high = self.low[j], self.high[j]
+            if not 0 < low < high < np.inf or high < NARROW * low:  # none, or the neighbouring bins have moved it
+                if 0 < low and high < np.inf:
+                    self.low[j], self.high[j] = (phi[j], np.inf) if excess[j] > 0 else (0.0, phi[j])
+                following[j] = stepped[j]
+            else:
+                share = self.above[j] / max(self.above[j] - self.below[j], 1e-12)
+                following[j] = low * (high / low) ** share
+        return following
+
+
+def excess_of_bin(out: np.ndarray) -> float:
+    """Mean statistic of a bin minus one, from numerators and degrees of freedom d (n_genes, 2 or more); NaN where d is small."""
+    degrees = out[:, 1].sum()
+    return float(out[:, 0].sum() / degrees - 1) if degrees >= 1 else np.nan
 
 
 def next_of_bin(phi: float, out: np.ndarray) -> float:
     """The next dispersion of a bin: phi + (sum numerators / sum d - 1) sum d / sum(d A), no more than a fivefold change.
 
-    The columns of `out` (n_genes, 3) are numerators, degrees of freedom d and A.
+    The columns of `out` (n_genes, 3) are numerators, degrees of freedom d and A. See `Brackets` for when not to take it.
     """
     numerator, degrees = out[:, 0].sum(), out[:, 1].sum()
     information = (out[:, 1] * out[:, 2]).sum()
@@ -109,6 +190,12 @@ def next_of_bin(phi: float, out: np.ndarray) -> float:
     return float(np.clip(step, max(0.2 * phi, 1e-5), min(5 * phi + 0.01, 20.0)))
 
 
+def next_of_bins(phi: np.ndarray, out: np.ndarray, bins: list[np.ndarray], brackets: Brackets) -> np.ndarray:
+    """The next dispersions of all bins from the statistics (n_genes, 3) at the present ones: a step, or within a bracket."""
+    stepped = np.array([next_of_bin(phi[j], out[b]) for j, b in enumerate(bins)])
+    return brackets.next(phi, np.array([excess_of_bin(out[b]) for b in bins]), stepped)
+
+
 def trend_of_bins(
     knots: np.ndarray, phi: np.ndarray, at_gene: np.ndarray, mean: np.ndarray, ascending: np.ndarray, out: np.ndarray
 ) -> Trend:
@@ -116,7 +203,8 @@ def trend_of_bins(
     rho = np.minimum(at_gene * out[:, 2], 1.0)
     chosen = _evenly(ascending[((rho > 0.03) & (mean > 1) & (out[:, 1] > 0.5))[ascending]], MAX_GENES_FOR_SCATTER)
     scatter = fit_scatter(out[chosen, :2], rho[chosen], 1.0) if len(chosen) >= 10 else PRIOR_SCATTER
-    return Trend(np.exp(knots), phi, scatter, len(chosen))
+    telling = chosen if len(chosen) >= 10 else ascending
+    return Trend(np.exp(knots), phi, scatter, len(chosen), error_of_trend(scatter, out[telling, 1], rho[telling]))
 
 
 def evenly_by_total(genes: np.ndarray, total: np.ndarray, enough: int) -> np.ndarray:
@@ -155,10 +243,13 @@ def prior_degrees(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return prior_df, 0.5 * x + 1 / prior_df + 1 / (3 * prior_df**2)
 
 
-def prior_dispersion(mean: np.ndarray, trend: np.ndarray, scatter: float) -> tuple[np.ndarray, np.ndarray]:
+def prior_dispersion(
+    mean: np.ndarray, trend: np.ndarray, scatter: float, error: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Prior mean of the dispersion at a mean count and the trend there, and its degrees of freedom; `contrast.prior` for many genes."""
     mean = np.maximum(mean, 1e-9)
-    prior_df, shift = prior_degrees(scatter * (trend * mean / (1 + trend * mean)) ** 2)
+    x = scatter * (trend * mean / (1 + trend * mean)) ** 2
+    shift, prior_df = prior_degrees(x)[1], prior_degrees(x + error)[0]
     return np.maximum(trend - (1 - np.exp(-shift)) * (trend + 1 / mean), 0.0), prior_df
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nbcompare._nb.empirical import Data
-from nbcompare._nb.prior import Prior, prior_matrix
+from nbcompare._nb.prior import Prior, prior_matrix, with_one_dispersion
 
 Batch = tuple[list[np.ndarray], np.ndarray]  # the same as the kernels take them; prior (n_tests, 7)
 
@@ -15,6 +15,10 @@ Batch = tuple[list[np.ndarray], np.ndarray]  # the same as the kernels take them
 def checked(data: Data, prior: Prior) -> Batch:
     """The data as float64, exposures with one row or as many as there are tests; refused where no posterior can be found."""
     counts1, exposure1, counts2, exposure2 = data
+    prior, alike = with_one_dispersion(prior, len(counts1))
+    if not alike.all():
+        msg = "The network was trained on groups with the same dispersion, and these tests have different ones. Use method='quadrature'."
+        raise ValueError(msg)
     priors = prior_matrix(prior, len(counts1))
     arms = [*_rows(counts1, exposure1), *_rows(counts2, exposure2)]
     _check(arms, priors)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nbcompare._nb.mixture import Mixture
+from nbcompare._nb.mixture_summary import INTERVAL
 
 ROOT_HALF, ROOT_TWO_PI = math.sqrt(0.5), math.sqrt(2.0 * math.pi)
 MOST_STEPS = 80
@@ -131,7 +132,7 @@ def assemble(anchors: Tensor, log_odds: Tensor, changed: Tensor, equal: Tensor) 
     g00, g10, g11 = n00 * torch.exp(d0), n10 * torch.exp(d0) + n11 * m10, n11 * torch.exp(d1)
     s00 = torch.hypot(g10, g11)
     return DeviceMixture(
-        null_probability=1.0 / (1.0 + torch.exp(-log_odds.clamp(-700.0, 700.0))),
+        null_probability=torch.sigmoid(log_odds),
         null_weight=null_weight / null_weight.sum(0),
         null_mean=null_mean,
         null_scale=torch.stack([s00, g00 * g10 / s00, g00 * g11 / s00]),
@@ -149,7 +150,7 @@ def summarise(mixture: DeviceMixture, levels: Sequence[float]) -> tuple[Tensor, 
     change = 1.0 - null
     rows = [null, null + change * torch.minimum(below, 1.0 - below), change * mean]
     rows.append(torch.sqrt(change * (sd * sd + null * mean * mean)))
-    for level in (0.5, 0.05, 0.95):
+    for level in INTERVAL:
         rows.append(beta.quantile(level_given_change(level, null, below), mean))
     dispersion = mixture.log_dispersion()
     for normals in (mixture.log_mean(), dispersion):

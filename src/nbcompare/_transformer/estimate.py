@@ -17,7 +17,7 @@ from nbcompare._nb.closed_form import change_moments
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.posterior import NETWORK, Posterior, from_columns, summarise_mixture
-from nbcompare._nb.prior import FIELDS, Prior
+from nbcompare._nb.prior import Prior, prior_matrix, with_one_dispersion
 from nbcompare._optional import require
 from nbcompare._transformer.arms import Batch, Data, checked, in_batches
 from nbcompare._transformer.assemble import assemble
@@ -186,22 +186,22 @@ def in_range(
 ) -> np.ndarray:
     """Whether each test lies where the network was trained, (n_tests,) bool.
 
-    Its prior must lie within the bounds of the training distribution, both arms must have 1 to 3,000 replicates present, and the arms'
-    rates and their ratio must be within five standard deviations of what the prior says.
+    Its prior must lie within the bounds of the training distribution, both groups must have the same dispersion ratio and 1 to 3,000
+    replicates present, and the groups' rates and their ratio must be within five standard deviations of what the prior says.
     """
     ranges = (load_network() if network is None else network).ranges
-    columns = (np.asarray(getattr(prior, name), dtype=np.float64) for name in FIELDS)
-    log_mean, log_mean_sd, location, scatter, tail, _, scale = columns
+    prior, alike = with_one_dispersion(prior, len(counts1))
+    log_mean, log_mean_sd, location, scatter, tail, _, scale = prior_matrix(prior, len(counts1)).T
     rates, depths, numbers, logs = [], [], [], np.zeros(1)
     for counts, exposure in ((counts1, exposure1), (counts2, exposure2)):
         exposure = np.atleast_2d(np.asarray(exposure, dtype=np.float64))
         present = exposure > 0
         numbers.append(present.sum(axis=1))
-        depths.append(exposure.sum(axis=1))
+        depths.append(_sums(exposure))
         weight = present.astype(np.float64)
         total = counts @ weight[0] if len(weight) == 1 else np.einsum("ij,ij->i", counts, weight)
         rates.append(np.log((total + 0.5) / depths[-1]))
-        logs = logs + np.log(np.where(present, exposure, 1.0)).sum(axis=1)
+        logs = logs + _sums(np.log(np.where(present, exposure, 1.0)))
     count = log_mean + logs / (numbers[0] + numbers[1])
     within = lambda x, low, high: (x >= low - 1e-9) & (x <= high + 1e-9)
     least = np.sqrt(sum(1.0 / np.maximum(np.exp(rate) * depth, 0.5) for rate, depth in zip(rates, depths, strict=True)))
@@ -209,7 +209,10 @@ def in_range(
     fold = np.abs(rates[1] - rates[0])
     centre = np.abs(0.5 * (rates[0] + rates[1]) - log_mean)
     return (
-        within(count, np.log(ranges.mean[0]), np.minimum(np.log(ranges.mean[1]), HIGHEST_LOG_MEAN - 1.5 * log_mean_sd))
+        alike
+        & within(
+            count, np.log(ranges.mean[0]), np.minimum(np.log(ranges.mean[1]), HIGHEST_LOG_MEAN - 1.5 * log_mean_sd)
+        )
         & within(log_mean_sd, *ranges.log_mean_sd)
         & within(location, *np.log(ranges.dispersion))
         & within(scatter, *ranges.scatter)
@@ -220,6 +223,11 @@ def in_range(
         & (fold <= CONFLICT * np.hypot(scale, noise))
         & (centre <= CONFLICT * np.hypot(log_mean_sd, 0.5 * noise))
     )
+
+
+def _sums(rows: np.ndarray) -> np.ndarray:
+    """Sums of rows, added up one after the other, so that zeros behind a row do not change the last digit."""
+    return np.cumsum(rows, axis=1)[:, -1]
 
 
 def find_device(device: str) -> str:
@@ -259,6 +267,8 @@ def _mixture(network: Network, batch: Batch, device: str) -> Mixture:
     """The posterior of one batch, anchors and mixtures on the CPU."""
     import torch
 
+    from nbcompare._transformer.network import raw_in_parts
+
     arms, priors = batch
     anchors = np.empty((len(priors), N_ANCHORS))
     summaries = np.empty((len(priors), N_SUMMARIES), dtype=np.float32)
@@ -268,7 +278,8 @@ def _mixture(network: Network, batch: Batch, device: str) -> Mixture:
     with torch.inference_mode():
         x = torch.from_numpy(summaries).to(device=device, dtype=network.spread.dtype)
         tokens = None if network.replicates is None else _tokens(arms, anchors, device)
-        factor, changed, equal = (part.cpu().numpy() for part in network.raw(x, tokens))
+        found = raw_in_parts(network, x, tokens, n_threads=get_num_threads())
+        factor, changed, equal = (part.cpu().numpy() for part in found)
     with np.errstate(divide="ignore"):
         prior_odds = np.log(priors[:, 5]) - np.log1p(-priors[:, 5])
     return assemble(anchors, prior_odds + anchors[:, 14] + factor, changed, equal)

@@ -6,15 +6,19 @@ readings, what must change sign half their difference, and components that are e
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
+from nbcompare._nb.pieces import in_pieces
 from nbcompare._transformer.replicates import Replicates
 from nbcompare._transformer.summaries import N_ARM, N_EVEN, N_ODD
+from nbcompare._transformer.threads import one_thread
 
 WORST = -30.0  # log density of a test in training, so that the one in a million whose anchor failed does not rule
+AT_ONCE, AT_ONCE_ON_DEVICE = 2**9, 2**16  # tests that the layers take together
 EVEN = (
     0,
     1,
@@ -142,6 +146,42 @@ class Network(nn.Module):
         one, other = self(summaries, tokens)
         changed, equal = (as_components(raw) for raw in (self.changed(one, other), self.equal(one, other)))
         return self.log_factor(one, other), changed.joined(), equal.joined()
+
+
+def raw_in_parts(
+    network: Network, summaries: Tensor, tokens: tuple[Tensor, ...] | None = None, *, n_threads: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`Network.raw` with a fixed number of tests at once, the last part filled up with zeros; on a CPU in threads over parts.
+
+    The last digits of a product of matrices depend on their sizes and on how many threads share the work, and those of a function on
+    whether a value is in the remainder behind the last full vector. With one size, and one thread for each part, an answer depends on
+    its test alone, not on how many others are asked for with it.
+    """
+    on_cpu = summaries.device.type == "cpu"
+    size = AT_ONCE if on_cpu else AT_ONCE_ON_DEVICE
+    parts: dict[int, list[Tensor]] = {}
+
+    def run(part: slice) -> None:
+        if on_cpu and torch.get_num_threads() > 1:
+            torch.set_num_threads(1)
+        with torch.inference_mode():
+            read = [filled(array[part], size) for array in (summaries, *(tokens or ()))]
+            found = network.raw(read[0], tuple(read[1:]) or None)
+            parts[part.start] = [array[: part.stop - part.start] for array in found]
+
+    with one_thread() if on_cpu else nullcontext():
+        in_pieces(run, len(summaries), n_threads if on_cpu else 1, size=size)
+    if not parts:
+        return network.raw(summaries, tokens)
+    factor, changed, equal = (torch.cat(arrays) for arrays in zip(*(parts[k] for k in sorted(parts)), strict=True))
+    return factor, changed, equal
+
+
+def filled(array: Tensor, size: int) -> Tensor:
+    """The rows and as many of zeros as are missing; always memory of its own, of one alignment."""
+    whole = array.new_zeros((size, *array.shape[1:]))
+    whole[: len(array)] = array
+    return whole
 
 
 def as_components(raw: Tensor) -> Components:

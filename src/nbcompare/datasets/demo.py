@@ -62,7 +62,7 @@ def print_top(table: pd.DataFrame, *, n_top: int = 5) -> None:
     formats = dict.fromkeys(["logfoldchanges", "lfc_se"], "{:.2f}".format)
     formats |= dict.fromkeys(["pvals", "pvals_adj"], "{:.1e}".format) | {"base_mean": "{:.1f}".format}
     for group, rows in table.groupby("group", observed=True):
-        called = rows["pvals_adj"] < CALLED
+        called = rows["pvals_adj"] <= CALLED
         up = (called & (rows["logfoldchanges"] > 0)).sum()
         print(
             f"\n{group}: {up} up, {called.sum() - up} down at {CALLED:.0%} FDR; the first {n_top} genes (log2 fold changes)"
@@ -83,7 +83,7 @@ def print_targets(adata: AnnData, table: pd.DataFrame) -> bool:
     recovered = True
     for target in sorted(adata.var_names[adata.var["is_target"]]):
         row = table[(table["group"] == target) & (table["names"] == target)].iloc[0]
-        down = row["logfoldchanges"] < 0 and row["pvals_adj"] < CALLED
+        down = row["logfoldchanges"] < 0 and row["pvals_adj"] <= CALLED
         recovered &= bool(down)
         verdict = "down" if down else "NOT called down"
         print(

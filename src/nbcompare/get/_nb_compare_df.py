@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from ._stored import POSTERIOR, SHRUNKEN, chosen_columns, chosen_splits, listed, stored_comparison, stored_results
+from ._stored import (
+    POSTERIOR,
+    SHRUNKEN,
+    chosen_columns,
+    chosen_splits,
+    is_significant,
+    listed,
+    stored_comparison,
+    stored_results,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,6 +31,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "pvals": "pvals",
         "pvals_adj": "pvals_adj",
         "lfc_se": "lfc_se",
+        "lfc_lower": "lfc_lower",
+        "lfc_upper": "lfc_upper",
         "base_mean": "base_mean",
         "dispersions": "dispersions",
         "status": "status",
@@ -37,6 +48,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "base_mean": "baseMean",
         "logfoldchanges": "log2FoldChange",
         "lfc_se": "lfcSE",
+        "lfc_lower": "lfcLower",
+        "lfc_upper": "lfcUpper",
         "scores": "stat",
         "pvals": "pvalue",
         "pvals_adj": "padj",
@@ -76,19 +89,21 @@ def nb_compare_df(
     key
         Where the results are stored, `key_added` of the call.
     pval_cutoff
-        Keep genes with an adjusted p-value below.
+        Keep genes with an adjusted p-value of at most this.
     log2fc_min
         Keep genes with a log2 fold change above.
     log2fc_max
         Keep genes with a log2 fold change below.
     style
-        Names of the columns. `"scanpy"`: `names`, `scores`, `logfoldchanges` (log2), `pvals`, `pvals_adj`, and beside
-        scanpy's `lfc_se` (log2), `base_mean`, `dispersions`, `status` (words, joined by `|`),
-        and of a posterior `lfc_unshrunken`, `lfc_median`, `lfc_sd`, `lfc_lower`, `lfc_upper` (log2), `null_probability`, `lfsr`, `pareto_k`.
+        Names of the columns. `"scanpy"`: `names`, `scores`, `logfoldchanges` (log2), `pvals`, `pvals_adj`, and in addition to
+        scanpy's `lfc_se`, `lfc_lower`, `lfc_upper` (log2; bounds of the 95 % interval), `base_mean`, `dispersions`, `status`
+        (words, joined by `|`), and of a posterior `lfc_unshrunken`, `lfc_median`, `lfc_sd` (log2), `null_probability`, `lfsr`, `pareto_k`.
         With `shrink` all styles have the shrunken log2 fold change, its standard deviation, local false sign rate and s-value: here
         `lfc_shrunk`, `lfc_shrunk_se`, `lfsr`, `svalue`.
         `"pertpy"`: `variable`, `log_fc`, `p_value`, `adj_p_value`, `contrast`. `"deseq2"`: `baseMean`,
-        `log2FoldChange`, `lfcSE`, `stat`, `pvalue`, `padj`, with the genes as index.
+        `log2FoldChange`, `lfcSE`, `lfcLower`, `lfcUpper`, `stat`, `pvalue`, `padj`, with the genes as index.
+        `scores`, also as `stat`, is the p-value as a signed normal deviate. It is not the log fold change over its standard error,
+        and far from zero the two differ much.
     gene_symbols
         Column of `.var` to add to the table, for instance the symbols where `var_names` are identifiers.
 
@@ -129,7 +144,7 @@ def nb_compare_df(
             table[gene_symbols] = adata.var[gene_symbols].to_numpy()
         keep = np.ones(len(table), bool)
         if pval_cutoff is not None:
-            keep &= (table["pvals_adj"] < pval_cutoff).to_numpy()
+            keep &= is_significant(table["pvals_adj"], pval_cutoff).to_numpy()
         if log2fc_min is not None:
             keep &= (table["logfoldchanges"] > log2fc_min).to_numpy()
         if log2fc_max is not None:

@@ -9,6 +9,7 @@ from ._nb_compare_df import COLUMNS, Style, with_posterior
 from ._screen import (
     check_screen,
     gene_columns,
+    interval_words,
     perturbation_rows,
     pick_tests,
     posterior_words,
@@ -17,6 +18,7 @@ from ._screen import (
     status_words,
 )
 from ._screen_tests import Adjustment, FdrScope, Tests, read_block
+from ._stored import INTERVAL
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,7 +52,7 @@ def nb_screen_df(
     gene
         A gene of `var_names`, several, or `None` for all.
     pval_cutoff
-        Keep tests with an adjusted p-value below, as scanpy does. `n_hits` counts those up to the level of the screen.
+        Keep tests with an adjusted p-value of at most this, as `n_hits` counts those of at most `fdr`.
     log2fc_min
         Keep tests with a log2 fold change above.
     log2fc_max
@@ -67,7 +69,8 @@ def nb_screen_df(
         Keep so many tests, the smallest p-values.
     style
         Names of the columns, as in :func:`nbcompare.get.nb_compare_df`, after a first column `perturbation`
-        (in `"pertpy"`, which has `contrast`, there is none). `"scanpy"` also has what a posterior adds.
+        (in `"pertpy"`, which has `contrast`, there is none). Bounds of log2 fold changes are columns where the screen has them as
+        layers (`intervals=True`, or a posterior); those of the on-target genes are in `.obs`. `"scanpy"` also has what a posterior adds.
     gene_symbols
         Column of `.var` to add to the table, for instance the symbols where `var_names` are identifiers.
 
@@ -144,7 +147,8 @@ def _as_table(screen: AnnData, tests: Tests) -> pd.DataFrame:
         "pvals_adj": tests.adjusted,
         "base_mean": read_var(screen, "base_mean")[tests.column],
     }
-    for word in ("scores", "logfoldchanges", "lfc_se", "dispersions", *posterior_words(screen)):
+    words = ("scores", "logfoldchanges", "lfc_se", *interval_words(screen), "dispersions", *posterior_words(screen))
+    for word in words:
         table[word] = pick_tests(screen, word, tests.row, tests.column)
     table["status"] = status_words(pick_tests(screen, "status", tests.row, tests.column))
     return pd.DataFrame(table)
@@ -152,6 +156,7 @@ def _as_table(screen: AnnData, tests: Tests) -> pd.DataFrame:
 
 def _in_style(table: pd.DataFrame, style: Style, of_posterior: list[str], extra: list[str]) -> pd.DataFrame:
     columns = with_posterior(COLUMNS[style], of_posterior) if style == "scanpy" else COLUMNS[style]
+    columns = {word: name for word, name in columns.items() if word in table or word not in INTERVAL}
     leading = [] if "group" in columns else ["perturbation"]
     if style == "deseq2":
         table = table.set_index("names").rename_axis(None)

@@ -11,7 +11,7 @@ import pandas as pd
 from nbcompare._anndata import check_format, in_memory
 from nbcompare._nb.status import status_text
 
-from ._stored import POSTERIOR, close, listed
+from ._stored import INTERVAL, POSTERIOR, close, listed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -100,7 +100,8 @@ def stored_perturbation(screen: AnnData, name: str | None) -> pd.DataFrame:
         raise ValueError(msg)
     rows, columns = perturbation_rows(screen, name), gene_columns(screen, None)
     table = {"names": screen.var_names.to_numpy(object)}
-    for word in ("scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", "dispersions", *posterior_words(screen)):
+    words = ("scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", *interval_words(screen), "dispersions")
+    for word in (*words, *posterior_words(screen)):
         table[word] = read_tests(screen, word, rows, columns)[0]
     table["base_mean"] = read_var(screen, "base_mean")
     table["status"] = status_words(read_tests(screen, "status", rows, columns)[0])
@@ -110,6 +111,11 @@ def stored_perturbation(screen: AnnData, name: str | None) -> pd.DataFrame:
 def posterior_words(screen: AnnData) -> list[str]:
     """Layers that only a posterior has; none without one."""
     return [word for word in POSTERIOR if word in screen.layers]
+
+
+def interval_words(screen: AnnData) -> list[str]:
+    """Layers with bounds of log2 fold changes: of a posterior, or with `intervals=True`."""
+    return [word for word in INTERVAL if word in screen.layers]
 
 
 def prior_of_perturbation(screen: AnnData, name: str | None) -> dict[str, float]:

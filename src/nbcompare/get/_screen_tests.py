@@ -9,6 +9,7 @@ import numpy as np
 
 from ._hierarchical import adjust_hierarchically
 from ._screen import read_obs, read_tests
+from ._stored import is_significant
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -71,8 +72,8 @@ class Adjustment:
         return cls("pvals_adj", of_rows, of_rows)
 
     def may_pass(self, rows: np.ndarray, cutoff: float | None) -> np.ndarray:
-        """Rows that can hold a test below the cutoff."""
-        return rows if cutoff is None or self.least is None else rows[self.least[rows] < cutoff]
+        """Rows that can hold a test within the cutoff."""
+        return rows if cutoff is None or self.least is None else rows[is_significant(self.least[rows], cutoff)]
 
     def adjusted(self, stored: np.ndarray, rows: np.ndarray) -> np.ndarray:
         if self.of_rows is None:
@@ -94,7 +95,7 @@ def read_block(
     adjusted = adjustment.adjusted(read_tests(screen, adjustment.word, rows, columns), rows)
     keep = p <= worst if np.isfinite(worst) else np.ones(p.shape, bool)
     if cutoff is not None:
-        keep &= adjusted < cutoff
+        keep &= is_significant(adjusted, cutoff)
     for limit, beyond in zip(change, (np.greater, np.less), strict=True):
         if limit is not None:
             keep &= beyond(read_tests(screen, "logfoldchanges", rows, columns), limit)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-POSTERIOR = ("lfc_unshrunken", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr", "pareto_k")
+INTERVAL = ("lfc_lower", "lfc_upper")  # 95 %: of the test, or of the posterior if there is one
+POSTERIOR = ("lfc_unshrunken", "lfc_median", "lfc_sd", "null_probability", "lfsr", "pareto_k")
 SHRUNKEN = ("lfc_shrunk", "lfc_shrunk_se", "lfsr", "svalue")
 
 
@@ -143,6 +144,7 @@ def stored_comparison(adata: AnnData, column: Column, key: str) -> pd.DataFrame:
         "pvals",
         "pvals_adj",
         "lfc_se",
+        *INTERVAL,
         "dispersions",
         "dispersions_genewise",
         *POSTERIOR,
@@ -158,6 +160,17 @@ def stored_comparison(adata: AnnData, column: Column, key: str) -> pd.DataFrame:
     values, which = np.unique(np.asarray(adata.varm[f"{key}_status"])[:, column.number], return_inverse=True)
     table["status"] = np.array([status_text(int(value)) for value in values], dtype=object)[which]
     return pd.DataFrame(table)
+
+
+def stored_interval(adata: AnnData, key: str, gene: int, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds of one gene's log2 fold changes in these columns, infinite on the side of a group without counts."""
+    lower, upper = (np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in INTERVAL)
+    return lower, upper
+
+
+def is_significant(adjusted: Any, cutoff: float) -> Any:
+    """Where adjusted p-values are at most the cut-off, the rule of Benjamini and Hochberg; NaN is not. The only such rule for tables and figures."""
+    return adjusted <= cutoff
 
 
 def listed(names: Sequence[str] | pd.Index, *, most: int = 20) -> str:

@@ -7,16 +7,15 @@ import numpy as np
 import pandas as pd
 
 from nbcompare.get._screen import read_var, status_words
-from nbcompare.get._stored import chosen_columns, stored_results
+from nbcompare.get._stored import chosen_columns, is_significant, stored_interval, stored_results
 
-from ._panel import DARK, DOWN, MEDIUM, SMALL, UP, check_genes, new_panel
+from ._panel import DARK, DOWN, MEDIUM, SMALL, UP, check_genes, draw_intervals, interval_limits, new_panel
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
 ROW = 0.17  # inches
-LONGEST = 4.0  # half widths of the median interval, beyond which one ends in an arrowhead
 
 
 def forest(
@@ -33,11 +32,10 @@ def forest(
 ) -> Axes:
     r"""One gene over cell types or comparisons: log2 fold changes with 95 % intervals, and adjusted p-values.
 
-    Where the gene was called the row is coloured (up, down); where it was not tested the row says why. The interval is
-    1.96 times the standard error that agrees with the p-value, :math:`|\beta| / |z|` with the stored score :math:`z`, and
-    so leaves out zero just where the p-value is below 0.05; where :math:`|z| < 1` it is the stored standard error, or
-    :math:`|\beta|` if that is larger. Of a comparison with `lfc_threshold` it is the stored one throughout; of a
-    posterior the bounds are its own, of 90 %. Intervals that are far longer than the others end in an arrowhead.
+    Where the gene is significant the row is coloured (up, down); where it was not tested the row gives the reason. The interval
+    is the stored one, `lfc_lower` to `lfc_upper` of :func:`nbcompare.tl.nb_compare`: the fold changes that the test does not
+    reject at 5 %, or the posterior's interval. It leaves out zero just where the p-value from all replicates is below 0.05.
+    Intervals that are far longer than the others, or infinite because a group has no counts, end in an arrowhead.
 
     Parameters
     ----------
@@ -55,7 +53,7 @@ def forest(
         Show shrunken effects and 1.96 times their standard deviation, of a comparison with `shrink`. Calls remain those
         of the test.
     pval_cutoff
-        The gene is called below this adjusted p-value. It is adjusted over the genes of each comparison in each split.
+        The gene is significant up to this adjusted p-value. It is adjusted over the genes of each comparison in each split.
     gene_symbols
         Column of `.var` with the name to show.
     ax
@@ -122,7 +120,7 @@ def _rows(
     chosen = chosen_columns(results, groups, split, key)
     gene = int(np.flatnonzero(adata.var_names == name)[0])
     numbers = [column.number for column in chosen]
-    words = ("logfoldchanges", "lfc_se", "scores", "pvals_adj")
+    words = ("logfoldchanges", "pvals_adj")
     rows = pd.DataFrame({word: np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in words})
     rows["group"], rows["split"] = [c.group for c in chosen], [c.split for c in chosen]
     rows["status"] = status_words(np.asarray(adata.varm[f"{key}_status"])[gene, numbers])
@@ -131,21 +129,9 @@ def _rows(
             np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in ("lfc_shrunk", "lfc_shrunk_se")
         )
         rows = rows.assign(logfoldchanges=effect, lower=effect - 1.96 * sd, upper=effect + 1.96 * sd)
-    elif f"{key}_lfc_lower" in adata.varm:
-        for word in ("lower", "upper"):
-            rows[word] = np.asarray(adata.varm[f"{key}_lfc_{word}"])[gene, numbers]
     else:
-        half_width = 1.96 * _standard_errors(rows, against_zero=not results["params"].get("lfc_threshold"))
-        rows["lower"], rows["upper"] = rows["logfoldchanges"] - half_width, rows["logfoldchanges"] + half_width
+        rows["lower"], rows["upper"] = stored_interval(adata, key, gene, numbers)
     return rows
-
-
-def _standard_errors(rows: pd.DataFrame, *, against_zero: bool) -> pd.Series:
-    """Those that agree with the p-value, where it is one against zero."""
-    if not against_zero:
-        return rows["lfc_se"]
-    change, score = rows["logfoldchanges"].abs(), rows["scores"].abs()
-    return (change / score.where(score >= 1)).fillna(pd.concat([rows["lfc_se"], change], axis=1).max(axis=1))
 
 
 def _place(rows: pd.DataFrame) -> list[str]:
@@ -167,27 +153,13 @@ def _draw_intervals(ax: Axes, rows: pd.DataFrame, pval_cutoff: float) -> None:
     tested = rows[rows["pvals_adj"].notna() & rows["logfoldchanges"].notna()]
     effect, place = tested["logfoldchanges"].to_numpy(), tested["place"].to_numpy()
     left, right = tested["lower"].to_numpy(), tested["upper"].to_numpy()
-    longest = LONGEST * np.median(right - left) / 2 if len(tested) else 1.0
-    low = np.min(np.maximum(left, effect - longest), initial=-0.5)
-    high = np.max(np.minimum(right, effect + longest), initial=0.5)
-    low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
-    called = (tested["pvals_adj"] < pval_cutoff).to_numpy()
+    limits = interval_limits(effect, left, right, always=(-0.5, 0.5))
+    called = is_significant(tested["pvals_adj"], pval_cutoff).to_numpy()
     colours = np.where(called, np.where(effect > 0, UP, DOWN), DARK)
     ax.axvline(0, color=DARK, linewidth=0.6, zorder=1)
-    ax.hlines(
-        place,
-        np.maximum(left, low),
-        np.minimum(right, high),
-        colors=colours.tolist(),
-        linewidth=1.1,
-        gid="interval",
-        zorder=2,
-    )
+    draw_intervals(ax, place, left, right, colours.tolist(), limits, gid="interval", linewidth=1.1, zorder=2)
     ax.scatter(effect, place, s=np.where(called, 20, 13), c=colours, linewidths=0, gid="effect", zorder=3)
-    for beyond, edge, marker in ((left < low, low, "<"), (right > high, high, ">")):
-        style: dict[str, Any] = {"linewidths": 0, "clip_on": False, "gid": "beyond", "zorder": 3}
-        ax.scatter(np.full(beyond.sum(), edge), place[beyond], s=14, c=colours[beyond], marker=marker, **style)
-    ax.set_xlim(low, high)
+    ax.set_xlim(*limits)
 
 
 def _write_beside(ax: Axes, rows: pd.DataFrame) -> None:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nbcompare.get import nb_compare_df, nb_gene_df
-from nbcompare.get._stored import chosen_columns, chosen_groups, one_split, stored_results, why_untested
+from nbcompare.get._stored import (
+    chosen_columns,
+    chosen_groups,
+    is_significant,
+    one_split,
+    stored_results,
+    why_untested,
+)
 
 from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, new_panel
 
@@ -53,7 +60,7 @@ def gene(
     key
         Where the results are stored.
     pval_cutoff
-        The gene is called below this adjusted p-value.
+        The gene is significant up to this adjusted p-value.
     log
         Whether counts are on a log2 scale; a sample without counts then stands at half a count.
     gene_symbols
@@ -94,7 +101,7 @@ def gene(
     if not results["reference"]:  # comparisons are contrasts of a design, with names of their own
         conditions = list(dict.fromkeys(samples["condition"].astype(str)))
     calls = nb_compare_df(adata, treated, split=split, key=key)
-    calls = calls[(calls["names"] == name) & (calls["pvals_adj"] < pval_cutoff)]
+    calls = calls[(calls["names"] == name) & is_significant(calls["pvals_adj"], pval_cutoff)]
     colours = dict(zip(calls["group"].astype(str), np.where(calls["logfoldchanges"] > 0, UP, DOWN), strict=True))
 
     ax = new_panel(ax, width=float(np.clip(0.7 + 0.36 * len(conditions), 1.9, 20)), height=2.6)

@@ -6,8 +6,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nbcompare.get._screen import check_screen, perturbation_rows, read_obs
+from nbcompare.get._stored import is_significant
 
-from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, label_points, new_panel, title_and_legend
+from ._panel import (
+    DARK,
+    DOWN,
+    GREY,
+    MEDIUM,
+    SMALL,
+    UP,
+    draw_intervals,
+    interval_limits,
+    label_points,
+    new_panel,
+    title_and_legend,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +40,10 @@ def knockdown(
 ) -> Axes:
     """How far each perturbation lowers its own target, with the 95 % interval, in order.
 
-    Shown are the perturbations that name a gene of `var_names` which could be tested. The interval is the log2 fold
-    change and 1.96 standard errors to both sides. Coloured are the targets that went down, or up, at the false
-    discovery rate `pval_cutoff` over all on-target tests of the screen (Benjamini and Hochberg). The dashed line is
+    Shown are the perturbations that name a gene of `var_names` which could be tested. The interval is the stored one,
+    `on_target_lfc_lower` to `on_target_lfc_upper`: the fold changes that the test does not reject at 5 %; one that is far longer than
+    the others, or infinite because a group has no counts, ends in an arrowhead. Targets that went down, or up, are coloured at the
+    false discovery rate `pval_cutoff` over all on-target tests of the screen (Benjamini and Hochberg). The dashed line is
     half of the expression. Up to 60 perturbations have a line and a name each; more stand side by side, and only
     those that were lowered most and those that went up are named.
 
@@ -40,7 +54,7 @@ def knockdown(
     perturbations
         The perturbations to show, all for `None`.
     pval_cutoff
-        Targets are coloured below this adjusted p-value.
+        Targets are coloured up to this adjusted p-value.
     n_top
         Where there are more than 60, the number of perturbations to name at both ends.
     ax
@@ -70,7 +84,7 @@ def knockdown(
     """
     check_screen(screen)
     table = _on_target(screen, perturbations)
-    changed = (table["pval_adj"] < pval_cutoff).to_numpy()
+    changed = is_significant(table["pval_adj"], pval_cutoff).to_numpy()
     change = table["change"].to_numpy()
     calls = {"down": changed & (change < 0), "up": changed & (change > 0), "not called": ~changed}
 
@@ -99,7 +113,12 @@ def _on_target(screen: AnnData, perturbations: str | Sequence[str] | None) -> pd
     from scipy.stats import false_discovery_control
 
     rows = perturbation_rows(screen, perturbations)
-    columns = {"on_target_logfoldchange": "change", "on_target_lfc_se": "se", "on_target_pval": "pval"}
+    columns = {
+        "on_target_logfoldchange": "change",
+        "on_target_lfc_lower": "lower",
+        "on_target_lfc_upper": "upper",
+        "on_target_pval": "pval",
+    }
     table = read_obs(screen, list(columns)).rename(columns=columns).astype(float)
     tested = table["pval"].notna()
     table.loc[tested, "pval_adj"] = false_discovery_control(table.loc[tested, "pval"]) if tested.any() else np.nan
@@ -116,18 +135,30 @@ def _on_target(screen: AnnData, perturbations: str | Sequence[str] | None) -> pd
 
 def _draw_intervals(ax: Axes, table: pd.DataFrame, calls: dict[str, np.ndarray], *, upright: bool) -> None:
     """Point and interval of each perturbation; the lines of no change and of half the expression."""
-    place, change, half = np.arange(len(table)), table["change"].to_numpy(), 1.96 * table["se"].to_numpy()
+    place, change = np.arange(len(table)), table["change"].to_numpy()
+    lower, upper = table["lower"].to_numpy(), table["upper"].to_numpy()
+    limits = interval_limits(change, lower, upper, always=(-1.0, 0.0))
     many: dict[str, Any] = {"linewidth": 0.4 if upright else 0.9, "rasterized": upright, "zorder": 2}
     for name, colour in (("down", DOWN), ("up", UP), ("not called", GREY)):
         mask = calls[name]
-        span = (place[mask], (change - half)[mask], (change + half)[mask])
-        (ax.vlines if upright else ax.hlines)(
-            *span, color=colour, alpha=0.5 if upright else 1, gid=f"{name} 95 %", **many
+        draw_intervals(
+            ax,
+            place[mask],
+            lower[mask],
+            upper[mask],
+            [colour] * int(mask.sum()),
+            limits,
+            gid=f"{name} 95 %",
+            upright=upright,
+            arrow=8.0 if upright else 14.0,
+            alpha=0.5 if upright else 1,
+            **many,
         )
         points = (place[mask], change[mask]) if upright else (change[mask], place[mask])
         size = float(np.clip(2000 / len(table), 3, 14)) if upright else 14
         label = f"{mask.sum():,} {name}"
         ax.scatter(*points, s=size, c=colour, linewidths=0, rasterized=upright, gid=name, label=label, zorder=3)
+    (ax.set_ylim if upright else ax.set_xlim)(*limits)
     line = ax.axhline if upright else ax.axvline
     line(0, color=DARK, linewidth=0.6, zorder=1)
     line(-1, color=DARK, linewidth=0.6, linestyle=(0, (4, 3)), zorder=1, gid="half")

@@ -53,7 +53,7 @@ def ma(
     key
         Where the results are stored; of no account for a screen.
     pval_cutoff
-        Genes are called below this adjusted p-value.
+        Genes are significant up to this adjusted p-value.
     log2fc_cutoff
         Genes are called from this absolute log2 fold change on.
     shrunken

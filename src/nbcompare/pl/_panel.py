@@ -10,7 +10,7 @@ import pandas as pd
 
 from nbcompare._optional import require
 from nbcompare.get._screen import gene_columns, is_screen, read_var, stored_perturbation
-from nbcompare.get._stored import one_column, stored_comparison, stored_results, why_untested
+from nbcompare.get._stored import is_significant, one_column, stored_comparison, stored_results, why_untested
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,6 +22,7 @@ PICKED = "#009E73"
 GREY, DARK = "#B8B8B8", "#4D4D4D"
 SMALL, MEDIUM = 7, 8  # points, the sizes that journals ask for
 MOST_AVOIDED = 200  # points that names keep clear of
+LONGEST = 4.0  # half widths of the median interval, beyond which one ends in an arrowhead
 COLOUR = {"down": DOWN, "up": UP, "not called": GREY}
 
 
@@ -80,7 +81,7 @@ def point_size(n_genes: int) -> float:
 def call(table: pd.DataFrame, pval_cutoff: float, log2fc_cutoff: float) -> dict[str, np.ndarray]:
     """Masks of the tested genes: went down, went up, not called."""
     change = table["logfoldchanges"].to_numpy()
-    significant = (table["pvals_adj"] < pval_cutoff).to_numpy() & (np.abs(change) >= log2fc_cutoff)
+    significant = is_significant(table["pvals_adj"], pval_cutoff).to_numpy() & (np.abs(change) >= log2fc_cutoff)
     down, up = significant & (change < 0), significant & (change > 0)
     return {"down": down, "up": up, "not called": table["pvals"].notna().to_numpy() & ~(down | up)}
 
@@ -102,6 +103,42 @@ def scatter_called(ax: Axes, x: np.ndarray, y: np.ndarray, called: dict[str, np.
             zorder=2 if quiet else 3,
             label=f"{mask.sum():,} {name}",
         )
+
+
+def interval_limits(
+    effect: np.ndarray, lower: np.ndarray, upper: np.ndarray, *, always: tuple[float, float]
+) -> tuple[float, float]:
+    """Limits of an axis of effects with their intervals: long and infinite ones leave it, the effects and `always` do not."""
+    width = (upper - lower)[np.isfinite(upper - lower)]
+    longest = LONGEST * np.median(width) / 2 if len(width) else 1.0
+    low = np.min(np.maximum(lower, effect - longest), initial=always[0])
+    high = np.max(np.minimum(upper, effect + longest), initial=always[1])
+    return float(low - 0.05 * (high - low)), float(high + 0.05 * (high - low))
+
+
+def draw_intervals(
+    ax: Axes,
+    place: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    colours: Sequence[str],
+    limits: tuple[float, float],
+    *,
+    gid: str,
+    upright: bool = False,
+    arrow: float = 14.0,
+    **style: Any,
+) -> None:
+    """Lines from lower to upper bounds, within the limits of the axis; one that goes on beyond them ends in an arrowhead of this area."""
+    low, high = limits
+    draw = ax.vlines if upright else ax.hlines
+    draw(place, np.maximum(lower, low), np.minimum(upper, high), colors=list(colours), gid=gid, **style)
+    heads = ((lower < low, low, "v" if upright else "<"), (upper > high, high, "^" if upright else ">"))
+    for beyond, edge, marker in heads:
+        at = np.full(beyond.sum(), edge)
+        points = (place[beyond], at) if upright else (at, place[beyond])
+        colour = [one for one, out in zip(colours, beyond, strict=True) if out]
+        ax.scatter(*points, s=arrow, c=colour, marker=marker, linewidths=0, clip_on=False, gid="beyond", zorder=3)
 
 
 def title_and_legend(ax: Axes, title: str) -> None:

@@ -29,7 +29,7 @@ def posterior(
     gene_symbols: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """One gene's log2 fold change: prior, posterior with its mass at zero, 90 % interval, and the estimate without prior.
+    """One gene's log2 fold change: prior, posterior with its mass at zero, 95 % interval, and the estimate without prior.
 
     The curves are normal with the stored mean and standard deviation given a change, their areas the probability of a change. The bars at
     zero are the probabilities that nothing changes, on a scale from 0 to 1 on the right.
@@ -120,13 +120,18 @@ def _draw(ax: Axes, row: pd.Series, prior: dict[str, float], truth: float | None
         linewidth=2,
         solid_capstyle="butt",
         gid="interval",
-        label="90 % interval",
+        label="95 % interval",
     )
     ax.plot(row["logfoldchanges"], -0.07 * top, "o", color=colour, markersize=4, gid="mean")
-    ax.errorbar(
-        row["lfc_unshrunken"], -0.14 * top, xerr=1.645 * row["lfc_se"], fmt="D", color=DARK, markersize=3, elinewidth=0.8,
+    ax.plot(
+        row["lfc_unshrunken"],
+        -0.14 * top,
+        "D",
+        color=DARK,
+        markersize=3,
+        gid="estimate",
         label="estimate without prior",
-    )  # fmt: skip
+    )
     if truth is not None:
         ax.axvline(truth, color=PICKED, linewidth=1, linestyle=(0, (4, 3)), gid="truth", label="truth")
     ax.set_xlabel("log$_2$ fold change", fontsize=MEDIUM)

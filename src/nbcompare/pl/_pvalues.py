@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from nbcompare.get._stored import is_significant
+
 from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, comparison_table, new_panel, point_size
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def pvalues(
     bins
         Number of bars of the histogram.
     pval_cutoff
-        Genes below this adjusted p-value are coloured in the quantile plot.
+        Genes up to this adjusted p-value are coloured in the quantile plot.
     ax
         Where to draw; a new figure otherwise.
 
@@ -84,7 +86,7 @@ def pvalues(
     if kind == "histogram":
         _draw_histogram(ax, p_value, bins)
     else:
-        _draw_quantiles(ax, p_value, (table["pvals_adj"] < pval_cutoff).to_numpy())
+        _draw_quantiles(ax, p_value, is_significant(table["pvals_adj"], pval_cutoff).to_numpy())
     ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold")
     return ax
 

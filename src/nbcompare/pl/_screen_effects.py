@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nbcompare.get._screen import gene_columns, perturbation_rows, read_obs, read_tests
+from nbcompare.get._stored import is_significant
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,12 +40,12 @@ def chosen_effects(
     """The effects asked for, or the strongest, perturbations and genes in their own order."""
     rows = _strongest(screen, n_perturbations) if perturbations is None else perturbation_rows(screen, perturbations)
     columns = gene_columns(screen, genes)
-    called = read_tests(screen, "pvals_adj", rows, columns) < pval_cutoff
+    called = is_significant(read_tests(screen, "pvals_adj", rows, columns), pval_cutoff)
     if genes is None:
         columns = _most_moved(screen, rows, called, n_genes)
         called = called[:, columns]
         if not columns.size:
-            msg = f"No gene of these perturbations has an adjusted p-value below {pval_cutoff:g}; name genes to show."
+            msg = f"No gene of these perturbations has an adjusted p-value of at most {pval_cutoff:g}; name genes to show."
             raise ValueError(msg)
     return Effects(rows, columns, read_tests(screen, "logfoldchanges", rows, columns).astype(float), called)
 

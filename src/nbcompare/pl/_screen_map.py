@@ -55,7 +55,7 @@ def screen_map(
     genes
         The genes to show, by `var_names`, instead of those that are moved most.
     pval_cutoff
-        Genes are called below this adjusted p-value (within their perturbation).
+        Genes are significant up to this adjusted p-value (within their perturbation).
     gene_symbols
         Column of `.var` with the names to show.
     ax

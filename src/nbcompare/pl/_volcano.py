@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nbcompare.get._stored import is_significant
+
 from ._panel import (
     COLOUR,
     DARK,
@@ -56,7 +58,7 @@ def volcano(
     key
         Where the results are stored; of no account for a screen.
     pval_cutoff
-        Genes are called below this adjusted p-value.
+        Genes are significant up to this adjusted p-value.
     log2fc_cutoff
         Genes are called from this absolute log2 fold change on.
     shrunken
@@ -127,7 +129,7 @@ def _heights(p_value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _draw_thresholds(ax: Axes, table: pd.DataFrame, pval_cutoff: float, log2fc_cutoff: float) -> None:
     """The p-value up to which the false discovery rate admits (its first step if none is admitted), and the fold changes."""
-    n_admitted = max((table["pvals_adj"] < pval_cutoff).sum(), 1)
+    n_admitted = max(is_significant(table["pvals_adj"], pval_cutoff).sum(), 1)
     limit = pval_cutoff * n_admitted / max(table["pvals"].notna().sum(), 1)
     style: dict[str, Any] = {"color": DARK, "linewidth": 0.6, "linestyle": (0, (4, 3)), "zorder": 1}
     ax.axhline(-np.log10(limit), gid="pval_cutoff", **style)

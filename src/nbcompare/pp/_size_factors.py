@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
 from anndata import AnnData
 
-from nbcompare._anndata import read_obs, sum_counts
+from nbcompare._anndata import column_names, read_obs, sum_counts
 from nbcompare._counts import exposure
 from nbcompare._counts.exposure import Method
 
@@ -16,6 +18,7 @@ def size_factors(
     pdata: AnnData,
     *,
     method: Method | str | np.ndarray = "auto",
+    groupby: str | Sequence[str] | None = None,
     layer: str | None = None,
     key_added: str = "size_factors",
     copy: bool = False,
@@ -27,9 +30,13 @@ def size_factors(
     `"median_of_ratios"`
         Median over genes of the sample's count over the gene's geometric mean, genes positive in all samples
         :cite:p:`anders2010`. Robust to a few genes that change much.
+    `"pooled_ratios"`
+        Counts of each group (`groupby`), pooled, over those expected at rates that all groups have in common. Rare genes are
+        summed until ratios can be formed, and genes with an outlying ratio get no weight. For sparse tables, where few genes
+        are positive in all samples, and where depth differs between groups.
     `"poscounts"`
-        The same with zeros left out of the sum of logs, though not of its divisor, and the median over the genes
-        positive in the sample :cite:p:`love2014`. For sparse tables.
+        The median of ratios with zeros left out of the sum of logs, though not of its divisor, and the median over the genes
+        positive in the sample :cite:p:`love2014`. It underestimates differences in depth of sparse samples, of which it warns.
     `"total"`
         Total counts. For whole transcriptomes; on a small panel one strong gene shifts all the others.
     `"tmm"`
@@ -39,7 +46,8 @@ def size_factors(
         The same with singleton pairing: counts of genes that one of the two samples lacks are paired by size and used too,
         as in edgeR. For sparser tables.
     `"auto"`
-        The median of ratios; `poscounts` where fewer than 10 genes are positive in all samples.
+        The median of ratios where at least 10 genes are positive in all samples and half of these have 3 or more counts in
+        each sample; else the pooled ratios.
 
     Parameters
     ----------
@@ -47,6 +55,9 @@ def size_factors(
         Samples x genes, raw counts, as from :func:`~nbcompare.pp.pseudobulk`.
     method
         One of the names above, the name of an `.obs` column, or one positive number for each sample.
+    groupby
+        Column of `.obs`, or several, with the groups that `"pooled_ratios"` pools: those that are compared, as
+        :func:`~nbcompare.tl.nb_compare` does. If None, each sample is a group of its own, which is less precise.
     layer
         Layer with the raw counts, `.X` if None.
     key_added
@@ -61,7 +72,7 @@ def size_factors(
     `.obs[key_added]`
         The size factors, float64, geometric mean 1.
     `.uns[key_added]`
-        `method`, the one asked for (`"given"` for numbers); `method_used`; `layer`.
+        `method`, the one asked for (`"given"` for numbers); `method_used`; `layer`; `groupby`, if given.
 
     Raises
     ------
@@ -69,7 +80,7 @@ def size_factors(
         If the matrix does not hold counts, a sample has none, no gene is positive in all samples (median of ratios),
         or given factors are not finite and positive.
     KeyError
-        If `method` is neither a method nor a column, or there is no such layer.
+        If `groupby` is not a column, `method` is neither a method nor a column, or there is no such layer.
 
     Examples
     --------
@@ -82,7 +93,9 @@ def size_factors(
     """
     if isinstance(method, str) and method in get_args(Method):
         counts = sum_counts(pdata, np.arange(pdata.n_obs), pdata.n_obs, layer=layer).counts
-        factors, used = exposure.size_factors(counts, method)
+        factors, used = exposure.size_factors(counts, method, None if groupby is None else _groups(pdata, groupby))
+        if used == "poscounts" and (text := exposure.follows_depth(factors, counts.sum(axis=1))):
+            warnings.warn(text, UserWarning, stacklevel=2)
     elif isinstance(method, str):
         factors, used = exposure.given_factors(_column(pdata, method), pdata.n_obs), "given"
     else:
@@ -94,7 +107,14 @@ def size_factors(
         "method_used": used,
         "layer": layer,
     }
+    if groupby is not None:
+        target.uns[key_added]["groupby"] = column_names(groupby)
     return target if copy else None
+
+
+def _groups(pdata: AnnData, groupby: str | Sequence[str]) -> np.ndarray:
+    names = column_names(groupby)
+    return read_obs(pdata, names).groupby(names, observed=True, dropna=False, sort=False).ngroup().to_numpy()
 
 
 def _column(pdata: AnnData, name: str) -> np.ndarray:

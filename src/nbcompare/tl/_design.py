@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from nbcompare._anndata import SampleTable, choices, column_names, read_obs, read_samples, sum_samples
 from nbcompare._counts.blocks import BLOCK_SIZE
-from nbcompare._counts.exposure import Method, given_factors, size_factors, unstable_samples
+from nbcompare._counts.exposure import Method, follows_depth, given_factors, measure_depths
 from nbcompare._nb.blocks import connected_parts, residual_degrees
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.status import Status
@@ -41,7 +41,7 @@ class Design:
     pseudobulk: Pseudobulk
     comparisons: list[str]  # treated level of every comparison
     pairs: np.ndarray  # (n_comparisons, 2) int64, reference and treated group; reference -1 is all others together
-    unstable: np.ndarray  # (n_samples,) bool, depth unknown
+    unstable: np.ndarray  # (n_samples,) bool, depth not determined by the counts
     factors_used: str  # method that gave the size factors
 
 
@@ -184,9 +184,10 @@ def sample_depths(
     corrected = counts if log_factors is None else counts / np.exp(log_factors)
     unstable = np.zeros(len(counts), bool)
     if isinstance(factors, str) and factors in METHODS:
-        exposure, used = size_factors(corrected, factors)
-        if factors == "auto":
-            unstable = unstable_samples(corrected)
+        found = measure_depths(corrected, factors, pd.factorize(samples.table["condition"])[0])
+        exposure, used, unstable = found.factors, found.method, found.unstable
+        if used == "poscounts" and (text := follows_depth(exposure, corrected.sum(axis=1))):
+            warnings.warn(text, UserWarning, stacklevel=5)
     else:
         of_sample = factors_of_samples(adata, samples, factors, replicate_key)
         exposure, used = given_factors(of_sample, len(of_sample)), "given"

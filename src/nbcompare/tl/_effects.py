@@ -9,9 +9,10 @@ import numpy as np
 
 from nbcompare._nb.adjust import adjust_p_values
 from nbcompare._nb.shrink import shrink
-from nbcompare._nb.status import Status
+from nbcompare._nb.status import Status, status_of
 from nbcompare._nb.threshold import larger, smaller
 
+LARGEST_THRESHOLD = 30  # log2; no real change is larger, and beyond a few hundred the null means are no numbers
 Alternative = Literal["greater_abs", "less_abs"]
 
 
@@ -21,6 +22,12 @@ def check_effect_options(options: Mapping[str, Any]) -> None:
     if not 0 <= threshold < np.inf:
         msg = (
             f"lfc_threshold is {threshold!r}, but it is an absolute log2 fold change: 0 or more, such as 1 for twofold."
+        )
+        raise ValueError(msg)
+    if threshold > LARGEST_THRESHOLD:
+        msg = (
+            f"lfc_threshold is {threshold!r}, but it is a log2 fold change: 1 means twofold, {LARGEST_THRESHOLD} a billionfold. For a fold change "
+            "of x pass log2(x)."
         )
         raise ValueError(msg)
     if alternative not in get_args(Alternative):
@@ -66,13 +73,14 @@ def _against_threshold(
     tested, on_one = ~np.isnan(before), (status & Status.SINGLE_REPLICATE) > 0
     below, above = np.where(tested[..., None], shifted, np.nan).transpose(2, 0, 1)
     if alternative == "less_abs":
-        p, scores = smaller(below, above)
-        status = status & ~np.uint32(Status.SINGLE_REPLICATE)
+        p, scores = smaller(below, above, arrays["logfoldchanges"])
+        status = status_of(p, status & ~np.uint32(Status.SINGLE_REPLICATE))
         return {"pvals": p, "pvals_adj": adjust_p_values(p), "scores": scores, "status": status} | _all(arrays, p)
     p, scores = larger(below, above, arrays["logfoldchanges"])
     guarded = np.where(on_one, np.maximum(p, before), p)
     scores = np.where(on_one & (before > p), arrays["scores"], scores)
-    return {"pvals": guarded, "pvals_adj": adjust_p_values(guarded), "scores": scores} | _all(arrays, p)
+    adjusted, status = adjust_p_values(guarded), status_of(guarded, status)
+    return {"pvals": guarded, "pvals_adj": adjusted, "scores": scores, "status": status} | _all(arrays, p)
 
 
 def _all(arrays: Mapping[str, np.ndarray], p: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,11 +12,13 @@ import numpy as np
 from nbcompare._nb.adjust import adjust_p_values
 from nbcompare._nb.data import Fit, Group, Test, Trend
 from nbcompare._nb.glm import DesignTests
+from nbcompare._nb.intervals import wald_intervals
+from nbcompare._nb.intervals_likelihood import ratio_intervals
 from nbcompare._nb.likelihood import fit_likelihood
 from nbcompare._nb.likelihood_ratio import likelihood_ratio_test
 from nbcompare._nb.moderated import Moderated, moderated_tests
 from nbcompare._nb.moments import fit_moments
-from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare._nb.status import NOT_TESTED, Status, status_of
 from nbcompare._nb.wald import standard_error, wald_test
 
 from ._design import Design
@@ -37,7 +39,12 @@ def moderated(
     Last the deviates of the nulls -threshold and threshold (log2), None without a threshold.
     """
     result = moderated_tests(
-        design.pseudobulk, design.pairs, shared=shared, min_total=min_total, threshold=lfc_threshold * np.log(2)
+        design.pseudobulk,
+        design.pairs,
+        shared=shared,
+        min_total=min_total,
+        threshold=lfc_threshold * np.log(2),
+        intervals=True,
     )
     return *moderated_arrays(result, design, method=method, cox_reid=cox_reid), result.shifted
 
@@ -55,6 +62,7 @@ def moderated_arrays(
     status = result.status | _sample_flags(design)
     arrays = {
         **_tested(log_fc, se, result.statistic, result.p_value, result.dispersion, status),
+        **_bounds(result.interval, status),
         "pvals_all_replicates": np.where((status & NOT_TESTED) > 0, np.nan, result.p_value_all),
         "dispersions_genewise": genewise,
     }
@@ -84,32 +92,37 @@ def unmoderated(
     total = np.stack([a.counts.sum(axis=1) + b.counts.sum(axis=1) for a, b in pairs], axis=1)
     low = np.where(total < min_total, np.uint32(Status.LOW_TOTAL), np.uint32(0))
     status = _columns(tests, "status") | low | _sample_flags(design)
+    log_fc, se = _columns(fits, "log_fc"), _columns(tests, "se")
+    if test == "wald":
+        interval = np.stack(wald_intervals(log_fc, se, np.full(len(se), np.inf)), axis=-1)
+    else:
+        interval = np.stack([ratio_intervals(fit, *pair) for fit, pair in zip(fits, pairs, strict=True)], axis=1)
     arrays = _tested(
-        _columns(fits, "log_fc"),
-        _columns(tests, "se"),
+        log_fc,
+        se,
         _columns(tests, "statistic"),
         _columns(tests, "p_value"),
         _columns(fits, "dispersion"),
         status,
     )
-    return arrays, {"base_mean": _base_mean(design)}
+    return arrays | _bounds(interval, status), {"base_mean": _base_mean(design)}
 
 
 def contrasted(
-    result: DesignTests, flags: np.ndarray, base_mean: np.ndarray
+    result: DesignTests, flags: np.ndarray, base_mean: np.ndarray, *, test: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any], np.ndarray]:
     """Arrays (n_genes, n_contrasts), columns (n_genes,), the trend and the coefficients of a design, logarithms to base 2."""
     n_contrasts = result.p_value.shape[1]
-    dispersion, genewise = (
-        np.repeat(of_gene[:, None], n_contrasts, axis=1) for of_gene in (result.dispersion, result.genewise)
-    )
     status = result.status | flags
-    arrays = _tested(result.log_fc, result.se, result.statistic, result.p_value, dispersion, status)
+    arrays = _tested(result.log_fc, result.se, result.statistic, result.p_value, result.dispersions, status)
+    arrays |= _bounds(result.interval, status)
     columns, trend = {"base_mean": base_mean}, {}
+    if test == "moderated":
+        arrays["pvals_all_replicates"] = np.where((status & NOT_TESTED) > 0, np.nan, result.p_value_all)
     if result.trend.n_genes:
-        arrays["dispersions_genewise"] = genewise
+        arrays["dispersions_genewise"] = np.repeat(result.genewise[:, None], n_contrasts, axis=1)
         columns["dispersion_trend"] = result.trend.at(result.mean)
-        trend = _stored_trend(result.trend, np.ones((n_contrasts, 2)))
+        trend = _stored_trend(result.trend, result.ratios)
     return arrays, columns, trend, result.coefficients / np.log(2)
 
 
@@ -125,6 +138,7 @@ def _stored_trend(trend: Trend, noise: np.ndarray) -> dict[str, Any]:
 
 def _tested(log_fc, se, statistic, p_value, dispersion, status) -> dict[str, np.ndarray]:
     """The arrays as stored: log2, NaN where the status says that there is no test, adjusted p-values."""
+    status = status_of(p_value, status)
     untested = (status & NOT_TESTED) > 0
     p_value = np.where(untested, np.nan, p_value)
     return {
@@ -134,8 +148,16 @@ def _tested(log_fc, se, statistic, p_value, dispersion, status) -> dict[str, np.
         "pvals": p_value,
         "pvals_adj": adjust_p_values(p_value),
         "dispersions": np.where(untested, np.nan, dispersion),
-        "status": np.where(untested, status & NOT_TESTED, status).astype(np.uint32),
+        "status": status,
     }
+
+
+def _bounds(interval: np.ndarray | None, status: np.ndarray) -> dict[str, np.ndarray]:
+    """Confidence intervals (n_genes, n_comparisons, 2) as stored: log2, NaN where there is no test; nothing where none were asked for."""
+    if interval is None:
+        return {}
+    lower, upper = np.where(((status & NOT_TESTED) > 0)[..., None], np.nan, interval / np.log(2)).transpose(2, 0, 1)
+    return {"lfc_lower": lower.copy(), "lfc_upper": upper.copy()}
 
 
 def arms(design: Design) -> list[tuple[Group, Group]]:

@@ -21,23 +21,26 @@ class Lending:
         assert shared is not None  # without blocks
         self.mean, self.trend, self.variance = shared.mean, shared.trend.at(shared.mean), shared.trend.scatter
         prior_phi, self.prior_df = prior_dispersion(self.mean, self.trend, self.variance)
-        self.of_group: list[Statistics] = []
+        self.of_group: list[Statistics] = []  # each relative to the group's own dispersion ratio
         for k in range(pseudobulk.n_groups):
             samples = pseudobulk.group == k
             counts, exposure = pseudobulk.counts[:, samples], shared.exposure[:, samples]
-            self.of_group.append(statistics_of_group(counts, exposure, prior_phi))
+            self.of_group.append(statistics_of_group(counts, exposure, prior_phi * shared.noise[k]))
         self.lends, self.told = shared.lends, told
 
-    def expected(self, c: int, noise: float) -> tuple[Expected, np.ndarray]:
-        """Log phi before the arms of the c-th comparison are seen, and the degrees of freedom of its moderated dispersion."""
+    def expected(self, c: int, noise: np.ndarray) -> tuple[Expected, np.ndarray]:
+        """Log phi before the groups of the c-th comparison are seen, and the degrees of freedom of its moderated dispersion.
+
+        `noise` holds their dispersion ratios, (2,); phi is the data set's, to which they are relative.
+        """
         arms = [int(k) for k in self.pairs[c] if k >= 0]
-        alone = noise > 1.0 or len(self.of_group) == 2
+        alone = (noise > 1.0).any() or len(self.of_group) == 2
         used = arms if alone else np.flatnonzero(self.lends).tolist()
         nothing = alone or self.told or len(arms) < 2  # two arms, the user, or all others, who are an arm themselves
         others = [] if nothing else [k for k in used if k not in arms]
         lent = self._sum(others) if others else None
         degrees = self.prior_df + self._sum(used).weight
-        return expected_dispersion(self.mean, self.trend * max(noise, 1.0), self.variance, lent), degrees
+        return expected_dispersion(self.mean, self.trend, self.variance, lent), degrees
 
     def _sum(self, groups: Sequence[int]) -> Statistics:
         chosen = [self.of_group[k] for k in groups]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike, fspath
@@ -11,6 +12,7 @@ import numpy as np
 from anndata import AnnData
 
 from nbcompare._anndata import Results, SampleTable, check_key, write_results
+from nbcompare._nb.status import Status
 
 from ._contrast import Contrast
 from ._data_set import compare_samples
@@ -109,8 +111,9 @@ def nb_compare(
         Layer with the raw counts, `.X` if None. `.raw` is never used.
     size_factors
         How deep each sample is: a method of :func:`~nbcompare.pp.size_factors`, a column of `.obs` (constant within a
-        sample), or, where each row is a sample, an array (n_obs,). `"auto"` is the median of ratios over genes positive
-        in all samples, and `poscounts` where fewer than ten are.
+        sample), or, where each row is a sample, an array (n_obs,). `"auto"` is the median of ratios where at least 10 genes
+        are positive in all samples and half of these have 3 or more counts in each; else `"pooled_ratios"`, with the groups of
+        `groupby`. Comparisons with a group whose depth the counts do not determine are then not tested.
     offset
         Where each row is a sample: layer, or array (n_obs, n_vars), with the natural logarithm of known factors of every
         count, such as normalisation factors or gene lengths. They multiply the size factors, which are measured on counts
@@ -120,7 +123,8 @@ def nb_compare(
         `"all"`: dispersions are shared over all groups of the data set; `"pair"`: each comparison stands alone.
         Test `"moderated"` only.
     cox_reid
-        Adjust the likelihood's dispersion for the fitted means :cite:p:`cox1987`. Method `"mle"` only.
+        Adjust the likelihood's dispersion for the fitted means :cite:p:`cox1987`. Method `"mle"` only. Test `"lrt"` then fits the
+        adjusted dispersion once with and once without the difference.
     lfc_threshold
         Absolute log2 fold change that is tested against instead of zero, such as 1 for twofold. Test `"moderated"` only.
     alternative
@@ -202,8 +206,8 @@ def nb_compare(
         If there is no such column or layer.
     ValueError
         If the matrix does not hold counts; if there is no such reference or group; if rows that look like cells are
-        taken for replicates; if no group has two replicates; if blocks and conditions are confounded; if a design cannot be
-        estimated from the samples, which says why in their own words; if options exclude each other. Nothing is written
+        taken for replicates; if no group has two replicates; if blocks and conditions are confounded; if a contrast of a
+        design cannot be estimated from the samples, naming the coefficients that cannot be told apart; if options exclude each other. Nothing is written
         then. With `split_by` what holds of one split leaves that split without p-values; it is an error only if it
         leaves none.
 
@@ -243,6 +247,7 @@ def nb_compare(
         name_idle_blocks(outcome.samples)
     else:
         outcome, splits, split_table = compare_splits(adata, samples, counts, params)
+    _warn_of_depths(outcome.arrays["status"])
     if block_key is None and design is None:
         offer_blocks(samples, replicate_key, stacklevel=3)
     results = Results(
@@ -301,6 +306,18 @@ def _early_check(adata: AnnData, params: Mapping[str, Any]) -> Callable[[SampleT
     if params["reference"] is None:
         return partial(check_levels, reference=str(params["reference"]), groups=params["groups"])
     return None
+
+
+def _warn_of_depths(status: np.ndarray) -> None:
+    """One warning for all comparisons, status (n_genes, n_comparisons), that the sequencing depth of a sample leaves without tests."""
+    lost = (status & Status.SIZE_FACTOR_UNSTABLE) > 0
+    if lost.any():
+        msg = (
+            f"{lost.any(axis=0).sum()} of {lost.shape[1]} comparisons ({lost.sum()} tests) are not tested (status size_factor_unstable): "
+            "the counts of some samples are too few, or too different from the others', to determine their sequencing depth. "
+            "Drop such samples with min_counts or min_cells, or pass size_factors='total'."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)
 
 
 def _recorded(params: Mapping[str, Any]) -> dict[str, Any]:

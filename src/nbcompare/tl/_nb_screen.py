@@ -40,6 +40,7 @@ def nb_screen(
     min_total: float = 10,
     n_lenders: int = 200,
     fdr: float = 0.05,
+    intervals: bool = False,
     method: EstimateMethod = "mom",
     prior: Mapping[str, Any] | None = None,
     network: str | PathLike[str] | None = None,
@@ -87,9 +88,11 @@ def nb_screen(
         dispersions and control as they were; nothing of the others is computed again but `pvals_adj_global`, `pval_adj`
         and `selected`, which depend on all. `adata` needs no control cells.
     size_factors
-        How deep each sample is: `"auto"`, the median of ratios to the samples of the fit over genes positive in all of
-        these, and `poscounts` where fewer than ten are; `"median_of_ratios"`, `"poscounts"`, `"total"`; a column of
-        `.obs`; or, where each row is a sample, an array (n_obs,).
+        How deep each sample is, relative to the samples of the fit: `"median_of_ratios"`, `"pooled_ratios"` (the samples of each
+        perturbation pooled, and compared with rates of the fit), `"poscounts"` or `"total"` of
+        :func:`~nbcompare.pp.size_factors`; a column of `.obs`; or, where each row is a sample, an array (n_obs,). `"auto"` is
+        the median of ratios where at least 10 genes are positive in all samples of the fit and half of these have 3 or more
+        counts in each; else the pooled ratios. Perturbations whose depth the counts do not determine are then not tested.
     min_cells
         Samples of fewer cells are dropped, and listed with the reason.
     min_counts
@@ -99,7 +102,10 @@ def nb_screen(
     n_lenders
         Perturbations, evenly spaced in their order, that trend and dispersions are estimated from; all if there are fewer.
     fdr
-        False discovery rate at which hits are counted and perturbations selected.
+        False discovery rate at which hits are counted and perturbations selected: adjusted p-values up to `fdr`.
+    intervals
+        Store 95 % confidence intervals of all log2 fold changes, the layers `lfc_lower` and `lfc_upper`, at about one microsecond
+        a test. Those of the on-target genes are always in `.obs`. A posterior has intervals of its own in these layers.
     method
         `"mom"`, effects from sums :cite:p:`svensson2025`. `"transformer"`, the posterior of fold change and dispersion under a
         prior that each perturbation's own genes give, by a trained network, at some ten microseconds a test on one core and half a
@@ -226,7 +232,7 @@ def nb_screen(
     fit = ScreenFit.from_arrays(stored) if stored else fit_model(data, targets, params, n_threads=n_threads)
     screen = prepare(data, fit, targets, params, n_threads=n_threads)
     with result.held():
-        types = layer_types(dtype, added_layers(screen.posterior))
+        types = layer_types(dtype, added_layers(screen.posterior, intervals=intervals))
         if result.idle:
             n_rows = rows_of_a_block(targets_a_block, len(targets), len(data.var), bytes_a_test(types))
             result.begin(len(targets), asked, n_rows)

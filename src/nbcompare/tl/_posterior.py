@@ -13,8 +13,8 @@ from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
 from nbcompare._nb.importance import refine
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.posterior import CLOSED_FORM, Posterior, grid_posterior, summarise_mixture
-from nbcompare._nb.prior import Prior, prior_matrix, prior_of_rows
+from nbcompare._nb.posterior import CLOSED_FORM, NOT_COMPUTED, Posterior, grid_posterior, summarise_mixture
+from nbcompare._nb.prior import Prior, take_prior, with_one_dispersion
 from nbcompare._nb.status import NOT_TESTED, Status
 
 from ._design import Design
@@ -111,25 +111,35 @@ def with_posterior(
     for c, (reference, treated) in enumerate(arms(design)):
         tested = np.flatnonzero((arrays["status"][:, c] & NOT_TESTED) == 0)
         data = (reference.counts[tested], reference.exposure, treated.counts[tested], treated.exposure)
-        expected, degrees = lending.expected(c, float(result.noise[c].max()))
+        expected, degrees = lending.expected(c, result.noise[c])
         estimates = Estimates(result.log_fc[:, c], result.se[:, c], result.dispersion[:, c], degrees)
         prior, anchor = prior_and_anchor(
-            data, estimates.take(tested), expected.take(tested), given_of_genes(given, tested)
+            data,
+            estimates.take(tested),
+            expected.take(tested),
+            given_of_genes(given, tested) | ratios_of(result.noise[c]),
         )
         priors.append(replace(prior, scatter=of_data_set))
-        for word, values in zip(OF_DISPERSION, (np.exp(prior.log_dispersion), prior.scatter), strict=True):
+        for word, values in zip(
+            OF_DISPERSION, (np.exp(prior.log_dispersion) * prior.ratio_treated, prior.scatter), strict=True
+        ):
             arrays[word][tested, c] = values
         posterior, outside = posterior_of_tests(data, prior, anchor, options)
         for word, values in as_stored(posterior).items():
             if word in arrays:
                 arrays[word][tested, c] = values
-        arrays["status"][tested[outside], c] |= np.uint32(Status.OUTSIDE_TRAINING)
+        arrays["status"][tested, c] |= flags_of(posterior, outside)
     return arrays, columns, trend, as_given(priors)
 
 
 def tells_dispersion(given: Mapping[str, Any]) -> bool:
     """Whether the user says what dispersions to expect, so that other groups need not."""
     return "log_dispersion" in given or "scatter" in given
+
+
+def ratios_of(noise: np.ndarray) -> dict[str, float]:
+    """The dispersion ratios of reference and treated group, (2,), as fields of `Prior`."""
+    return {"ratio_reference": float(noise[0]), "ratio_treated": float(noise[1])}
 
 
 def given_of_genes(given: Mapping[str, Any], genes: np.ndarray) -> dict[str, Any]:
@@ -142,13 +152,50 @@ def posterior_of_tests(
 ) -> tuple[Posterior, np.ndarray]:
     """Posterior of every test, and which lie outside of what the network was trained on, (n_tests,) bool.
 
-    Those are by quadrature with `refine`, in closed form without. Without, quadrature answers where network and closed form contradict
-    each other about whether anything changes: the network starts from one mode of the dispersion, and one test in thousands has two.
+    Where the two groups differ in dispersion, quadrature answers, because the network was trained on groups with one dispersion.
     `batch_size` is of the network.
     """
+    posterior, outside = _unchecked(data, prior, anchor, options, batch_size)
+    return posterior.checked(), outside
+
+
+def flags_of(posterior: Posterior, outside: np.ndarray) -> np.ndarray:
+    """Status bits of tests with this posterior, (n_tests,) uint32; `outside` as of `posterior_of_tests`."""
+    flags = np.where(outside, np.uint32(Status.OUTSIDE_TRAINING), np.uint32(0))
+    missing = posterior.source == NOT_COMPUTED
+    return np.asarray(np.where(missing, np.uint32(Status.POSTERIOR_NOT_COMPUTED), flags))
+
+
+def _unchecked(
+    data: Data, prior: Prior, anchor: Mixture, options: Mapping[str, Any], batch_size: int | None
+) -> tuple[Posterior, np.ndarray]:
+    """`posterior_of_tests` before the look at what could not be computed."""
     n = len(data[0])
+    outside = np.zeros(n, bool)
     if options["method"] == "quadrature" or n == 0:
-        return grid_posterior(*data, prior), np.zeros(n, bool)
+        return grid_posterior(*data, prior), outside
+    prior, alike = with_one_dispersion(prior, n)
+    if alike.all():
+        return _by_network(data, prior, anchor, options, batch_size)
+    one, two = np.flatnonzero(alike), np.flatnonzero(~alike)
+    exact = grid_posterior(*_rows(data, two), take_prior(prior, n, two))
+    if one.size == 0:
+        return exact, outside
+    found, outside[one] = _by_network(
+        _rows(data, one), take_prior(prior, n, one), anchor.take(one), options, batch_size
+    )
+    return _joined(found, exact, one, two), outside
+
+
+def _by_network(
+    data: Data, prior: Prior, anchor: Mixture, options: Mapping[str, Any], batch_size: int | None
+) -> tuple[Posterior, np.ndarray]:
+    """Posterior of tests whose groups have one dispersion, and which lie outside of what the network was trained on.
+
+    Those are by quadrature with `refine`, in closed form without. Without, quadrature answers where network and closed form contradict
+    each other about whether anything changes: the network starts from one mode of the dispersion, and one test in thousands has two.
+    """
+    n = len(data[0])
     from nbcompare._transformer.estimate import in_range, judge, load_network, posterior_of
 
     network = load_network(options["network"])
@@ -161,13 +208,13 @@ def posterior_of_tests(
         out, doubtful = np.flatnonzero(outside), np.flatnonzero(apart & ~outside)
         closed = summarise_mixture(anchor.take(out))
         closed.source[:] = CLOSED_FORM
-        grid = grid_posterior(*_rows(data, doubtful), _of(prior, n, doubtful))
+        grid = grid_posterior(*_rows(data, doubtful), take_prior(prior, n, doubtful))
         return judged.posterior.replaced(out, closed).replaced(doubtful, grid), outside
     mixture = posterior_of(*data, prior, **where)
     outside |= far_apart(mixture, anchor)
     inside, out = np.flatnonzero(~outside), np.flatnonzero(outside)
-    refined = refine(*_rows(data, inside), _of(prior, n, inside), mixture.take(inside))
-    grid = grid_posterior(*_rows(data, out), _of(prior, n, out))
+    refined = refine(*_rows(data, inside), take_prior(prior, n, inside), mixture.take(inside))
+    grid = grid_posterior(*_rows(data, out), take_prior(prior, n, out))
     return _joined(refined, grid, inside, out), outside
 
 
@@ -190,11 +237,6 @@ def _rows(data: Data, tests: np.ndarray) -> Data:
     """The counts and exposures of these tests."""
     y1, l1, y2, l2 = (array if array.ndim == 1 else array[tests] for array in data)
     return y1, l1, y2, l2
-
-
-def _of(prior: Prior, n_tests: int, tests: np.ndarray) -> Prior:
-    """The prior of these tests."""
-    return prior_of_rows(prior_matrix(prior, n_tests)[tests])
 
 
 def _joined(first: Posterior, second: Posterior, inside: np.ndarray, out: np.ndarray) -> Posterior:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from nbcompare._anndata import OVER_ALL, ScreenResult
+from nbcompare._nb.intervals_screen import target_intervals
 from nbcompare._nb.screen import ScreenBlock, compare_targets
 from nbcompare._nb.screen_adjust import PooledPValues, adjust_rows, count_hits
-from nbcompare._nb.status import NOT_TESTED
+from nbcompare._nb.status import NOT_TESTED, Status, status_of
 
 from ._screen_data import ScreenData
 from ._screen_design import Targets, block_codes
@@ -28,6 +29,8 @@ FIELDS = {
     "dispersions": "dispersion",
     "status": "status",
 }
+BOUNDS = ("lfc_lower", "lfc_upper")
+LOG_2 = np.log(2)
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,12 @@ class Screen:
     genes: np.ndarray  # (n_genes,) object array of str
     fdr: float  # false discovery rate at which hits are counted
     posterior: Wanted | None = None
+    intervals: bool = False  # whether the tests' confidence intervals are layers; a posterior has its own
 
     @property
     def words(self) -> tuple[str, ...]:
         """Layers that a block fills."""
-        return (*FIELDS, "pvals_adj", *added_layers(self.posterior))
+        return (*FIELDS, "pvals_adj", *added_layers(self.posterior, intervals=self.intervals))
 
     @property
     def estimate(self) -> str:
@@ -55,26 +59,34 @@ class Screen:
         return "logfoldchanges" if self.posterior is None else "lfc_unshrunken"
 
 
-def added_layers(posterior: Wanted | None) -> tuple[str, ...]:
-    """Layers that a screen with this posterior has beside the others."""
-    return () if posterior is None else tuple(word for word in posterior.words if word not in FIELDS)
+def added_layers(posterior: Wanted | None, *, intervals: bool) -> tuple[str, ...]:
+    """Layers that a screen with this posterior, or with confidence intervals, has in addition to the others."""
+    if posterior is None:
+        return BOUNDS if intervals else ()
+    return tuple(word for word in posterior.words if word not in FIELDS)
 
 
 def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[str, Any], *, n_threads: int) -> Screen:
     """Depths, flags and blocks of the samples of these perturbations."""
     rows = targets.samples
-    exposure, unstable = fit.depths.at(data.counts, data.depths, rows, n_threads=n_threads)
-    if unstable.any():
+    groups = np.repeat(np.arange(len(targets)), np.diff(targets.bounds))
+    exposure, unstable = fit.depths.at(data.counts, data.depths, rows, groups, n_threads=n_threads)
+    control = (fit.reference_flags & Status.SIZE_FACTOR_UNSTABLE) > 0
+    if control or unstable.any():
+        lost = len(targets) if control else len(np.unique(groups[unstable]))
+        whose = "of the control" if control else f"of {unstable.sum()} of {len(rows)} samples"
         msg = (
-            f"The counts of {unstable.sum()} of {len(rows)} samples are too few to say how deep they are: the perturbations of these "
-            "samples are not tested, with the status size_factor_unstable. Drop such samples by min_counts or min_cells, or "
-            "pass size_factors='poscounts' or 'total'."
+            f"{lost} of {len(targets)} perturbations are not tested (status size_factor_unstable): the counts {whose} are too few, or "
+            "too different from the others', to determine their sequencing depth. Drop such samples with min_counts or "
+            "min_cells, or pass size_factors='total'."
         )
         warnings.warn(msg, UserWarning, stacklevel=3)
     flags = sample_flags(data.samples, rows, unstable)
     block = block_codes(data.samples, fit.blocks, rows)
     names = data.var.index.astype(str).to_numpy(object)
-    return Screen(fit, targets, data.counts, exposure, flags, block, names, params["fdr"], wanted(params))
+    return Screen(
+        fit, targets, data.counts, exposure, flags, block, names, params["fdr"], wanted(params), params["intervals"]
+    )
 
 
 def run_blocks(
@@ -120,10 +132,23 @@ def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray], *, n_
     )
     flags = np.bitwise_or.reduceat(screen.flags[rows], targets.bounds[:-1]) | screen.fit.reference_flags
     _flag(result, flags)
+    for p_value, status in zip(result.p_value, result.status, strict=True):
+        status[...] = status_of(p_value, status)
     for word in (screen.estimate, "lfc_se"):
-        into[word] /= into[word].dtype.type(np.log(2))
+        into[word] /= into[word].dtype.type(LOG_2)
     adjust_rows(into["pvals"], into["pvals_adj"])
-    summary = _summary(screen, targets, into, result.noise)
+    own = _genes_on_target(screen, targets)
+    tested = (screen.fit.model, counts, exposure, block, targets.bounds, result.noise, into["status"])
+    bounds_on_target = np.empty((len(targets), 1)), np.empty((len(targets), 1))
+    target_intervals(*tested, *bounds_on_target, genes=own, n_threads=n_threads)
+    if screen.posterior is None and screen.intervals:
+        target_intervals(*tested, *(into[word] for word in BOUNDS), n_threads=n_threads)
+        for word in BOUNDS:
+            into[word] /= into[word].dtype.type(LOG_2)
+    summary = _summary(screen, targets, own, into, result.noise)
+    summary |= {
+        f"on_target_{word}": values[:, 0] / LOG_2 for word, values in zip(BOUNDS, bounds_on_target, strict=True)
+    }
     if screen.posterior is None:
         return summary
     pieces = [slice(*pair) for pair in zip(targets.bounds[:-1], targets.bounds[1:], strict=True)]
@@ -184,11 +209,17 @@ def _flag(result: ScreenBlock, flags: np.ndarray) -> None:
             values[k] = np.nan
 
 
-def _summary(screen: Screen, targets: Targets, layers: dict[str, np.ndarray], noise: np.ndarray) -> dict[str, Any]:
-    """What is told of each perturbation, (n_targets,), and how many of them move each gene."""
-    hits = count_hits(layers["pvals_adj"], screen.fdr)
+def _genes_on_target(screen: Screen, targets: Targets) -> np.ndarray:
+    """The gene that each perturbation is named after, (n_targets,), -1 for none."""
     place = {name: j for j, name in reversed(list(enumerate(screen.genes)))}
-    own = np.array([place.get(name, -1) for name in targets.names])
+    return np.array([place.get(name, -1) for name in targets.names], np.int64)
+
+
+def _summary(
+    screen: Screen, targets: Targets, own: np.ndarray, layers: dict[str, np.ndarray], noise: np.ndarray
+) -> dict[str, Any]:
+    """What is told of each perturbation, (n_targets,), and how many of them move each gene; `own` are the genes on target."""
+    hits = count_hits(layers["pvals_adj"], screen.fdr)
     own_of = (np.arange(len(targets)), own)
     return {
         "names": targets.names,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nbcompare._anndata import SampleTable, as_text
-from nbcompare._counts.depth import SAMPLES_AT_ONCE, DepthReference, depth_factors, fit_depths
-from nbcompare._counts.exposure import APART
+from nbcompare._counts.depth import DepthReference, depth_factors, fit_depths
+from nbcompare._counts.exposure import follows_depth
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.screen import ScreenModel, fit_screen
 from nbcompare._nb.status import Status
@@ -28,40 +28,32 @@ class Depths:
 
     reference: DepthReference | None  # None where depths are given
     log_unit: float  # of given depths: mean log over the samples of the fit
-    log_total: float  # mean log total of these, NaN where the totals need not be asked
+    judged: bool  # whether samples whose depth the counts do not determine are not tested: under "auto"
 
     def at(
-        self, counts: np.ndarray, given: np.ndarray | None, rows: np.ndarray, *, n_threads: int = 1
+        self,
+        counts: np.ndarray,
+        given: np.ndarray | None,
+        rows: np.ndarray,
+        groups: np.ndarray,
+        *,
+        n_threads: int = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Size factors of these rows of (n_samples, n_genes), 1 where unknown, and whether the counts do not tell them."""
-        reference = self.reference
-        if reference is None:
+        """Size factors of these rows of (n_samples, n_genes), of these groups (n_rows,), 1 where unknown, and which the counts do not determine."""
+        if self.reference is None:
             assert given is not None
             return np.exp(np.log(given[rows]) - self.log_unit), np.zeros(len(rows), bool)
-        factors, unstable = np.empty(len(rows)), np.zeros(len(rows), bool)
-
-        def measure(start: int) -> None:
-            part = slice(start, start + SAMPLES_AT_ONCE)
-            piece = counts[rows[part]]
-            factors[part] = depth_factors(reference, piece)
-            if not np.isnan(self.log_total):
-                by_total = np.log(piece.sum(axis=1, dtype=np.float64)) - self.log_total
-                unstable[part] = np.abs(np.log(factors[part]) - by_total) > np.log(APART)
-
-        with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(measure, range(0, len(rows), SAMPLES_AT_ONCE)))
-        unknown = np.isnan(factors)
-        return np.where(unknown, 1.0, factors), unstable | unknown
+        factors, unknown = depth_factors(self.reference, counts, groups, rows=rows, n_threads=n_threads)
+        absent = np.isnan(factors)
+        return np.where(absent, 1.0, factors), (unknown & self.judged) | absent
 
 
-def depths_by(method: str, counts: np.ndarray, *, n_threads: int = 1) -> Depths:
-    """Size factors by a method, relative to samples (n_samples, n_genes).
-
-    Where `auto` finds few genes in all samples, depths that the totals contradict are not trusted.
-    """
-    reference = fit_depths(counts, method, n_threads=n_threads)[1]
-    asked = method == "auto" and reference.method == "poscounts"
-    return Depths(reference, 0.0, float(np.log(counts.sum(axis=1)).mean()) if asked else np.nan)
+def depths_by(method: str, counts: np.ndarray, groups: np.ndarray, *, n_threads: int = 1) -> Depths:
+    """Size factors by a method, relative to samples (n_samples, n_genes) of these groups (n_samples,)."""
+    factors, reference = fit_depths(counts, method, groups, n_threads=n_threads)
+    if reference.method == "poscounts" and (text := follows_depth(factors, counts.sum(axis=1))):
+        warnings.warn(text, UserWarning, stacklevel=4)
+    return Depths(reference, 0.0, method == "auto")
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,8 @@ class ScreenFit:
         return {
             **{f"model_{name}": values for name, values in self.model.to_arrays().items()},
             **{f"depth_{name}": values for name, values in depth.items()},
-            "log_unit_and_total": np.array([self.depths.log_unit, self.depths.log_total]),
+            "log_unit": np.array(self.depths.log_unit),
+            "depths_judged": np.array(self.depths.judged),
             "base_mean": self.base_mean,
             "reference_flags": np.array(self.reference_flags),
             "blocks": self.blocks,
@@ -97,7 +90,11 @@ class ScreenFit:
         )
         return cls(
             ScreenModel.from_arrays(model),
-            Depths(DepthReference.from_arrays(depth) if depth else None, *arrays["log_unit_and_total"].tolist()),
+            Depths(
+                DepthReference.from_arrays(depth) if depth else None,
+                float(arrays["log_unit"]),
+                bool(arrays["depths_judged"]),
+            ),
             arrays["base_mean"],
             np.uint32(arrays["reference_flags"]),
             arrays["blocks"],
@@ -117,10 +114,10 @@ def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any], *, 
     rows, group = samples_of_fit(samples, params["reference"], lenders)
     chosen = data.counts[rows].astype(np.float64, copy=False)
     if data.depths is None:
-        depths = depths_by(params["size_factors"], chosen, n_threads=n_threads)
+        depths = depths_by(params["size_factors"], chosen, group, n_threads=n_threads)
     else:
-        depths = Depths(None, float(np.log(data.depths[rows]).mean()), np.nan)
-    exposure, unstable = depths.at(data.counts, data.depths, rows, n_threads=n_threads)
+        depths = Depths(None, float(np.log(data.depths[rows]).mean()), False)
+    exposure, unstable = depths.at(data.counts, data.depths, rows, group, n_threads=n_threads)
     blocked = "block" in samples.table
     labels = as_text(list(dict.fromkeys(samples.table["block"].iloc[rows])) if blocked else [])
     block = block_codes(samples, labels, rows)

@@ -21,7 +21,18 @@ TYPES = ("float32", "float64")
 AT_LEAST_ONE = ("n_lenders", "block_size", "targets_a_block", "n_jobs")
 NOT_OF_THE_RESULT = ("path", "append", "block_size", "n_jobs", "progress", "device")
 OF_POSTERIOR = ("method", "prior", "network_sha256", "refine")
-SHARED_BY_RUNS = ("genes", "version", "format", "reference", "min_total", "fdr", "dtype", "size_factors", *OF_POSTERIOR)
+SHARED_BY_RUNS = (
+    "genes",
+    "version",
+    "format",
+    "reference",
+    "min_total",
+    "fdr",
+    "intervals",
+    "dtype",
+    "size_factors",
+    *OF_POSTERIOR,
+)
 
 
 def check_options(params: Mapping[str, Any]) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
 from nbcompare._nb.lent import Statistics, expected_dispersion, statistics_of_group
 from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.prior import Prior, prior_matrix, prior_of_rows
+from nbcompare._nb.prior import Prior, joined_prior
 from nbcompare._nb.screen import ScreenModel
-from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare._nb.status import NOT_TESTED
 
-from ._posterior import WORDS, as_stored, given_of_genes, posterior_of_tests, tells_dispersion
+from ._posterior import WORDS, as_stored, flags_of, given_of_genes, posterior_of_tests, ratios_of, tells_dispersion
 from ._prior import LOG_2, as_given, given_fields
 from ._screen_options import threads_of
 
@@ -56,12 +56,14 @@ class Control:
     counts: np.ndarray  # (n_genes, n_replicates)
     exposure: np.ndarray  # (n_genes, n_replicates), or one row for all genes
     statistics: Statistics
+    noise: float  # dispersion relative to the data set's
 
     @classmethod
     def of(cls, model: ScreenModel) -> Control:
         counts = np.ascontiguousarray(model.reference_counts.T, dtype=np.float64)
         exposure = _adjusted(model, model.reference_exposure, model.reference_block)
-        return cls(counts, exposure, statistics_of_group(counts, exposure, model.prior_phi))
+        noise = model.reference_noise
+        return cls(counts, exposure, statistics_of_group(counts, exposure, model.prior_phi * noise), noise)
 
 
 @dataclass(frozen=True)
@@ -156,16 +158,17 @@ def _tests_of(
     log_fc, se, dispersion = (
         layers[word][k].astype(np.float64) for word in ("lfc_unshrunken", "lfc_se", "dispersions")
     )
-    own = statistics_of_group(counts, adjusted, model.prior_phi)
-    alone = noise > 1.0 or model.group_noise.size == 2  # its dispersion is that of the two arms
+    own = statistics_of_group(counts, adjusted, model.prior_phi * noise)
+    ratios = np.array([control.noise, noise])
+    alone = (ratios > 1.0).any() or model.group_noise.size == 2  # its dispersion is that of the two arms
     weight = own.weight + control.statistics.weight if alone else model.weight
     in_model = ([control.statistics] if model.reference_lends else []) + ([own] if lends else [])
     others = Statistics(model.numerator, model.weight).without(*in_model).after(model.lost)
     lent = None if alone or tells_dispersion(asked.given) else others
-    expected = expected_dispersion(model.mean, model.trend * max(noise, 1.0), model.scatter, lent)
+    expected = expected_dispersion(model.mean, model.trend, model.scatter, lent)
     estimates = Estimates(log_fc * LOG_2, se * LOG_2, dispersion, model.prior_df + weight / model.lost)
     prior, anchor = prior_and_anchor(
-        data, estimates.take(genes), expected.take(genes), given_of_genes(asked.given, genes)
+        data, estimates.take(genes), expected.take(genes), given_of_genes(asked.given, genes) | ratios_of(ratios)
     )
     return TestsOfTarget(genes, data, prior, anchor)
 
@@ -184,12 +187,12 @@ def _judge(
     data, prior, anchor = _joined(tests)
     posterior, outside = posterior_of_tests(data, prior, anchor, asked.options, batch_size=batch_size)
     bounds = np.cumsum([0, *(len(one.genes) for one in tests)])
-    found = as_stored(posterior)
+    found, flags = as_stored(posterior), flags_of(posterior, outside)
     for one, k, start, stop in zip(tests, targets, bounds[:-1], bounds[1:], strict=True):
         for word in (*asked.words[1:], "dispersions"):
             layers[word][k] = np.nan
             layers[word][k, one.genes] = found[word][start:stop]
-        layers["status"][k, one.genes[outside[start:stop]]] |= np.uint32(Status.OUTSIDE_TRAINING)
+        layers["status"][k, one.genes] |= flags[start:stop]
 
 
 def _joined(tests: Sequence[TestsOfTarget]) -> tuple[Data, Prior, Mixture]:
@@ -209,9 +212,9 @@ def _joined(tests: Sequence[TestsOfTarget]) -> tuple[Data, Prior, Mixture]:
             joined[start : start + n, :width] = part
             start += n
         arrays.append(joined)
-    rows = np.concatenate([prior_matrix(one.prior, len(one.genes)) for one in tests])
+    prior = joined_prior([one.prior for one in tests], [len(one.genes) for one in tests])
     anchor = Mixture.joined([one.anchor for one in tests])
-    return (arrays[0], arrays[1], arrays[2], arrays[3]), prior_of_rows(rows), anchor
+    return (arrays[0], arrays[1], arrays[2], arrays[3]), prior, anchor
 
 
 def _columns(priors: Sequence[Prior | None]) -> dict[str, np.ndarray]:

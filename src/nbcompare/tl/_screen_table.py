@@ -39,7 +39,9 @@ def sample_tables(data: ScreenData, screen: Screen, reference: str | None) -> di
     samples = data.samples
     control = targets_of(samples, [] if reference is None else [reference]).samples
     rows = np.append(control, screen.targets.samples)
-    exposure = np.append(screen.fit.depths.at(data.counts, data.depths, control)[0], screen.exposure)
+    exposure = np.append(
+        screen.fit.depths.at(data.counts, data.depths, control, np.zeros(len(control), int))[0], screen.exposure
+    )
     used = samples.table.iloc[rows].assign(size_factor=exposure)
     return {
         **{f"samples {name}": column.to_numpy() for name, column in used.items()},
@@ -96,6 +98,7 @@ def _description(
             "dispersion": fit.model.knot_dispersion,
             "scatter": fit.model.scatter,
             "n_genes": fit.model.n_trend_genes,
+            "reference_ratio": fit.model.reference_noise,
         },
         **prior,
         "fdr": {

@@ -16,7 +16,7 @@ from nbcompare._nb.status import Status
 
 from ._contrast import Contrast
 from ._data_set import compare_samples
-from ._design import name_idle_blocks, offer_blocks, read_sample_counts
+from ._design import name_idle_blocks, offer_blocks, read_sample_counts, suggest_design
 from ._designed import check_design_options, check_plan
 from ._effects import Alternative, check_effect_options
 from ._posterior import check_posterior_options
@@ -247,6 +247,8 @@ def nb_compare(
         name_idle_blocks(outcome.samples)
     else:
         outcome, splits, split_table = compare_splits(adata, samples, counts, params)
+    if block_key is not None:
+        suggest_design(outcome.samples, outcome.comparisons, str(reference), groupby, block_key)
     _warn_of_depths(outcome.arrays["status"])
     if block_key is None and design is None:
         offer_blocks(samples, replicate_key, stacklevel=3)

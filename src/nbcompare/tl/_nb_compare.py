@@ -165,7 +165,7 @@ def nb_compare(
     `.varm["nb_compare_logfoldchanges"]`, `.varm["nb_compare_lfc_se"]`
         Log2 fold change over the reference and its standard error. Half a count stands for an arm without counts.
     `.varm["nb_compare_lfc_sd"]`, `_lfc_median`, `_lfc_lower`, `_lfc_upper`, `_lfc_unshrunken`
-        Posterior: standard deviation, median and bounds of the central 90 % interval of the log2 fold change, whose mean is
+        Posterior: standard deviation, median and bounds of the central 95% interval of the log2 fold change, whose mean is
         `logfoldchanges`; they include the probability that nothing changes. `lfc_se` and `scores` remain those of the test, whose fold change
         is `lfc_unshrunken`.
     `.varm["nb_compare_null_probability"]`, `_lfsr`, `_pareto_k`

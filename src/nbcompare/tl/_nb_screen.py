@@ -109,7 +109,8 @@ def nb_screen(
     method
         `"mom"`, effects from sums :cite:p:`svensson2025`. `"transformer"`, the posterior of fold change and dispersion under a
         prior that each perturbation's own genes give, by a trained network, at some ten microseconds a test on one core and half a
-        microsecond more for every replicate of the control; `"quadrature"`, the same exactly, in ten times as long.
+        microsecond more for every replicate of the control; `"quadrature"`, the same exactly, in ten times as long. Where control and
+        perturbation differ in dispersion (status `noisy_group`), `"transformer"` uses quadrature, too: with a noisy control for all tests.
         Posteriors are for effects and how sure they are; p-values, and with them hits, are those of the moderated test
         with all three. See :doc:`/transformer`.
     prior
@@ -150,7 +151,7 @@ def nb_screen(
     `.layers["pvals_adj_global"]`
         Benjamini-Hochberg over the whole screen; exact for p-values below 0.001, else by up to 1.5e-5 of it too large.
     `.layers["lfc_median"]`, `.layers["lfc_sd"]`, `.layers["lfc_lower"]`, `.layers["lfc_upper"]`
-        Of a posterior: median, standard deviation and the bounds of the central 90 % interval of the log2 fold change, with its
+        Of a posterior: median, standard deviation and the bounds of the central 95% interval of the log2 fold change, with its
         mass at zero. `logfoldchanges` is then its mean, and `lfc_unshrunken` the estimate that `lfc_se` belongs to.
     `.layers["null_probability"]`, `.layers["lfsr"]`, `.layers["pareto_k"]`
         Of a posterior: probability that nothing changes; local false sign rate :cite:p:`stephens2017`; with `refine`, how far the

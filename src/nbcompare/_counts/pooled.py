@@ -77,9 +77,8 @@ class Units:
         self.n_genes = len(rates)
         with np.errstate(divide="ignore"):
             known = np.flatnonzero(rates > 0)
-            order = np.argsort(
-                -np.round(np.log(rates[known]), 9), kind="stable"
-            )  # rounded: ties are ties whatever was added first
+            # Rounded, so that equal rates stay equal whatever group was added first.
+            order = np.argsort(-np.round(np.log(rates[known]), 9), kind="stable")
         self.genes = known[order]
         self.rates = rates[self.genes] / rates[self.genes].sum()
 

@@ -112,7 +112,7 @@ def nb_compare(
     size_factors
         How deep each sample is: a method of :func:`~nbcompare.pp.size_factors`, a column of `.obs` (constant within a
         sample), or, where each row is a sample, an array (n_obs,). `"auto"` is the median of ratios where at least 10 genes
-        are positive in all samples and half of these have 3 or more counts in each; else `"pooled_ratios"`, with the groups of
+        are positive in all samples and half of these have 2 or more counts in each; else `"pooled_ratios"`, with the groups of
         `groupby`. Comparisons with a group whose depth the counts do not determine are then not tested.
     offset
         Where each row is a sample: layer, or array (n_obs, n_vars), with the natural logarithm of known factors of every

@@ -91,7 +91,7 @@ def nb_screen(
         How deep each sample is, relative to the samples of the fit: `"median_of_ratios"`, `"pooled_ratios"` (the samples of each
         perturbation pooled, and compared with rates of the fit), `"poscounts"` or `"total"` of
         :func:`~nbcompare.pp.size_factors`; a column of `.obs`; or, where each row is a sample, an array (n_obs,). `"auto"` is
-        the median of ratios where at least 10 genes are positive in all samples of the fit and half of these have 3 or more
+        the median of ratios where at least 10 genes are positive in all samples of the fit and half of these have 2 or more
         counts in each; else the pooled ratios. Perturbations whose depth the counts do not determine are then not tested.
     min_cells
         Samples of fewer cells are dropped, and listed with the reason.

@@ -197,7 +197,7 @@ def test_interval_and_p_value_agree_in_designs(seed, name, how):
         intervals=True,
     )
     assert np.isnan(result.interval[:, 1]).all()  # a hypothesis of two degrees
-    one = (values[:, :1] for values in (result.interval, result.p_value, result.statistic, result.status))
+    one = (values[:, :1] for values in (result.interval, result.p_value_all, result.statistic, result.status))
     assert not disagree(*one).any()
     np.testing.assert_array_equal(np.isnan(result.interval[:, 0]).any(axis=-1), np.isnan(result.p_value[:, 0]))
     inside = (result.interval[:, 0, 0] < result.log_fc[:, 0]) & (result.log_fc[:, 0] < result.interval[:, 0, 1])

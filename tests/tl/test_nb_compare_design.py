@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 
 from nbcompare import datasets, get, pl, pp, tl
 
-ARRAYS = ["logfoldchanges", "lfc_se", "scores", "pvals", "pvals_adj", "dispersions", "dispersions_genewise", "status"]
+ARRAYS = [
+    "logfoldchanges",
+    "lfc_se",
+    "lfc_lower",
+    "lfc_upper",
+    "scores",
+    "pvals",
+    "pvals_adj",
+    "dispersions",
+    "dispersions_genewise",
+    "status",
+]
 DONORS = "~ donor + condition"
 
 

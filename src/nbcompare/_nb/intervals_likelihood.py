@@ -1,7 +1,7 @@
 """Confidence intervals by inversion of the likelihood ratio test: the nulls at which the log likelihood falls by less than 1.96^2 / 2.
 
 The treated exposures are exp(x) times as large under the null hypothesis that the log fold change is x. As in `likelihood_ratio`, the
-dispersion is fitted anew under every null for a maximum likelihood fit, and is that of the fit otherwise.
+dispersion is fitted anew under every null for a maximum likelihood fit, with its adjustment, and is that of the fit otherwise.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from nbcompare._nb.wald import standard_error
 def ratio_intervals(fit: Fit, reference: Group, treated: Group) -> np.ndarray:
     """Lower and upper bounds of the log fold change by `likelihood_ratio_test`, (n_genes, 2); a group without counts has one bound."""
     stacked, starts = stack(reference, treated)
-    refit = isinstance(fit, LikelihoodFit) and not fit.cox_reid
+    refit = isinstance(fit, LikelihoodFit)
     highest = fit.log_likelihood if isinstance(fit, LikelihoodFit) else np.zeros(len(fit.log_fc))
+    cox_reid = isinstance(fit, LikelihoodFit) and fit.cox_reid
     out = np.full((len(fit.log_fc), 2), np.nan)
     se = standard_error(fit, reference, treated)
     _ratio_intervals(
-        stacked.counts, stacked.exposure, int(starts[1]), fit.dispersion, fit.log_fc, se, highest, refit, out
+        stacked.counts, stacked.exposure, int(starts[1]), fit.dispersion, fit.log_fc, se, highest, refit, cox_reid, out
     )
     return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _ratio_intervals(counts, exposure, middle, dispersion, log_fc, se, highest, refit, out):
+def _ratio_intervals(counts, exposure, middle, dispersion, log_fc, se, highest, refit, cox_reid, out):
     n = counts.shape[1]
     state = np.empty(SIZE)
     e = exposure.copy()
@@ -67,7 +68,7 @@ def _ratio_intervals(counts, exposure, middle, dispersion, log_fc, se, highest, 
                     e[i] = exposure[i] * ratio
                 if refit:
                     wide = e.max() > WIDE * e.min()
-                    _, value = fit_gene(y, e, one, False, wide, null, spare, means)
+                    _, value = fit_gene(y, e, one, cox_reid, wide, null, spare, means)
                 else:
                     null[0] = _best_rate(y, e, 0, n, phi)
                     value = log_likelihood_of_gene(y, e, one, phi, null)

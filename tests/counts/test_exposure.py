@@ -197,7 +197,10 @@ def shift(factors: np.ndarray, depth: np.ndarray, groups: np.ndarray) -> float:
 @pytest.mark.parametrize("fold", [1.0, 4.0, 10.0])
 def test_depths_of_sparse_groups_are_recovered(fold: float) -> None:
     """Where depth differs between groups: not so the ratios of positive counts, which `auto` took before."""
-    found = [(measure_depths(counts, "auto", groups), depth, groups) for counts, depth, groups in map(two_groups, range(4), [fold] * 4)]
+    found = [
+        (measure_depths(counts, "auto", groups), depth, groups)
+        for counts, depth, groups in map(two_groups, range(4), [fold] * 4)
+    ]
     assert {one.method for one, *_ in found} == {"pooled_ratios"}
     assert not any(one.unstable.any() for one, *_ in found)
     assert abs(np.mean([shift(one.factors, *rest) for one, *rest in found])) < 0.05
@@ -209,7 +212,9 @@ def test_depths_of_sparse_groups_are_recovered(fold: float) -> None:
 def test_genes_that_change_in_one_group_get_no_weight(high: float) -> None:
     """A fifth of the genes up: error of the factors far below that of totals, and of the median of ratios where there is one."""
     counts, depth, groups = two_groups(1, 1.0, low=high / 150, high=high)
-    effect = np.where(np.random.default_rng(2).random(4000) < 0.2, np.abs(np.random.default_rng(3).normal(0, 1.5, 4000)), 0)
+    effect = np.where(
+        np.random.default_rng(2).random(4000) < 0.2, np.abs(np.random.default_rng(3).normal(0, 1.5, 4000)), 0
+    )
     rng = np.random.default_rng(4)
     counts = np.where(groups[:, None] == 1, rng.poisson(counts * np.exp2(effect)), counts).astype(float)
     error = {method: shift(size_factors(counts, method, groups)[0], depth, groups) for method in METHODS}
@@ -241,7 +246,9 @@ def test_depths_that_the_counts_do_not_determine() -> None:
     counts[:4, 100:102] = 1.0
     found = measure_depths(counts, "auto", groups)
     assert found.unstable.tolist() == [True] * 4 + [False] * 4
-    assert not measure_depths(counts, "pooled_ratios", groups).unstable.any()  # a method that is named is taken as it is
+    assert not measure_depths(
+        counts, "pooled_ratios", groups
+    ).unstable.any()  # a method that is named is taken as it is
     panel = np.random.default_rng(8).poisson(50, (6, 4)).astype(float)
     panel[3:] *= [1, 4, 16, 64]
     assert measure_depths(panel, "auto", np.repeat([0, 1], 3)).unstable.any()

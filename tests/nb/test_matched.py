@@ -56,18 +56,23 @@ def slow_sums(cells, phi, ratio=1.0):
     Y, E, D = cells
     E = E * [1, ratio]
     both = (E > 0).all(axis=1) & (Y.sum(axis=1) > 0)
-    Y, E, D = Y[both], E[both], D[both].sum(axis=1)
+    Y, E, of_groups = Y[both], E[both], D[both]
+    D = of_groups.sum(axis=1)
     L, x = E.sum(axis=1), Y.sum(axis=1) * E.prod(axis=1) / E.sum(axis=1) ** 2
     k = 1 / (1 + phi * x * D)
     a, b = (k * Y[:, 1] * E[:, 0] / L).sum(), (k * Y[:, 0] * E[:, 1] / L).sum()
     slope = (k * x).sum()
-    scale = 2 * slope / (k**2 * x).sum()
+    scales = [slope / (k**2 * x * E[:, 1 - g] / L).sum() for g in (0, 1)]
+    delta = phi * ((k**2 * x**2)[:, None] * of_groups).sum(axis=0) / slope**2
     return SimpleNamespace(
         a=a,
         b=b,
-        y1=scale * b,
-        y2=scale * a,
-        delta=phi * (k**2 * x**2 * D).sum() / (2 * slope**2),
+        y1=scales[0] * b,
+        y2=scales[1] * a,
+        E1=scales[0] * slope,
+        E2=scales[1] * slope,
+        delta1=delta[0],
+        delta2=delta[1],
         A=(k**2 * x**2 * D).sum() / slope,
     )
 
@@ -132,8 +137,8 @@ def test_single_genes_match_the_formulas(slow, name):
         assert ours.genewise[i] == pytest.approx(max(p0 + (numerator / d - 1) / A, 0), rel=1e-5, abs=1e-8)
         sums = slow_sums(slow_cells(y, pseudobulk.exposure, group, block, p0), phi)
         assert ours.log_fc[i] == pytest.approx(np.log(sums.a / sums.b), abs=1e-7)
-        assert ours.se[i] == pytest.approx(np.sqrt(1 / sums.y1 + 1 / sums.y2 + 2 * sums.delta), rel=1e-6)
-        root = from_conftest(sums.y1, sums.y2, 1.0, 1.0, sums.delta, sums.delta)
+        assert ours.se[i] == pytest.approx(np.sqrt(1 / sums.y1 + 1 / sums.y2 + sums.delta1 + sums.delta2), rel=1e-6)
+        root = from_conftest(sums.y1, sums.y2, sums.E1, sums.E2, sums.delta1, sums.delta2)
         if np.isfinite(root):
             p = 2 * stats.t.sf(abs(root), d0 + d)
             assert abs(np.log10(ours.p_value[i] / p)) < 2e-3

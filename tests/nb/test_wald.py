@@ -101,7 +101,9 @@ def adjusted_best(counts, groups, exposure):
             def loss(log_rate, y=y, l=l):
                 return -stats.nbinom.logpmf(y, size, size / (size + np.exp(log_rate) * l)).sum()
 
-            best = optimize.minimize_scalar(loss, bracket=(np.log(y.sum() / l.sum()), np.log(y.sum() / l.sum()) + 0.1), tol=1e-12)
+            best = optimize.minimize_scalar(
+                loss, bracket=(np.log(y.sum() / l.sum()), np.log(y.sum() / l.sum()) + 0.1), tol=1e-12
+            )
             m = np.exp(best.x) * l
             value -= best.fun
             adjustment += 0.5 * np.log((m / (1 + m / size)).sum())
@@ -109,7 +111,12 @@ def adjusted_best(counts, groups, exposure):
 
     grid = np.linspace(-7, 2, 40)
     top = int(np.argmax([at(point)[1] for point in grid]))
-    found = optimize.minimize_scalar(lambda s: -at(s)[1], bounds=(grid[max(top - 1, 0)], grid[min(top + 1, 39)]), method="bounded", options={"xatol": 1e-7})
+    found = optimize.minimize_scalar(
+        lambda s: -at(s)[1],
+        bounds=(grid[max(top - 1, 0)], grid[min(top + 1, 39)]),
+        method="bounded",
+        options={"xatol": 1e-7},
+    )
     return at(found.x)[0]
 
 

@@ -126,8 +126,8 @@ class TestScreenMap:
         assert [label.get_text() for label in ax.get_xticklabels()] == ["S7"]
 
     def test_nothing_to_show(self, screen):
-        with pytest.raises(ValueError, match="below 0; name genes"):
-            pl.screen_map(screen, pval_cutoff=0)
+        with pytest.raises(ValueError, match="of at most -1; name genes"):
+            pl.screen_map(screen, pval_cutoff=-1)
         screen.obs["n_hits"] = 0
         with pytest.raises(ValueError, match="No perturbation of the screen has a hit"):
             pl.screen_map(screen)

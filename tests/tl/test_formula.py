@@ -9,7 +9,7 @@ from formulaic_contrasts import FormulaicContrasts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbcompare.tl._confounding import aliased, check_estimable
+from nbcompare.tl._confounding import aliased, check_estimable, reduce_matrix
 from nbcompare.tl._contrast import group_contrasts, read_contrasts
 from nbcompare.tl._formula import build_model, formula_columns
 
@@ -329,6 +329,61 @@ def test_confounding_is_named(name):
 
 def test_incomplete_blocks_are_no_confounding():
     check_estimable(model_of("~ batch + condition", table(batch="aaaabbcc", condition="xyxyxxyy")))
+
+
+def test_contrasts_that_are_estimable_need_no_full_rank():
+    """Donors of two groups, two conditions in each: what differs within donors is estimable, what differs between groups is not."""
+    model = model_of(
+        "~ group + donor + condition + group:condition", table(group="ggggkkkk", donor="aabbccdd", condition="xyxyxyxy")
+    )
+    n = len(model.coefficients)
+    asked = {name: np.eye(n)[:, [model.coefficients.index(name)]] for name in model.coefficients}
+    within = {name: w for name, w in asked.items() if "condition" in name}
+    assert len(within) == 2
+    check_estimable(model, within)
+    with pytest.raises(
+        ValueError,
+        match=r"contrast 'group\[T.k\]' cannot be estimated.*'donor' is nested in 'group'.*cannot be told apart from",
+    ) as caught:
+        check_estimable(model, {"group[T.k]": asked["group[T.k]"]})
+    assert "donor[T.d] cannot be told apart from group[T.k] - donor[T.c]" in str(caught.value)
+    with pytest.raises(ValueError, match=r"contrasts 'Intercept', 'group\[T.k\]'"):
+        check_estimable(
+            model,
+            {name: asked[name] for name in ("Intercept", "group[T.k]", *within)} | {"Intercept": asked["donor[T.d]"]},
+        )
+
+
+def test_what_cannot_be_told_apart_is_named():
+    model = model_of("~ batch + condition", table(batch="112233", condition="aabbcc"))
+    weights = np.eye(len(model.coefficients))[:, [model.coefficients.index("condition[T.b]")]]
+    with pytest.raises(ValueError, match=r"condition\[T.b\] cannot be told apart from batch\[T.2\]\."):
+        check_estimable(model, {"b": weights})
+    empty = model_of("~ time * condition", table(time="aaaabbbb", condition="xyxyxxxx"))
+    with pytest.raises(ValueError, match=r"no sample has time 'b' and condition 'y'.*is zero in every sample"):
+        check_estimable(empty, {"interaction": np.eye(4)[:, [3]]})
+    check_estimable(empty, {"y at a": np.eye(4)[:, [2]]})
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=40)
+def test_estimable_is_in_the_row_space(seed):
+    """The reduction gives the matrix back, and a contrast is estimable if the rank does not rise with it as one more row."""
+    rng = np.random.default_rng(seed)
+    n, p = int(rng.integers(3, 10)), int(rng.integers(2, 8))
+    matrix = rng.integers(0, 2, (n, p)).astype(float)
+    reduction = reduce_matrix(matrix)
+    np.testing.assert_allclose(matrix[:, reduction.kept] @ reduction.expressed, matrix, atol=1e-8)
+    rank = np.linalg.matrix_rank(matrix)
+    for weights in [*np.eye(p), *rng.integers(-1, 2, (5, p)).astype(float), rng.normal(size=n) @ matrix]:
+        if weights.any():
+            expected = np.linalg.matrix_rank(np.vstack([matrix, weights])) == rank
+            assert reduction.can_estimate(weights[:, None]).tolist() == [expected]
+    b = rng.normal(size=p)
+    fitted = reduction.expand((reduction.expressed @ b)[None])[0]
+    known = ~np.isnan(fitted)
+    np.testing.assert_allclose(fitted[known], b[known], atol=1e-8)
+    assert known.tolist() == reduction.can_estimate(np.eye(p)).tolist()
 
 
 @given(st.integers(0, 2**32))

@@ -390,6 +390,95 @@ def test_designs_in_splits(paired):
     assert get.nb_compare_df(paired, "condition", split="T")["pvals"].notna().any()
 
 
+# designs of less than full rank
+
+
+def by_hand(adata, matrix, kept, weights, **options):
+    """The same comparison with the columns that are left, each as a quantity of its own, and no intercept."""
+    names = [f"x{j}" for j in kept]
+    for name, j in zip(names, kept, strict=True):
+        adata.obs[name] = matrix[:, j]
+    contrast = {"asked": {f"x{j}": float(weights[j]) for j in kept if weights[j]}}
+    tl.nb_compare(
+        adata, "condition", design="~ 0 + " + " + ".join(names), contrast=contrast, key_added="hand", **options
+    )
+    return stored(adata, "hand")
+
+
+@pytest.fixture
+def nested():
+    """Three donors in each of two groups, three conditions of each donor."""
+    adata = datasets.simulate(
+        n_genes=120, n_conditions=3, n_replicates=6, n_cells=20, n_cells_sd=0.1, paired=True, rng=5
+    )
+    pdata = pp.pseudobulk(adata, "condition", replicate_key="donor")
+    number = pdata.obs["donor"].astype(str).str[-1].astype(int).to_numpy()
+    pdata.obs["group"] = np.where(number <= 3, "old", "young")
+    del pdata.obs["psbulk_cells"]
+    return pdata
+
+
+@pytest.mark.parametrize("options", [{}, {"test": "ql"}, {"test": "lrt"}, {"lfc_threshold": 0.5}, {"shrink": True}])
+def test_what_differs_within_nested_donors_is_tested(nested, options):
+    """Donors are nested in groups: the interaction of group and condition is that of the design without the column that is too many."""
+    design = "~ group + donor + condition + group:condition"
+    contrast = {"change": {"group[T.young]:condition[T.treated_1]": 1.0}}
+    with pytest.warns(
+        UserWarning,
+        match="does not determine all coefficients: 'donor' is nested in 'group'.*'group.T.young.'.*are NaN",
+    ):
+        tl.nb_compare(nested, "condition", design=design, contrast=contrast, **options)
+    described = nested.uns["nb_compare"]["design"]
+    matrix, names = described["model_matrix"], described["coefficients"].tolist()
+    rank = np.linalg.matrix_rank(matrix)
+    assert matrix.shape == (18, len(names)) == (18, rank + 1)
+    kept = [j for j, name in enumerate(names) if name != "group[T.young]"]
+    weights = np.array([float(name == "group[T.young]:condition[T.treated_1]") for name in names])
+    assert_close(stored(nested), by_hand(nested, matrix, kept, weights, **options), rtol=1e-6, atol=1e-8)
+    coefficients, hand = nested.varm["nb_compare_coefficients"], nested.varm["hand_coefficients"]
+    lost = [
+        name in ("group[T.young]",) or name in ("donor[T.donor_4]", "donor[T.donor_5]", "donor[T.donor_6]")
+        for name in names
+    ]
+    assert np.isnan(coefficients).all(axis=0).tolist() == lost
+    known = ~np.array(lost)
+    np.testing.assert_allclose(coefficients[:, known], hand[:, known[kept]], rtol=1e-5, atol=1e-6)
+
+
+def test_groups_of_nested_donors_cannot_be_compared(nested, unchanged):
+    before = nested.copy()
+    with pytest.raises(
+        ValueError,
+        match=r"contrast 'young vs old' cannot be estimated.*'donor' is nested in 'group'.*cannot be told apart from",
+    ):
+        tl.nb_compare(nested, "condition", design="~ group + donor + condition", contrast=("group", "young", "old"))
+    unchanged(nested, before)
+
+
+def test_an_interaction_with_an_empty_cell(nested):
+    """No sample of the young has the second treatment: the other comparisons are those of the design without that coefficient."""
+    part = nested[~((nested.obs["group"] == "young") & (nested.obs["condition"] == "treated_2"))].copy()
+    contrast = {"at old": ("condition", "treated_2", "ctrl"), "difference": "group[T.young]:condition[T.treated_1]"}
+    with pytest.warns(UserWarning, match="no sample has group 'young' and condition 'treated_2'"):
+        tl.nb_compare(part, "condition", design="~ group * condition", contrast=contrast)
+    described = part.uns["nb_compare"]["design"]
+    matrix, names = described["model_matrix"], described["coefficients"].tolist()
+    empty = names.index("group[T.young]:condition[T.treated_2]")
+    assert np.isnan(part.varm["nb_compare_coefficients"]).all(axis=0).tolist() == [
+        j == empty for j in range(len(names))
+    ]
+    kept = [j for j in range(len(names)) if j != empty]
+    ours = stored(part)
+    for column in range(2):
+        hand = by_hand(part, matrix, kept, described["contrasts"][:, column])
+        assert_close({word: values[:, [column]] for word, values in ours.items()}, hand, rtol=1e-8, atol=1e-10)
+    with pytest.raises(
+        ValueError,
+        match="contrast 'group.T.young.:condition.T.treated_2.' cannot be estimated.*is zero in every sample",
+    ):
+        tl.nb_compare(part, "condition", design="~ group * condition", contrast="group[T.young]:condition[T.treated_2]")
+
+
 # refusals
 
 REFUSED = {

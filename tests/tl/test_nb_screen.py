@@ -189,7 +189,9 @@ def test_depths_that_the_counts_do_not_determine() -> None:
     counts[6:9, :2] = 1
     obs = pd.DataFrame({"condition": np.repeat([f"p{i}" for i in range(10)], 3), "psbulk_cells": 50})
     adata = AnnData(counts, obs=obs.set_axis([f"s{i}" for i in range(30)]))
-    with pytest.warns(UserWarning, match="1 of 9 perturbations are not tested .status size_factor_unstable.*3 of 27 samples"):
+    with pytest.warns(
+        UserWarning, match="1 of 9 perturbations are not tested .status size_factor_unstable.*3 of 27 samples"
+    ):
         result = run(adata, reference="p0", replicate_key=None)
     assert np.isnan(result["p2"].layers["pvals"]).all()
     assert (result["p2"].layers["status"] & Status.SIZE_FACTOR_UNSTABLE > 0).all()

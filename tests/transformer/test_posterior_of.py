@@ -115,7 +115,9 @@ def test_groups_of_different_dispersion_are_not_the_network_s(drawn: Simulated) 
     with pytest.raises(ValueError, match="Use method='quadrature'"):
         posterior_of(*arms, prior, device="cpu")
     both = posterior_of(*arms, replace(prior, ratio_reference=2.0), device="cpu")
-    moved = posterior_of(*arms, replace(Prior(*drawn.prior.T), log_dispersion=drawn.prior[:, 2] + np.log(2)), device="cpu")
+    moved = posterior_of(
+        *arms, replace(Prior(*drawn.prior.T), log_dispersion=drawn.prior[:, 2] + np.log(2)), device="cpu"
+    )
     np.testing.assert_array_equal(both.null_probability, moved.null_probability)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import polygamma
+from scipy.special import expit, polygamma
 
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import Prior, prior_matrix, ratio_matrix
@@ -39,9 +39,7 @@ def closed_form(
     kept = scale**2 / (scale**2 + se**2)
     log_odds = 0.5 * (log_fc / se) ** 2 * kept + 0.5 * np.log1p(-kept)  # of a change, by the data
     with np.errstate(divide="ignore"):
-        null_probability = 1.0 / (
-            1.0 + np.exp(np.minimum(np.log1p(-null_share) - np.log(null_share) + log_odds, 700.0))
-        )
+        null_probability = expit(np.log(null_share) - np.log1p(-null_share) - log_odds)
     weight = s0**2 / (s0**2 + 0.25 * se**2)
     middle, middle_sd = weight * centre + (1 - weight) * m0, 0.5 * se * np.sqrt(weight)
     alpha = np.clip(np.log(np.maximum(dispersion, 1e-9)), location - 3 * scatter, location + 3 * scatter)

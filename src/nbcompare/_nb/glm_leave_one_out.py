@@ -7,12 +7,12 @@ ratios stay. Most samples of most genes cannot change the answer: only those are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri
 
-from nbcompare._nb.glm_matrices import TOUCHED, DesignMatrices, design_matrices
+from nbcompare._nb.glm_matrices import DesignMatrices, design_matrices
 from nbcompare._nb.glm_moderation import Moderation, moderate
 from nbcompare._nb.glm_run import TESTS, Found, run_tests
 from nbcompare._nb.leave_one_out import CUT, FLOOR, LARGEST_ARM, UNBALANCED
@@ -24,6 +24,7 @@ LEAST_LEFT, LEAST_LEFT_UNBALANCED = (
     0.6,
     0.5,
 )  # of the information; samples without which less is left cannot be left out
+EXACT = 1e-8  # one less the leverage of a sample that is fitted exactly; singular values that are none
 LARGE = 0.4  # change of the contrast, natural log, from which on the first order says too little
 SLACK, MARGIN = 1.2, 0.3  # how far above its bound a deviate may be expected without the sample
 MAX_PREDICTOR = 40.0
@@ -57,17 +58,25 @@ def leave_one_out(
         if not len(suspects):
             continue
         question = Question(design, np.asarray(contrasts[c], np.float64).reshape(-1), matrices, c, level)
-        if not question.samples:
-            status[suspects, c] |= np.uint32(Status.REPLICATE_NOT_LEFT_OUT)
-            continue
         if question.refused:
             status[suspects, c] |= np.uint32(Status.REPLICATE_NOT_LEFT_OUT)
+        if not question.without:
+            continue
         worst, deviate = _largest(question, suspects, found, counts, offset, basis, every, n_threads)
         p = found.p_value[suspects, c]
         flagged = worst > np.maximum(np.sqrt(p), question.floor)
         where = suspects[flagged]
         found.p_value[where, c], found.statistic[where, c] = worst[flagged], deviate[flagged]
         status[where, c] |= np.uint32(Status.SINGLE_REPLICATE)
+
+
+@dataclass(frozen=True)
+class Without:
+    """What is left of a design without a sample."""
+
+    samples: list[int]  # any of these
+    left: np.ndarray
+    matrices: DesignMatrices  # with the contrast
 
 
 class Question:
@@ -84,31 +93,42 @@ class Question:
         sizes = self.sides.sum(axis=1)
         self.unbalanced = bool(sizes.max() >= UNBALANCED * sizes.min())
         self.floor = 0.0 if self.unbalanced else FLOOR
-        self.samples: dict[int, DesignMatrices] = {}  # what is left without each of these
-        self.refused = False
-        if sizes.min() < (FEWEST_UNBALANCED if self.unbalanced else FEWEST) or matrices.residual_degrees < 2:
+        self.without: dict[bytes, Without] = {}  # by the samples that are left
+        self.refused = sizes.min() < (FEWEST_UNBALANCED if self.unbalanced else FEWEST)
+        if self.refused:
             return
-        seen: set[frozenset[int]] = set()
         for side, size in zip(self.sides, sizes, strict=True):
             for i in np.flatnonzero(side) if size <= LARGEST_ARM else ():
-                self._try(int(i), seen)
+                self._leave_out(int(i))
 
-    def _try(self, i: int, seen: set[frozenset[int]]) -> None:
-        """Remember the design without sample i, unless it is that without another one, or carries too little information."""
-        left = np.delete(np.arange(len(self.design)), i)
-        without = self.design[left]
-        if np.linalg.matrix_rank(without) < without.shape[1]:
+    def _leave_out(self, i: int) -> None:
+        """Remember what is left without sample i, or that too little is.
+
+        Samples that are then fitted exactly, such as the other one of its pair, carry no information and are left out with it.
+        """
+        left = np.delete(np.arange(len(self.columns)), i)
+        basis = _independent(self.columns[left])
+        if basis.shape[1] < self.columns.shape[1]:
             self.refused = True
             return
-        matrices = design_matrices(without, [self.contrast])
-        residual = matrices.rows[1][:, -1]
-        if len(left) / matrices.length[0] ** 2 < LEAST_LEFT * len(self.design) / self.length**2:
+        left = left[np.square(basis).sum(axis=1) < 1 - EXACT]
+        others = _independent(self.columns[left, :-1])
+        last = self.columns[left, -1]
+        rest = last - others @ (others.T @ last)
+        if np.square(rest).sum() < LEAST_LEFT * len(self.columns) or len(left) - others.shape[1] < 2:
             self.refused = True
             return
-        carries = frozenset(left[(np.abs(residual) > TOUCHED) & (matrices.residual_parts > TOUCHED)].tolist())
-        if carries not in seen:
-            seen.add(carries)
-            self.samples[i] = matrices
+        design = np.column_stack([others, last])
+        contrast = np.zeros(design.shape[1])
+        contrast[-1] = self.length
+        without = self.without.setdefault(left.tobytes(), Without([], left, design_matrices(design, [contrast])))
+        without.samples.append(i)
+
+
+def _independent(columns: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of what these columns span."""
+    u, values, _ = np.linalg.svd(columns, full_matrices=False)
+    return np.asarray(u[:, values > EXACT * values.max(initial=0.0)])
 
 
 def _sides(last: np.ndarray, touched: np.ndarray, level: np.ndarray | None) -> np.ndarray:
@@ -136,11 +156,11 @@ def _largest(
     p, deviate = found.p_value[suspects, c].copy(), found.statistic[suspects, c].copy()
     sign = np.sign(found.statistic[suspects, c])
     could = _could_matter(question, suspects, found, counts, offset, basis, every)
-    for i, matrices in question.samples.items():
-        at = np.flatnonzero(could[:, i])
+    for without_it in question.without.values():
+        at = np.flatnonzero(could[:, without_it.samples].any(axis=1))
         if not len(at):
             continue
-        genes, left = suspects[at], np.delete(np.arange(counts.shape[1]), i)
+        genes, left, matrices = suspects[at], without_it.left, without_it.matrices
         some = np.ascontiguousarray(counts[np.ix_(genes, left)])
         some_offset = np.ascontiguousarray(offset[:, left] if len(offset) == 1 else offset[np.ix_(genes, left)])
         own = moderate(
@@ -175,17 +195,15 @@ def _could_matter(
     every: bool,
 ) -> np.ndarray:
     """Samples whose removal could replace a gene's p-value, (n_suspects, n_samples) bool."""
-    could = np.zeros((len(suspects), counts.shape[1]), bool)
-    samples = list(question.samples)
     if every and not question.unbalanced:
-        could[:, samples] = True
-        return could
+        return np.ones((len(suspects), counts.shape[1]), bool)
     n, p = question.columns.shape
     step = max(1, CHUNK // (n * p))
-    for start in range(0, len(suspects), step):
-        piece = slice(start, start + step)
-        could[piece, samples] = _influential(question, suspects[piece], found, counts, offset, basis, every)[:, samples]
-    return could
+    pieces = [
+        _influential(question, suspects[start : start + step], found, counts, offset, basis, every)
+        for start in range(0, len(suspects), step)
+    ]
+    return np.concatenate(pieces)
 
 
 def _influential(

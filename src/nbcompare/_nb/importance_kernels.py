@@ -22,6 +22,8 @@ from nbcompare._nb.quadrature import log_prior_dispersion
 
 DEGREES_CHANGE, DEGREES_NULL = 5.0, 6.0  # with three and two dimensions the density is a fourth power
 DEFENSIVE_WEIGHT, DEFENSIVE_SCALE = 0.15, 2.0
+TAIL, MIDDLE = 0.03, 0.2  # probabilities beyond a point up to which draws say nothing, and from which on they say all
+NOISE_OF_LOG_SD = 0.05  # of the log of a standard deviation that is known from the draws
 MATTERS = 0.005  # probability of a hypothesis from which on its Pareto k counts
 LOG_TWO_PI = math.log(2.0 * math.pi)
 
@@ -39,6 +41,8 @@ def refine_tests(
     for g in range(y1.shape[0]):
         prior = priors[g]
         evidence, evidence_null, k, k_null = -math.inf, -math.inf, -math.inf, -math.inf
+        if prior[5] <= 0.0 or prior[5] >= 1.0:  # a hypothesis that is not drawn from has nothing to correct
+            drawn[:], drawn_null[:], surplus[:], surplus_null[:] = 0.0, 0.0, 0.0, 0.0
         if prior[5] < 1.0:
             draw_change(weight[g], mean[g], scale[g], points, drawn, proposed, surplus)
             evidence, k = weigh(y1[g], l1[g], y2[g], l2[g], prior, shapes[g], False, drawn, proposed, surplus, spare)
@@ -47,7 +51,7 @@ def refine_tests(
             evidence_null, k_null = weigh(
                 y1[g], l1[g], y2[g], l2[g], prior, shapes[g], True, drawn_null, proposed, surplus_null, spare
             )  # fmt: skip
-        null = 1.0 / (1.0 + math.exp(min(evidence - evidence_null, 700.0)))
+        null = 1.0 / (1.0 + math.exp(evidence - evidence_null))
         pareto_k[g] = max(k if null < 1.0 - MATTERS else -math.inf, k_null if null > MATTERS else -math.inf)
         summarise(
             null, null_weight[g], null_mean[g], null_scale[g], weight[g], mean[g], scale[g], drawn, surplus, drawn_null,
@@ -264,63 +268,81 @@ def summarise(
     change_weight, change, change_sd = shared[k0:] / max(1.0 - null, 1e-300), centres[0, k0:], sds[0, k0:]
     if null >= 1.0:
         change_weight[:] = weight
-    centre, spread = _corrected_moments(change_weight, change, change_sd, drawn[1], surplus)
-    below = distribution_of_normals(0.0, change_weight, change, change_sd)[0] + _below(0.0, drawn[1], surplus)
-    below = min(max(below, 0.0), 1.0)
-    effect_summary(null, below, centre, spread, summary)
+    fit = np.empty(5)
+    _fit(change_weight, change, change_sd, drawn[1], surplus, fit)
+    below = _distribution(0.0, change_weight, change, change_sd, fit, drawn[1], surplus)
+    effect_summary(null, below, fit[0], fit[1], summary)
     for k, level in enumerate(INTERVAL):
         wanted = level_given_change(level, null, below)
         summary[4 + k] = 0.0
         if wanted >= 0.0:
-            summary[4 + k] = corrected_quantile(wanted, change_weight, change, change_sd, drawn[1], surplus)
+            summary[4 + k] = _quantile(wanted, change_weight, change, change_sd, fit, drawn[1], surplus)
     for k in range(levels.shape[0]):
-        changes[k] = corrected_quantile(levels[k], change_weight, change, change_sd, drawn[1], surplus)
+        changes[k] = _quantile(levels[k], change_weight, change, change_sd, fit, drawn[1], surplus)
     both, joint = np.empty(2 * n), np.empty(2 * n)
     for s in range(n):
         joint[s], joint[n + s] = (1.0 - null) * surplus[s], null * surplus_null[s]
         both[s], both[n + s] = drawn[0, s] - 0.5 * drawn[1, s], drawn_null[0, s]
-    summary[7], summary[8] = _corrected_moments(shared, centres[1], sds[1], both, joint)
-    summary[9] = corrected_quantile(0.5, shared, centres[1], sds[1], both, joint)
+    _fit(shared, centres[1], sds[1], both, joint, fit)
+    summary[7], summary[8] = fit[0], fit[1]
+    summary[9] = _quantile(0.5, shared, centres[1], sds[1], fit, both, joint)
     for s in range(n):
         both[s], both[n + s] = drawn[2, s], drawn_null[2, s]
-    summary[10], summary[11] = _corrected_moments(shared, centres[2], sds[2], both, joint)
-    summary[12] = corrected_quantile(0.5, shared, centres[2], sds[2], both, joint)
+    _fit(shared, centres[2], sds[2], both, joint, fit)
+    summary[10], summary[11] = fit[0], fit[1]
+    summary[12] = _quantile(0.5, shared, centres[2], sds[2], fit, both, joint)
     for k in range(levels.shape[0]):
-        dispersions[k] = corrected_quantile(levels[k], shared, centres[2], sds[2], both, joint)
+        dispersions[k] = _quantile(levels[k], shared, centres[2], sds[2], fit, both, joint)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _corrected_moments(weight, mean, sd, x, surplus):
-    """Mean and standard deviation of a mixture of normals with the draws' correction."""
+def _fit(weight, mean, sd, x, surplus, out):
+    """Of a mixture of normals with the draws' correction: mean and standard deviation; the mixture's mean and standard deviation, and what stretches it.
+
+    The stretch is the ratio of the standard deviations, but for what may be the noise of the draws.
+    """
     centre, spread = moments(weight, mean, sd)
     first, second = 0.0, 0.0
     for s in range(x.shape[0]):
         first += surplus[s] * (x[s] - centre)
         second += surplus[s] * (x[s] - centre) ** 2
-    return centre + first, math.sqrt(max(spread * spread + second - first * first, 0.01 * spread * spread))
+    out[0] = centre + first
+    out[1] = math.sqrt(max(spread * spread + second - first * first, 0.01 * spread * spread))
+    out[2], out[3] = centre, spread
+    log_ratio = math.log(out[1] / spread)
+    out[4] = math.exp(log_ratio**3 / (log_ratio**2 + NOISE_OF_LOG_SD**2))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _below(x, drawn, surplus):
-    """Correction of the distribution function at x."""
-    total = 0.0
+def _distribution(x, weight, mean, sd, fit, drawn, surplus):
+    """Distribution function at x: in the middle the mixture's with the draws' correction, in the tails the mixture's moved and stretched.
+
+    A tail of probability .002 holds a quarter of 128 draws: they cannot correct it, but the mean and standard deviation, which they know
+    well, can.
+    """
+    moved = distribution_of_normals(fit[2] + (x - fit[0]) / fit[4], weight, mean, sd)[0]
+    carried = (min(moved, 1.0 - moved) - TAIL) / (MIDDLE - TAIL)
+    if carried <= 0.0:
+        return moved
+    corrected = distribution_of_normals(x, weight, mean, sd)[0]
     for s in range(drawn.shape[0]):
-        total += surplus[s] if drawn[s] <= x else 0.0
-    return total
+        corrected += surplus[s] if drawn[s] <= x else 0.0
+    carried = min(carried, 1.0)
+    return carried * corrected + (1.0 - carried) * moved
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def corrected_quantile(level, weight, mean, sd, drawn, surplus):
-    """Where the mixture's distribution function with the draws' correction reaches `level`: bisection between lines, for it is not smooth."""
-    centre, spread = moments(weight, mean, sd)
-    low, high = centre - 12.0 * spread, centre + 12.0 * spread
+def _quantile(level, weight, mean, sd, fit, drawn, surplus):
+    """Where the corrected distribution function reaches `level`: bisection between lines, for it is not smooth."""
+    reach = 12.0 * fit[3] * max(fit[4], 1.0)
+    low, high = fit[0] - reach, fit[0] + reach
     miss_low, miss_high = -level, 1.0 - level
     for step in range(40):
         x = 0.5 * (low + high)
         if step % 2 == 1:
             x = low - miss_low * (high - low) / (miss_high - miss_low)
-        miss = distribution_of_normals(x, weight, mean, sd)[0] + _below(x, drawn, surplus) - level
-        if abs(miss) < 1e-6 or high - low < 1e-5 * spread:
+        miss = _distribution(x, weight, mean, sd, fit, drawn, surplus) - level
+        if abs(miss) < 1e-6 or high - low < 1e-5 * fit[3]:
             return x
         if miss > 0.0:
             high, miss_high = x, miss

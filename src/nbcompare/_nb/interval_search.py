@@ -19,7 +19,8 @@ from nbcompare._nb.special import normal_from_t
 NORMAL = 1.959963984540054  # deviate of a two-sided p-value of 0.05
 ONE_SIDED = 1.6448536269514722  # of a p-value of 0.05 on one side, where a group has no counts
 
-CLOSE = 6e-3  # natural log; a secant step of so little ends a search
+CLOSE = 3e-3  # natural log; a secant step of so little ends a search
+NEAR = 0.5  # of the deviate to its target: further away a short step is no sign of the end
 FAR = 30.0  # natural log, beyond which a bound is infinite
 MOST = 60  # evaluations
 BISECT_FROM = 10
@@ -66,22 +67,23 @@ def advance(state, deviate):
     else:
         proposal = x - gap * (x - state[LAST_X]) / (gap - state[LAST_GAP])
         close = CLOSE
+    short = abs(proposal - x) < close
+    stuck = short and abs(gap) > NEAR
     if low > -math.inf and high < math.inf:
-        if n >= BISECT_FROM or not low < proposal < high:
+        if stuck or n >= BISECT_FROM or not low < proposal < high:
             proposal = 0.5 * (low + high)
-            close = 0.1 * CLOSE
-    elif gap > 0.0:  # further up
-        if not proposal > x:
-            proposal = x + max(reach, 0.1)
-        proposal = min(proposal, x + max(3.0 * reach, 1.0))
+            short = high - low < 0.2 * CLOSE
     else:
-        if not proposal < x:
-            proposal = x - max(reach, 0.1)
-        proposal = max(proposal, x - max(3.0 * reach, 1.0))
+        up = 1.0 if gap > 0.0 else -1.0
+        if stuck or not (proposal - x) * up > 0.0:
+            inwards = up * (state[CENTRE] - x) > 0.0
+            proposal = x + up * (0.5 * reach if inwards else max(reach, 0.1))
+            short = False
+        proposal = x + up * min(up * (proposal - x), max(3.0 * reach, 1.0))
     state[LAST_X] = x
     state[LAST_GAP] = gap
     state[X] = proposal
-    if abs(proposal - x) < close or n >= MOST:
+    if short or n >= MOST:
         return True
     if abs(proposal - state[CENTRE]) > FAR:
         state[X] = math.copysign(math.inf, proposal - state[CENTRE])

@@ -35,6 +35,7 @@ def genes_intervals(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
         setting.mean,
         setting.trend,
         setting.scatter,
+        setting.error,
         setting.lost,
         setting.group,
         setting.noise,
@@ -78,6 +79,7 @@ def _genes_intervals(
     mean,
     trend,
     scatter,
+    error,
     lost,
     group,
     noise,
@@ -94,7 +96,7 @@ def _genes_intervals(
             continue
         y = counts[g]
         l = exposure[g if exposure.shape[0] > 1 else 0]
-        prior_phi, prior_df = prior(mean[g], trend[g], scatter)
+        prior_phi, prior_df = prior(mean[g], trend[g], scatter, error)
         numerator = 0.0
         weight = 0.0
         if need_all:

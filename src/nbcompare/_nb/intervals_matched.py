@@ -17,7 +17,9 @@ from nbcompare._nb.matched import MatchedDesign
 from nbcompare._nb.matched_kernels import moderate_within_blocks
 
 
-def matched_intervals(pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend) -> tuple[np.ndarray, np.ndarray]:
+def matched_intervals(
+    pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of the log fold changes of `matched_tests`, (n_genes,) each; NaN where nothing can be compared."""
     out = np.full((2, len(pseudobulk.counts)), np.nan)
     _matched_intervals(
@@ -27,6 +29,8 @@ def matched_intervals(pseudobulk: Pseudobulk, design: MatchedDesign, trend: Tren
         design.bounds,
         trend.at(pseudobulk.counts.mean(axis=1)),
         trend.scatter,
+        trend.error,
+        noise,
         design.constants,
         *design.scratch(),
         out,
@@ -36,13 +40,13 @@ def matched_intervals(pseudobulk: Pseudobulk, design: MatchedDesign, trend: Tren
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _matched_intervals(
-    counts, exposure, members, bounds, trend, scatter, constants, cells, rates, sums, precision, out
+    counts, exposure, members, bounds, trend, scatter, error, noise, constants, cells, rates, sums, precision, out
 ):
     state = np.empty(SIZE)
     for g in range(counts.shape[0]):
         l = exposure[g if exposure.shape[0] > 1 else 0]
         phi, df, _, kept = moderate_within_blocks(
-            counts[g], l, members, bounds, -1, trend[g], scatter, constants, cells, rates, sums, precision
+            counts[g], l, members, bounds, -1, trend[g], scatter, error, noise, constants, cells, rates, sums, precision
         )
         if kept > 0.0:
             out[0, g], out[1, g] = cells_interval(cells, phi, df, state)
@@ -51,7 +55,7 @@ def _matched_intervals(
 @njit(cache=True, nogil=True, error_model="numpy")
 def cells_interval(cells, phi, df, state):
     """Bounds of what `compare_within_blocks` tests; `state` is memory for the search."""
-    above, below, _, _, _ = block_sums(cells, phi, 1.0)
+    above, below, _, _, _, _, _ = block_sums(cells, phi, 1.0)
     centre, se, _, _ = compare_within_blocks(cells, phi, 1.0)
     if not se < math.inf:
         return math.nan, math.nan

@@ -100,6 +100,8 @@ def sum_null(y1, l1, y2, l2, phi1, phi2, s0, mode, fineness, density, layout):
     """Integral over the shared log rate relative to the mode; its density into `density`; start, step and size of the lattice into `layout`."""
     sd = 1.0 / math.sqrt(mode[1])
     step = fineness * min(0.45 * sd, WIDEST)
+    if not possible(sd, step):
+        return math.nan
     below = int(REACH * sd / step) + 1
     above = below
     for _ in range(40):
@@ -142,6 +144,8 @@ def sum_change(y1, l1, y2, l2, phi1, phi2, s0, scale, mode, fineness, difference
     sd1, sd2 = math.sqrt(d / determinant), math.sqrt(a / determinant)
     sd = math.sqrt((a + d + 2.0 * across) / determinant)
     step = fineness * min(0.8 / math.sqrt(max(a + d + 2.0 * across, d)), 0.4 * sd, 0.45 * sd1, WIDEST)
+    if not possible(max(sd, sd1, sd2), step):
+        return math.nan
     box = np.empty(6, np.int64)
     rest1, rest2 = along - across * across / d, along - across * across / a
     box[0] = -_extent(y1, l1, mode[0], phi1, rest1, sd1, -2.0 * sd1, step)
@@ -181,6 +185,12 @@ def sum_change(y1, l1, y2, l2, phi1, phi2, s0, scale, mode, fineness, difference
         n += 1
     layout[3], layout[4], layout[5] = mode[0] - step * stride1 * (-box[0] // stride1), step * stride1, n
     return total * step * step * stride
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def possible(sd, step):
+    """Whether a lattice of these steps can reach over these standard deviations: false where one of them is not a number."""
+    return 0.0 < step < 1e6 and sd < 1e6 * step
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -6,9 +6,10 @@ a single sample) times its dispersion ratio, T = Y_1 + Y_2, L = E_1 + E_2. With 
 
     a = sum k Y_2 E_1 / L,     b = sum k Y_1 E_2 / L,     rate ratio a / b .
 
-Block effects cancel from a - b under the null hypothesis, so none is estimated. The pseudo-counts are 2 a M / P and 2 b M / P with M = sum k x and
-P = sum k^2 x, both of exposure 1 and of dispersions delta_g = phi sum k^2 x^2 D_g / M^2: their difference has the mean, slope and variance
-of a - b.
+Block effects cancel from a - b under the null hypothesis, so none is estimated. With M = sum k x, P_1 = sum k^2 x E_2 / L and
+P_2 = sum k^2 x E_1 / L, the Poisson variances of b and a, the pseudo-counts are b M / P_1 and a M / P_2, of exposures M^2 / P_1 and M^2 / P_2
+and of dispersions delta_g = phi sum k^2 x^2 D_g / M^2: means and variances in the ratios that b and a have, also under nulls far from
+equal rates, where one of the two is almost constant.
 """
 
 from __future__ import annotations
@@ -70,11 +71,12 @@ def fill_cells(y, l, members, bounds, skip, phi, noise, cells):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def block_sums(cells, phi, ratio):
-    """a, b, M, P and both delta / phi with the second group's exposures times `ratio`; all zero where no block has counts and both groups."""
+    """a, b, M, P_1, P_2 and both delta / phi with the second group's exposures times `ratio`; all zero where no block has counts and both groups."""
     a = 0.0
     b = 0.0
     slope = 0.0
-    poisson = 0.0
+    poisson1 = 0.0
+    poisson2 = 0.0
     square1 = 0.0
     square2 = 0.0
     for r in range(cells.shape[0]):
@@ -89,45 +91,50 @@ def block_sums(cells, phi, ratio):
         a += k * cells[r, Y2] * first * depth
         b += k * cells[r, Y1] * second * depth
         slope += k * x
-        poisson += k * k * x
+        poisson1 += k * k * x * second * depth
+        poisson2 += k * k * x * first * depth
         square1 += k * x * k * x * cells[r, D1]
         square2 += k * x * k * x * cells[r, D2]
     if slope > 0.0:
         square1 /= slope * slope
         square2 /= slope * slope
-    return a, b, slope, poisson, square1, square2
+    return a, b, slope, poisson1, poisson2, square1, square2
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def tested_information(cells, phi):
     """A at which the null hypothesis is tested: the slope of log variance of a - b in the dispersion, m / (1 + phi m) in pairs of mean m."""
-    _, _, slope, _, factor1, factor2 = block_sums(cells, phi, 1.0)
+    _, _, slope, _, _, factor1, factor2 = block_sums(cells, phi, 1.0)
     return (factor1 + factor2) * slope
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def pseudo_counts(cells, phi, ratio):
-    """Both pseudo-counts, their dispersions, and 1/2 where one was zero and has been given half a count of the other's (else 1)."""
-    a, b, slope, poisson, factor1, factor2 = block_sums(cells, phi, ratio)
+    """Both pseudo-counts, exposures and dispersions, and 1/2 where one was zero and has been given half a count of the other's (else 1)."""
+    a, b, slope, poisson1, poisson2, factor1, factor2 = block_sums(cells, phi, ratio)
     if slope <= 0.0:
-        return 0.0, 0.0, 0.0, 0.0, 1.0
-    scale = 2.0 * slope / poisson
-    y1 = scale * b
-    y2 = scale * a
+        return 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0
+    scale1 = slope / poisson1
+    scale2 = slope / poisson2
+    y1 = scale1 * b
+    y2 = scale2 * a
+    halve = 1.0
     if y1 <= 0.0:
         y1 = min(0.5, 0.5 * y2)
-        return y1, y2 - y1, phi * factor1, phi * factor2, 0.5
-    if y2 <= 0.0:
+        y2 -= y1
+        halve = 0.5
+    elif y2 <= 0.0:
         y2 = min(0.5, 0.5 * y1)
-        return y1 - y2, y2, phi * factor1, phi * factor2, 0.5
-    return y1, y2, phi * factor1, phi * factor2, 1.0
+        y1 -= y2
+        halve = 0.5
+    return y1, y2, scale1 * slope, scale2 * slope, phi * factor1, phi * factor2, halve
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def compare_within_blocks(cells, phi, ratio):
     """Log rate ratio over `ratio`, its standard error, r* and the factor on the p-value; NaN where no block tells anything."""
-    y1, y2, delta1, delta2, halve = pseudo_counts(cells, phi, ratio)
+    y1, y2, depth1, depth2, delta1, delta2, halve = pseudo_counts(cells, phi, ratio)
     if y1 <= 0.0:
         return math.nan, math.nan, math.nan, 1.0
-    root = modified_root(y1, y2, 1.0, 1.0, delta1, delta2)
-    return math.log(y2 / y1), math.sqrt(1.0 / y1 + 1.0 / y2 + delta1 + delta2), root, halve
+    root = modified_root(y1, y2, depth1, depth2, delta1, delta2)
+    return math.log(y2 / depth2 / (y1 / depth1)), math.sqrt(1.0 / y1 + 1.0 / y2 + delta1 + delta2), root, halve

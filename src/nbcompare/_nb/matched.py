@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbcompare._nb.data import Pseudobulk, Trend
-from nbcompare._nb.leave_one_out import CUT, FLOOR, LARGEST_ARM, can_leave_out
+from nbcompare._nb.leave_one_out import CUT, FLOOR, LARGEST_ARM, can_leave_out, is_unbalanced
 from nbcompare._nb.matched_design import MatchedDesign, block_constants
-from nbcompare._nb.matched_dispersion import BOTH, matched_statistics
+from nbcompare._nb.matched_dispersion import BOTH, group_statistics
 from nbcompare._nb.matched_kernels import leave_out_matched, test_matched
 from nbcompare._nb.trend import PRIOR_SCATTER, evenly_by_total, mean_bins, next_of_bin, trend_of_bins
 
 START = 0.1  # dispersion of all bins
 MOST_STEPS, SETTLED = 10, 1e-3  # of the trend; largest change of a log dispersion after which the bins are left
 MOST_LEFT = 0.6  # samples without which less of the information is left cannot be questioned: the p-value would fall for that alone
-MOST_UNEQUAL = 5  # times the samples of the smaller group, from which on blocks are fitted in sweeps
 MAX_GENES = 20_000  # of more, genes evenly spaced by mean make the trend
 
 
@@ -39,11 +38,8 @@ class MatchedTests:
 
 
 def applies(pseudobulk: Pseudobulk) -> bool:
-    """Two groups within blocks, neither with five times the samples of the other."""
-    if pseudobulk.block is None or pseudobulk.n_groups != 2:
-        return False
-    sizes = np.bincount(pseudobulk.group)
-    return bool(sizes.max() < MOST_UNEQUAL * sizes.min())
+    """Two groups within blocks."""
+    return pseudobulk.block is not None and pseudobulk.n_groups == 2
 
 
 def fit_matched_trend(pseudobulk: Pseudobulk, design: MatchedDesign, usable: np.ndarray) -> Trend:
@@ -65,35 +61,12 @@ def fit_matched_trend(pseudobulk: Pseudobulk, design: MatchedDesign, usable: np.
     phi, out = np.full(len(bins), START), np.empty((len(genes), 3))
     for step in range(MOST_STEPS + 1):
         at_gene = np.exp(np.interp(np.log(mean), knots, np.log(phi)))
-        _statistics(counts, exposure, design, at_gene, out)
+        group_statistics(counts, exposure, design, at_gene, np.ones(2), BOTH, out)
         stepped = np.array([next_of_bin(phi[j], out[b]) for j, b in enumerate(bins)])
         if np.abs(np.log(stepped / phi)).max() < SETTLED or step == MOST_STEPS:
             break
         phi = stepped
     return trend_of_bins(knots, phi, at_gene, mean, ascending, out)
-
-
-def _statistics(
-    counts: np.ndarray, exposure: np.ndarray, design: MatchedDesign, phi: np.ndarray, out: np.ndarray
-) -> None:
-    k_noise, k_count = design.constants
-    cells, rates, sums, precision = design.scratch()
-    matched_statistics(
-        counts,
-        exposure,
-        design.members,
-        design.bounds,
-        phi,
-        np.ones(2),
-        BOTH,
-        k_noise,
-        k_count,
-        cells,
-        rates,
-        sums,
-        precision,
-        out,
-    )
 
 
 def matched_tests(
@@ -204,8 +177,16 @@ def _leave_one_out(
     left_out: np.ndarray,
     out: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Statistics and p-values of these genes by the rule, and whether it replaced them."""
+    """Statistics and p-values of these genes by the rule, and whether it replaced them.
+
+    Where a group has twice the samples of the other or more, only samples of groups that scatter more than their dispersion lets expect are left
+    out, and then any p-value above sqrt(p) replaces p: as in `leave_one_out`.
+    """
     second, block = design.codes()
+    unequal = is_unbalanced(design.sizes.min(), design.sizes.max())
+    asked = np.ones((len(genes), len(left_out)), bool)
+    if unequal:
+        asked = _scatter(pseudobulk, design, noise, genes, out[genes, 4])[:, second[left_out]]
     constants = np.array([block_constants(np.delete(second, i), np.delete(block, i))[0] for i in left_out])
     worst, statistic = out[genes, 3].copy(), out[genes, 2].copy()
     leave_out_matched(
@@ -215,6 +196,7 @@ def _leave_one_out(
         design.members,
         design.bounds,
         left_out,
+        asked,
         trend.at(pseudobulk.counts.mean(axis=1)),
         trend.scatter,
         trend.error,
@@ -224,9 +206,23 @@ def _leave_one_out(
         statistic,
         worst,
     )
-    replaced = worst > np.maximum(np.sqrt(out[genes, 3]), FLOOR)
+    replaced = worst > np.maximum(np.sqrt(out[genes, 3]), 0.0 if unequal else FLOOR)
     return (
         np.where(replaced, statistic, out[genes, 2]),
         np.where(replaced, worst, out[genes, 3]),
         replaced,
     )
+
+
+def _scatter(
+    pseudobulk: Pseudobulk, design: MatchedDesign, noise: np.ndarray, genes: np.ndarray, phi: np.ndarray
+) -> np.ndarray:
+    """Whether the residuals of each group exceed what its dispersion lets expect by two standard deviations, (n_genes, 2) bool."""
+    counts = np.ascontiguousarray(pseudobulk.counts[genes])
+    exposure = pseudobulk.exposures if pseudobulk.of_gene is None else np.ascontiguousarray(pseudobulk.of_gene[genes])
+    out, found = np.empty((len(genes), 3)), np.zeros((len(genes), 2), bool)
+    for group in (0, 1):
+        group_statistics(counts, exposure, design, phi, noise, group, out)
+        numerator, degrees = out[:, 0], out[:, 1]
+        found[:, group] = (degrees > 0) & (numerator > degrees + 2 * np.sqrt(2 * degrees))
+    return found

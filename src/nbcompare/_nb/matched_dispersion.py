@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import njit
 
 from nbcompare._nb.mantel_haenszel import D1, D2, E1, E2, Y1, Y2, block_sums, fill_cells
+from nbcompare._nb.matched_design import MatchedDesign
 
 EMPTY = 1e-3  # samples with smaller fitted means tell nothing
 FEWEST_RESIDUALS, FEWEST_TOLD = 0.2, 1e-3
@@ -26,7 +28,7 @@ LEAST = 0.25  # count on either side of the rate ratio, so that it stays finite
 @njit(cache=True, nogil=True, error_model="numpy")
 def fit_blocks_and_ratio(cells, phi, rates):
     """The rate ratio, and the rates of the blocks given it into `rates`."""
-    a, b, _, _, _, _ = block_sums(cells, phi, 1.0)
+    a, b, _, _, _, _, _ = block_sums(cells, phi, 1.0)
     ratio = max(a, LEAST) / max(b, LEAST)
     for r in range(cells.shape[0]):
         first = cells[r, E1]
@@ -183,3 +185,33 @@ def matched_statistics(
         out[g, 0] = numerator
         out[g, 1] = degrees
         out[g, 2] = information
+
+
+def group_statistics(
+    counts: np.ndarray,
+    exposure: np.ndarray,
+    design: MatchedDesign,
+    phi: np.ndarray,
+    noise: np.ndarray,
+    only: int,
+    out: np.ndarray,
+) -> None:
+    """`matched_statistics` of the samples of a design."""
+    k_noise, k_count = design.constants
+    cells, rates, sums, precision = design.scratch()
+    matched_statistics(
+        counts,
+        exposure,
+        design.members,
+        design.bounds,
+        phi,
+        noise,
+        only,
+        k_noise,
+        k_count,
+        cells,
+        rates,
+        sums,
+        precision,
+        out,
+    )

@@ -108,6 +108,7 @@ def leave_out_matched(
     members,
     bounds,
     left_out,
+    asked,
     trend,
     scatter,
     error,
@@ -122,6 +123,7 @@ def leave_out_matched(
 ):
     """The largest p-value of each of these genes without one of the samples `left_out`, and its statistic, in place.
 
+    `asked` (n_genes, n_left_out) bool says which samples are left out of which gene.
     A sample left out takes its block along where it was the group's only one there. A change of sign counts as p = 1.
     """
     for t in range(genes.shape[0]):
@@ -129,6 +131,8 @@ def leave_out_matched(
         l = exposure[g if exposure.shape[0] > 1 else 0]
         whole = statistic[t]
         for s in range(left_out.shape[0]):
+            if not asked[t, s]:
+                continue
             skip = left_out[s]
             phi, df, _, kept = moderate_within_blocks(
                 counts[g],

@@ -6,8 +6,8 @@ import numpy as np
 
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.matched_design import MatchedDesign
-from nbcompare._nb.matched_dispersion import matched_statistics
-from nbcompare._nb.noise import NOISY_OF_TWO, ratio_to_trend, robust_ratio, trend_of_groups
+from nbcompare._nb.matched_dispersion import group_statistics
+from nbcompare._nb.noise import INFORMED, NOISY_OF_TWO, ratio_to_trend, robust_ratio, trend_of_groups
 from nbcompare._nb.trend import MAX_STATISTICS, evenly_by_total
 
 
@@ -58,20 +58,9 @@ def _ratio_of_residuals(
     def statistics(ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         noise = np.full(2, of_other)
         noise[group] = ratio
-        k_noise, k_count = design.constants
-        matched_statistics(
-            counts,
-            exposure,
-            design.members,
-            design.bounds,
-            expected,
-            noise,
-            group,
-            k_noise,
-            k_count,
-            *design.scratch(),
-            out,
-        )
+        group_statistics(counts, exposure, design, expected, noise, group, out)
         return out[:, 0], out[:, 1], np.clip(expected * out[:, 2], 0, 1)
 
+    if statistics(of_other)[1].sum() < INFORMED:
+        return of_other
     return robust_ratio(statistics, trend.scatter)

@@ -204,9 +204,9 @@ def _within_blocks(
             status[:, None],
             found.log_fc[:, None],
         ),
-        interval=np.where(untested[:, None], np.nan, np.stack(matched_intervals(pseudobulk, design, trend), axis=-1))[
-            :, None
-        ]
+        interval=np.where(
+            untested[:, None], np.nan, np.stack(matched_intervals(pseudobulk, design, trend, noise), axis=-1)
+        )[:, None]
         if intervals
         else None,
     )

@@ -15,7 +15,7 @@ from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.prior import Prior, inverse_gamma_shape, prior_matrix, ratio_matrix
 from nbcompare._nb.quadrature import SUMMARIES, integrate_tests
 
-NETWORK, REFINED, GRID, CLOSED_FORM = range(4)  # what an answer rests on
+NETWORK, REFINED, GRID, CLOSED_FORM, NOT_COMPUTED = range(5)  # what an answer rests on
 CHUNK = 256  # tests that a thread takes at once
 LOG_DISPERSIONS = [10, 12]  # columns of the summary: mean and median of log phi
 
@@ -46,10 +46,25 @@ class Posterior:
     change_quantiles: np.ndarray  # (n, n_levels) of the log fold change given a change, NaN where none is possible
     dispersion_quantiles: np.ndarray  # (n, n_levels) of log phi
     pareto_k: np.ndarray  # (n,) tail of the importance weights, NaN where there are none
-    source: np.ndarray  # (n,) uint8: NETWORK, REFINED, GRID or CLOSED_FORM
+    source: np.ndarray  # (n,) uint8: NETWORK, REFINED, GRID, CLOSED_FORM or NOT_COMPUTED
 
     def __len__(self) -> int:
         return len(self.null_probability)
+
+    def checked(self) -> Posterior:
+        """The same, where a number is missing without any number and as NOT_COMPUTED."""
+        needed = [
+            values
+            for name, values in vars(self).items()
+            if name not in ("pareto_k", "source", "change_quantiles", "dispersion_quantiles")
+        ]
+        missing = ~np.isfinite(needed).all(axis=0)
+        if not missing.any():
+            return self
+        nothing: dict[str, Any] = {name: values.copy() for name, values in vars(self).items()}
+        for name, values in nothing.items():
+            values[missing] = NOT_COMPUTED if name == "source" else np.nan
+        return Posterior(**nothing)
 
     def replaced(self, tests: np.ndarray, other: Posterior) -> Posterior:
         """These tests from another posterior, but the Pareto k."""

@@ -21,6 +21,7 @@ from nbcompare._nb.lattice import (
     laplace_null,
     peak_change,
     peak_null,
+    possible,
     sum_change,
     sum_null,
 )
@@ -115,11 +116,14 @@ def find_dispersion(y1, l1, y2, l2, prior, ratio, shape, modes):
 def integrate(
     y1, l1, y2, l2, prior, ratio, shape, levels, fineness, density, cumulative, summary, changes, dispersions
 ):  # fmt: skip
-    """One test; the columns of the summary are the fields of `posterior.Posterior`."""
+    """One test; the columns of the summary are the fields of `posterior.Posterior`, NaN where counts or exposures are too extreme for a number."""
     modes = np.zeros((2, 6))
     modes[0, 0] = modes[1, 0] = modes[0, 1] = prior[0]
     _start(y1, l1, y2, l2, modes)
     alpha, sd = find_dispersion(y1, l1, y2, l2, prior, ratio, shape, modes)
+    summary[:], changes[:], dispersions[:] = math.nan, math.nan, math.nan
+    if not possible(sd, STEP * sd):
+        return
     start = modes.copy()
     step = STEP * fineness * sd
     nodes, evidence = np.empty(NODES), np.full((NODES, 2), -np.inf)
@@ -136,10 +140,14 @@ def integrate(
                 y1, l1, y2, l2, prior, ratio, shape, nodes[n], fineness, modes, density[:, n], evidence[n], layouts[n]
             )
             highest = max(evidence[n, 0], evidence[n, 1])
+            if not (highest < math.inf and evidence[n, 0] == evidence[n, 0] and evidence[n, 1] == evidence[n, 1]):
+                return
             top = max(top, highest)
             n += 1
             if k > 1 and highest < top + math.log(NEGLIGIBLE):
                 break
+    if top == -math.inf:
+        return
     _summarise(n, step, nodes, evidence, layouts, top, levels, density, cumulative, summary, changes, dispersions)
 
 

@@ -20,6 +20,7 @@ from scipy.special import ndtri
 NULL_GENES = 9.0  # added to the genes without effect: where little is known, pi_0 is overestimated, not underestimated
 STEPS, TOLERANCE, SLACK = 100, 1e-10, 1e-7  # of the weights; gradients above 1, and away from 1 where there is weight
 RIDGE, LEAST_STEP = 1e-11, 1e-12
+LARGEST_FALL = 0.9  # of a gene's density in one step
 FIRST_NULL = 0.5
 LEAST_DEVIATE = 0.3  # below, |b| / |z| is a quotient of two noises
 FEWEST, MOST = 0.5, 3.0  # times the model's standard error
@@ -126,17 +127,21 @@ def fit_weights(density: np.ndarray, start: np.ndarray) -> np.ndarray:
         if gradient.max() < 1 + TOLERANCE and np.abs(gradient[used] - 1).max() < SLACK:
             break
         move = _best_quadratic(hessian, gradient, weight) - weight
-        step = min(1.0, 0.9 * weight[0] / max(-move[0], 1e-300))  # the first weight stays above zero
+        mixed_move = move @ density
+        fall = max(-move[0] / weight[0], float((-mixed_move / mixed).max()))
+        step = min(
+            1.0, LARGEST_FALL / max(fall, 1e-300)
+        )  # logarithms are not quadratic where a gene loses all of its density
         while step > LEAST_STEP:
-            new = np.maximum(weight + step * move, 0.0)
-            new_mixed = new @ density
+            new, new_mixed = np.maximum(weight + step * move, 0.0), mixed + step * mixed_move
             new_value = _penalised(new, new_mixed, total)
             if new_value >= value:
                 break
             step /= 2
         else:
             break  # no higher value in floating point numbers
-        weight, mixed, value = new, new_mixed, new_value
+        weight, mixed = new, new @ density
+        value = _penalised(weight, mixed, total)
     return weight / weight.sum()
 
 

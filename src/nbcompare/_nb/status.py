@@ -29,6 +29,7 @@ class Status(IntFlag):
     NOISY_GROUP = 16384
     OUTSIDE_TRAINING = 32768
     REPLICATE_NOT_LEFT_OUT = 65536
+    POSTERIOR_NOT_COMPUTED = 131072
 
 
 NOT_TESTED = 255
@@ -52,6 +53,7 @@ MEANING = {
     "noisy_group": "tested: the replicates of the group scatter more than the data set's, its dispersion is raised",
     "outside_training": "tested: the network was not trained on such a gene, its posterior is by quadrature, without refine in closed form",
     "replicate_not_left_out": "tested: too few replicates are left to test without one of them, so it is not known whether the difference rests on one replicate",
+    "posterior_not_computed": "tested: the counts or size factors are too extreme for the numbers of a posterior",
 }
 
 

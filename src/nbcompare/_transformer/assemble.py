@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from numba import njit
+from scipy.special import expit
 
 from nbcompare._nb.mixture import Mixture
 
@@ -21,7 +22,7 @@ def assemble(anchors: np.ndarray, log_odds: np.ndarray, changed: np.ndarray, equ
     null_mean, null_scale = np.empty((n, equal.shape[1], 2)), np.zeros((n, equal.shape[1], 2, 2))
     _assemble(anchors, changed, equal, mean, scale, null_mean, null_scale)
     return Mixture(
-        null_probability=1.0 / (1.0 + np.exp(-np.clip(log_odds, -700.0, 700.0))),
+        null_probability=expit(log_odds),
         null_weight=normalised(equal[:, :, 0]),
         null_mean=null_mean,
         null_scale=null_scale,

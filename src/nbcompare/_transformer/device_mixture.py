@@ -132,7 +132,7 @@ def assemble(anchors: Tensor, log_odds: Tensor, changed: Tensor, equal: Tensor) 
     g00, g10, g11 = n00 * torch.exp(d0), n10 * torch.exp(d0) + n11 * m10, n11 * torch.exp(d1)
     s00 = torch.hypot(g10, g11)
     return DeviceMixture(
-        null_probability=1.0 / (1.0 + torch.exp(-log_odds.clamp(-700.0, 700.0))),
+        null_probability=torch.sigmoid(log_odds),
         null_weight=null_weight / null_weight.sum(0),
         null_mean=null_mean,
         null_scale=torch.stack([s00, g00 * g10 / s00, g00 * g11 / s00]),

@@ -150,7 +150,7 @@ def _draw_intervals(ax: Axes, table: pd.DataFrame, calls: dict[str, np.ndarray],
             limits,
             gid=f"{name} 95 %",
             upright=upright,
-            arrow=4.0 if upright else 14.0,
+            arrow=8.0 if upright else 14.0,
             alpha=0.5 if upright else 1,
             **many,
         )

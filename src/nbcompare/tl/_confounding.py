@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
@@ -10,37 +13,110 @@ import pandas as pd
 from ._formula import Model
 
 TOLERANCE = 1e-8  # of a coefficient's column, relative to its length, that those before it leave unexplained
+ROW_SPACE = 1e-6  # of a contrast's largest weight, that the rows of the model matrix leave unexplained
 MOST_NAMED = 4
 
 
-def check_estimable(model: Model) -> None:
-    """Refuse a design with coefficients that its samples cannot tell apart, or without degrees of freedom left."""
-    n_samples, n_coefficients = model.matrix.shape
-    if n_coefficients == 0:
+@dataclass(frozen=True)
+class Reduction:
+    """A model matrix by those of its columns that do not follow from the ones before: matrix = matrix[:, kept] @ expressed."""
+
+    kept: np.ndarray  # (rank,) columns
+    expressed: np.ndarray  # (rank, n_coefficients)
+
+    def can_estimate(self, weights: np.ndarray) -> np.ndarray:
+        """Whether combinations (n_coefficients, k) of coefficients lie in the row space of the matrix, (k,) bool."""
+        left = np.abs(self.expressed.T @ weights[self.kept] - weights).max(axis=0)
+        return left <= ROW_SPACE * np.abs(weights).max(axis=0)
+
+    def expand(self, coefficients: np.ndarray) -> np.ndarray:
+        """All coefficients (n_genes, n_coefficients) from those of the kept columns, NaN where the samples do not determine one."""
+        n_coefficients = self.expressed.shape[1]
+        found = np.full((len(coefficients), n_coefficients), np.nan)
+        found[:, self.kept] = coefficients
+        found[:, ~self.can_estimate(np.eye(n_coefficients))] = np.nan
+        return found
+
+
+def reduce_matrix(matrix: np.ndarray) -> Reduction:
+    """The reduction of a model matrix (n_samples, n_coefficients)."""
+    aliases = aliased(matrix)
+    kept = np.array([j for j in range(matrix.shape[1]) if j not in aliases], dtype=np.int64)
+    expressed = np.eye(matrix.shape[1])[kept]
+    for j, weights in aliases.items():
+        expressed[:, j] = [weights.get(int(k), 0.0) for k in kept]
+    return Reduction(kept, expressed)
+
+
+def check_design(model: Model) -> None:
+    """Refuse a design without coefficients, or with a column of labels that has one level."""
+    if model.matrix.shape[1] == 0:
         msg = f"design {model.design!r} has no coefficients, so there is nothing to compare."
         raise ValueError(msg)
     for name in sorted(model.labels, key=model.columns.index):
         if len(model.levels(name)) < 2:
             msg = (
-                f"design {model.design!r} names {name!r}, but all {n_samples} samples that are left have the value "
+                f"design {model.design!r} names {name!r}, but all {len(model.matrix)} samples that are left have the value "
                 f"{model.levels(name)[0]!r}. Leave it out, or see whether samples were dropped (min_cells, min_counts)."
             )
             raise ValueError(msg)
-    aliases = aliased(model.matrix)
-    if aliases:
-        names = [model.coefficients[j] for j in aliases]
-        causes = _causes(model, aliases)
+
+
+def check_estimable(model: Model, contrasts: Mapping[str, np.ndarray] | None = None) -> Reduction:
+    """Refuse contrasts (n_coefficients, k), by name, that the samples do not determine, and a design without degrees of freedom left.
+
+    Without contrasts every coefficient has to be determined. Gives the reduction of the model matrix.
+    """
+    check_design(model)
+    reduction = reduce_matrix(model.matrix)
+    if contrasts is None:
+        contrasts = dict(zip(model.coefficients, np.eye(len(model.coefficients))[..., None], strict=True))
+    refused = {name: weights for name, weights in contrasts.items() if not reduction.can_estimate(weights).all()}
+    if refused:
+        raise ValueError(_not_estimable(model, refused, "contrast" if len(contrasts) == 1 else "contrasts"))
+    n_samples, rank = len(model.matrix), len(reduction.kept)
+    if n_samples <= rank:
         msg = (
-            f"design {model.design!r} cannot be estimated from these {n_samples} samples: {'; '.join(causes)}. "
-            f"Not determined: {_listed(names)}. No coefficient is dropped silently: change the design."
-        )
-        raise ValueError(msg)
-    if n_samples <= n_coefficients:
-        msg = (
-            f"design {model.design!r} has {n_coefficients} coefficients for {n_samples} samples ({_spent(model)}): no degree of "
+            f"design {model.design!r} has {rank} coefficients for {n_samples} samples ({_spent(model, reduction)}): no degree of "
             "freedom is left to see how much replicates differ. Use a smaller design."
         )
         raise ValueError(msg)
+    return reduction
+
+
+def warn_of_aliases(model: Model, *, stacklevel: int = 2) -> None:
+    """Name the coefficients that the samples do not determine; contrasts without them are tested all the same."""
+    aliases = aliased(model.matrix)
+    if not aliases:
+        return
+    lost = ~reduce_matrix(model.matrix).can_estimate(np.eye(len(model.coefficients)))
+    msg = (
+        f"design {model.design!r} does not determine all coefficients: {'; '.join(_causes(model, aliases))}. The contrasts asked for are "
+        f"estimable and are tested; the stored coefficients {_listed([model.coefficients[j] for j in np.flatnonzero(lost)])} are NaN."
+    )
+    warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+
+
+def _not_estimable(model: Model, refused: Mapping[str, np.ndarray], word: str) -> str:
+    """Why these contrasts have no estimate: the aliases that change their value while no fitted mean changes."""
+    weights = np.concatenate(list(refused.values()), axis=1)
+    at_fault = {}
+    for j, alias in aliased(model.matrix).items():
+        change = weights[j] - sum((w * weights[k] for k, w in alias.items()), np.zeros(weights.shape[1]))
+        if np.abs(change).max() > ROW_SPACE * np.abs(weights).max():
+            at_fault[j] = alias
+    apart = [
+        f"{model.coefficients[j]} cannot be told apart from {_terms(model, alias)}"
+        if alias
+        else f"{model.coefficients[j]} is zero in every sample"
+        for j, alias in at_fault.items()
+    ]
+    return (
+        f"{word if len(refused) == 1 else 'contrasts'} {_listed(list(refused))} cannot be estimated with design {model.design!r} from these "
+        f"{len(model.matrix)} samples: {'; '.join(_causes(model, at_fault))}. Not determined: "
+        f"{_listed([model.coefficients[j] for j in at_fault])}. {'; '.join(apart[:MOST_NAMED])}{'; ...' if len(apart) > MOST_NAMED else ''}. "
+        "Change the design, or ask for contrasts that do not need these coefficients."
+    )
 
 
 def aliased(matrix: np.ndarray) -> dict[int, dict[int, float]]:
@@ -150,12 +226,21 @@ def _connected(present: np.ndarray) -> np.ndarray:
 def _sum_of(model: Model, j: int, weights: dict[int, float]) -> str:
     if not weights:
         return f"{model.coefficients[j]!r} is zero in every sample"
-    parts = " + ".join(f"{'' if np.isclose(w, 1) else f'{w:.3g} '}{model.coefficients[k]}" for k, w in weights.items())
-    return f"{model.coefficients[j]!r} is {parts.replace('+ -', '- ')}"
+    return f"{model.coefficients[j]!r} is {_terms(model, weights)}"
 
 
-def _spent(model: Model) -> str:
-    spent = {term: len(where) for term, where in model.terms.items()}
+def _terms(model: Model, weights: dict[int, float]) -> str:
+    """Weighted coefficients as a sum."""
+    parts = [
+        f"{'-' if w < 0 else '+'} {'' if np.isclose(abs(w), 1) else f'{abs(w):.3g} '}{model.coefficients[k]}"
+        for k, w in weights.items()
+    ]
+    text = " ".join(parts)
+    return text[2:] if text.startswith("+") else text.replace("- ", "-", 1)
+
+
+def _spent(model: Model, reduction: Reduction) -> str:
+    spent = {term: len(np.intersect1d(where, reduction.kept)) for term, where in model.terms.items()}
     return ", ".join(f"{'intercept' if term == '1' else term} {n}" for term, n in spent.items())
 
 

@@ -77,10 +77,12 @@ def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, option
     )
     genes_first = np.ascontiguousarray(counts.T)
     exposures = exposure[None, :] if of_gene is None else of_gene
-    result = run_design_tests(plan, genes_first, exposures, options)
+    result = run_design_tests(plan, samples, genes_first, exposures, options)
     flags = sample_flags(plan, samples, unstable)
-    arrays, columns, trend, coefficients = contrasted(result, flags, (genes_first / exposures).mean(axis=1))
-    arrays = with_effects(arrays, shifted_design_tests(plan, genes_first, exposures, options), options)
+    arrays, columns, trend, coefficients = contrasted(
+        result, flags, (genes_first / exposures).mean(axis=1), test=options["test"]
+    )
+    arrays = with_effects(arrays, shifted_design_tests(plan, samples, genes_first, exposures, options), options)
     table = samples.table.assign(size_factor=exposure)
     became = {"size_factors_used": used}
     return Outcome(arrays, columns, trend, plan.names, table, became, described(plan, options), coefficients)

@@ -13,9 +13,8 @@ from anndata import AnnData
 from nbcompare._anndata import SampleTable, as_text, column_names
 from nbcompare._nb.glm import DesignTests, design_tests
 from nbcompare._nb.status import Status
-from nbcompare._nb.threshold import halved
 
-from ._confounding import check_estimable
+from ._confounding import Reduction, check_design, check_estimable, warn_of_aliases
 from ._contrast import Hypothesis, group_contrasts, read_contrasts
 from ._covariates import read_covariates, warn_of_codes
 from ._design import comparisons_with
@@ -31,6 +30,17 @@ class Plan:
 
     model: Model
     hypotheses: list[Hypothesis]
+    reduction: Reduction  # of the model matrix to full rank
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The model matrix of full rank that is fitted, (n_samples, rank)."""
+        return self.model.matrix[:, self.reduction.kept]
+
+    @property
+    def weights(self) -> list[np.ndarray]:
+        """The hypotheses in the coefficients that are fitted, each (rank, k)."""
+        return [one.weights[self.reduction.kept] for one in self.hypotheses]
 
     @property
     def names(self) -> list[str]:
@@ -40,8 +50,8 @@ class Plan:
     @property
     def informative(self) -> np.ndarray:
         """Samples that tell of each comparison, (n_samples, n_comparisons) bool."""
-        estimates = np.linalg.pinv(self.model.matrix)
-        weights = np.stack([np.abs(one.weights.T @ estimates).max(axis=0) for one in self.hypotheses], axis=1)
+        estimates = np.linalg.pinv(self.matrix)
+        weights = np.stack([np.abs(one.T @ estimates).max(axis=0) for one in self.weights], axis=1)
         return weights > TELLS * weights.max(axis=0)
 
 
@@ -99,10 +109,10 @@ def make_plan(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) 
                 others = [level for level in covariates[name].cat.categories if level != first]
                 covariates[name] = covariates[name].cat.reorder_categories([first, *others])
     model = build_model(options["design"], covariates)
-    check_estimable(model)
+    check_design(model)
     warn_of_codes(covariates, [name for name in columns if name not in model.labels])
     if options["contrast"] is not None:
-        return Plan(model, read_contrasts(model, options["contrast"]))
+        return _plan(model, read_contrasts(model, options["contrast"]))
     if missing := [name for name in groupby if name not in columns]:
         msg = (
             f"design {options['design']!r} does not name {', '.join(map(repr, missing))}, by which is compared (groupby). Add it, or "
@@ -117,10 +127,19 @@ def make_plan(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) 
         name: covariates[groupby].iloc[np.flatnonzero(conditions == name)[0]].to_dict() for name in [reference, *groups]
     }
     _warn_of_interactions(model, groupby)
-    return Plan(model, group_contrasts(model, {name: at[name] for name in groups}, at[reference]))
+    return _plan(model, group_contrasts(model, {name: at[name] for name in groups}, at[reference]))
 
 
-def run_design_tests(plan: Plan, counts: np.ndarray, exposures: np.ndarray, options: Mapping[str, Any]) -> DesignTests:
+def _plan(model: Model, hypotheses: list[Hypothesis]) -> Plan:
+    """The plan of hypotheses that the samples determine."""
+    reduction = check_estimable(model, {one.name: one.weights for one in hypotheses})
+    warn_of_aliases(model, stacklevel=7)
+    return Plan(model, hypotheses, reduction)
+
+
+def run_design_tests(
+    plan: Plan, samples: SampleTable, counts: np.ndarray, exposures: np.ndarray, options: Mapping[str, Any]
+) -> DesignTests:
     """Tests of the contrasts; gene-wise dispersions are those of `method`."""
     by_likelihood = options["method"] == "mle"
     classical = options["test"] in ("wald", "lrt")
@@ -129,23 +148,24 @@ def run_design_tests(plan: Plan, counts: np.ndarray, exposures: np.ndarray, opti
         return design_tests(
             counts,
             np.log(exposures),
-            plan.model.matrix,
-            [one.weights for one in plan.hypotheses],
+            plan.matrix,
+            plan.weights,
             test=test,
             dispersion=dispersion,
             cox_reid=options["cox_reid"],
             min_total=options["min_total"],
+            level=_levels(samples),
             intervals=intervals,
         )
 
     result = tests(options["test"], "genewise-ml" if by_likelihood and classical else "moderated", intervals=True)
     if by_likelihood and not classical:
-        return replace(result, genewise=tests("wald", "genewise-ml", intervals=False).genewise)
-    return result
+        result = replace(result, genewise=tests("wald", "genewise-ml", intervals=False).genewise)
+    return replace(result, coefficients=plan.reduction.expand(result.coefficients))
 
 
 def shifted_design_tests(
-    plan: Plan, counts: np.ndarray, exposures: np.ndarray, options: Mapping[str, Any]
+    plan: Plan, samples: SampleTable, counts: np.ndarray, exposures: np.ndarray, options: Mapping[str, Any]
 ) -> np.ndarray | None:
     """Deviates of the nulls -threshold and threshold, (n_genes, n_contrasts, 2); without a threshold None."""
     threshold = options["lfc_threshold"] * np.log(2)
@@ -160,17 +180,22 @@ def shifted_design_tests(
         raise ValueError(msg)
 
     def deviates(shift: float) -> np.ndarray:
-        result = design_tests(
+        return design_tests(
             counts,
             np.log(exposures),
-            plan.model.matrix,
-            [one.weights for one in plan.hypotheses],
+            plan.matrix,
+            plan.weights,
             null=np.full(len(plan.hypotheses), shift),
             min_total=options["min_total"],
-        )
-        return halved(result.statistic, (result.status & Status.ZERO_ARM) > 0, result.log_fc)
+            level=_levels(samples),
+        ).statistic
 
     return np.stack([deviates(-threshold), deviates(threshold)], axis=-1)
+
+
+def _levels(samples: SampleTable) -> np.ndarray:
+    """The level of `groupby` of each sample, whose dispersions may differ, (n_samples,) codes."""
+    return np.asarray(np.unique(samples.table["condition"].to_numpy(), return_inverse=True)[1].reshape(-1))
 
 
 def sample_flags(plan: Plan, samples: SampleTable, unstable: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from nbcompare._nb.shrink import shrink
 from nbcompare._nb.status import Status, status_of
 from nbcompare._nb.threshold import larger, smaller
 
+LARGEST_THRESHOLD = 30  # log2; no real change is larger, and beyond a few hundred the null means are no numbers
 Alternative = Literal["greater_abs", "less_abs"]
 
 
@@ -21,6 +22,12 @@ def check_effect_options(options: Mapping[str, Any]) -> None:
     if not 0 <= threshold < np.inf:
         msg = (
             f"lfc_threshold is {threshold!r}, but it is an absolute log2 fold change: 0 or more, such as 1 for twofold."
+        )
+        raise ValueError(msg)
+    if threshold > LARGEST_THRESHOLD:
+        msg = (
+            f"lfc_threshold is {threshold!r}, but it is a log2 fold change: 1 means twofold, {LARGEST_THRESHOLD} a billionfold. For a fold change "
+            "of x pass log2(x)."
         )
         raise ValueError(msg)
     if alternative not in get_args(Alternative):

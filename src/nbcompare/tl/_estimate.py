@@ -109,21 +109,20 @@ def unmoderated(
 
 
 def contrasted(
-    result: DesignTests, flags: np.ndarray, base_mean: np.ndarray
+    result: DesignTests, flags: np.ndarray, base_mean: np.ndarray, *, test: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any], np.ndarray]:
     """Arrays (n_genes, n_contrasts), columns (n_genes,), the trend and the coefficients of a design, logarithms to base 2."""
     n_contrasts = result.p_value.shape[1]
-    dispersion, genewise = (
-        np.repeat(of_gene[:, None], n_contrasts, axis=1) for of_gene in (result.dispersion, result.genewise)
-    )
     status = result.status | flags
-    arrays = _tested(result.log_fc, result.se, result.statistic, result.p_value, dispersion, status)
+    arrays = _tested(result.log_fc, result.se, result.statistic, result.p_value, result.dispersions, status)
     arrays |= _bounds(result.interval, status)
     columns, trend = {"base_mean": base_mean}, {}
+    if test == "moderated":
+        arrays["pvals_all_replicates"] = np.where((status & NOT_TESTED) > 0, np.nan, result.p_value_all)
     if result.trend.n_genes:
-        arrays["dispersions_genewise"] = genewise
+        arrays["dispersions_genewise"] = np.repeat(result.genewise[:, None], n_contrasts, axis=1)
         columns["dispersion_trend"] = result.trend.at(result.mean)
-        trend = _stored_trend(result.trend, np.ones((n_contrasts, 2)))
+        trend = _stored_trend(result.trend, result.ratios)
     return arrays, columns, trend, result.coefficients / np.log(2)
 
 

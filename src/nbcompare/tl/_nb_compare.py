@@ -206,8 +206,8 @@ def nb_compare(
         If there is no such column or layer.
     ValueError
         If the matrix does not hold counts; if there is no such reference or group; if rows that look like cells are
-        taken for replicates; if no group has two replicates; if blocks and conditions are confounded; if a design cannot be
-        estimated from the samples, which says why in their own words; if options exclude each other. Nothing is written
+        taken for replicates; if no group has two replicates; if blocks and conditions are confounded; if a contrast of a
+        design cannot be estimated from the samples, naming the coefficients that cannot be told apart; if options exclude each other. Nothing is written
         then. With `split_by` what holds of one split leaves that split without p-values; it is an error only if it
         leaves none.
 

@@ -18,7 +18,8 @@ from ._posterior import as_stored, check_network, posterior_of_tests
 from ._prior import RANGES, given_fields
 
 Method = Literal["transformer", "quadrature"]
-SOURCES = np.array(["network", "refined", "quadrature", "closed_form"], dtype=object)
+EXPOSURES = (1e-15, 1e15)  # beyond them a float has no digits left for rates
+SOURCES = np.array(["network", "refined", "quadrature", "closed_form", "not_computed"], dtype=object)
 
 
 def nb_posterior(
@@ -64,7 +65,8 @@ def nb_posterior(
     -------
     One row a test: `logfoldchanges` (posterior mean, log2), `lfc_median`, `lfc_sd`, `lfc_lower`, `lfc_upper` (central 95%
     interval), `null_probability`, `lfsr` (local false sign rate :cite:p:`stephens2017`), `mean` (the reference's
-    rate) and `dispersions` (medians), `pareto_k`, and `source`: `"network"`, `"refined"`, `"quadrature"` or `"closed_form"`.
+    rate) and `dispersions` (medians), `pareto_k`, and `source`: `"network"`, `"refined"`,
+    `"quadrature"`, `"closed_form"`, or `"not_computed"` where counts and exposures are too extreme for a number: the row is NaN.
 
     Raises
     ------
@@ -119,8 +121,9 @@ def _arm(name: str, counts: np.ndarray, exposure: np.ndarray | None) -> tuple[np
     if depth.shape not in (counts.shape, counts.shape[1:]):
         msg = f"exposure_{name} has the shape {depth.shape}, but must be {counts.shape[1:]} or {counts.shape}."
         raise ValueError(msg)
-    if not (np.isfinite(depth).all() and (depth >= 0).all()):
-        msg = f"exposure_{name} must be positive, or 0 where a test lacks a replicate."
+    lowest, highest = EXPOSURES
+    if not (np.isfinite(depth).all() and ((depth == 0) | ((depth >= lowest) & (depth <= highest))).all()):
+        msg = f"exposure_{name} must lie between {lowest:g} and {highest:g}, or be 0 where a test lacks a replicate."
         raise ValueError(msg)
     depth = np.ascontiguousarray(np.broadcast_to(depth, counts.shape))
     if not (depth > 0).any(axis=1).all():

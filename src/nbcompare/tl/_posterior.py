@@ -13,7 +13,7 @@ from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
 from nbcompare._nb.importance import refine
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.posterior import CLOSED_FORM, Posterior, grid_posterior, summarise_mixture
+from nbcompare._nb.posterior import CLOSED_FORM, NOT_COMPUTED, Posterior, grid_posterior, summarise_mixture
 from nbcompare._nb.prior import Prior, take_prior, with_one_dispersion
 from nbcompare._nb.status import NOT_TESTED, Status
 
@@ -128,7 +128,7 @@ def with_posterior(
         for word, values in as_stored(posterior).items():
             if word in arrays:
                 arrays[word][tested, c] = values
-        arrays["status"][tested[outside], c] |= np.uint32(Status.OUTSIDE_TRAINING)
+        arrays["status"][tested, c] |= flags_of(posterior, outside)
     return arrays, columns, trend, as_given(priors)
 
 
@@ -155,6 +155,21 @@ def posterior_of_tests(
     Where the two groups differ in dispersion, quadrature answers, because the network was trained on groups with one dispersion.
     `batch_size` is of the network.
     """
+    posterior, outside = _unchecked(data, prior, anchor, options, batch_size)
+    return posterior.checked(), outside
+
+
+def flags_of(posterior: Posterior, outside: np.ndarray) -> np.ndarray:
+    """Status bits of tests with this posterior, (n_tests,) uint32; `outside` as of `posterior_of_tests`."""
+    flags = np.where(outside, np.uint32(Status.OUTSIDE_TRAINING), np.uint32(0))
+    missing = posterior.source == NOT_COMPUTED
+    return np.asarray(np.where(missing, np.uint32(Status.POSTERIOR_NOT_COMPUTED), flags))
+
+
+def _unchecked(
+    data: Data, prior: Prior, anchor: Mixture, options: Mapping[str, Any], batch_size: int | None
+) -> tuple[Posterior, np.ndarray]:
+    """`posterior_of_tests` before the look at what could not be computed."""
     n = len(data[0])
     outside = np.zeros(n, bool)
     if options["method"] == "quadrature" or n == 0:

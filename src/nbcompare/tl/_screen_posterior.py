@@ -14,9 +14,9 @@ from nbcompare._nb.lent import Statistics, expected_dispersion, statistics_of_gr
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import Prior, joined_prior
 from nbcompare._nb.screen import ScreenModel
-from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare._nb.status import NOT_TESTED
 
-from ._posterior import WORDS, as_stored, given_of_genes, posterior_of_tests, ratios_of, tells_dispersion
+from ._posterior import WORDS, as_stored, flags_of, given_of_genes, posterior_of_tests, ratios_of, tells_dispersion
 from ._prior import LOG_2, as_given, given_fields
 from ._screen_options import threads_of
 
@@ -187,12 +187,12 @@ def _judge(
     data, prior, anchor = _joined(tests)
     posterior, outside = posterior_of_tests(data, prior, anchor, asked.options, batch_size=batch_size)
     bounds = np.cumsum([0, *(len(one.genes) for one in tests)])
-    found = as_stored(posterior)
+    found, flags = as_stored(posterior), flags_of(posterior, outside)
     for one, k, start, stop in zip(tests, targets, bounds[:-1], bounds[1:], strict=True):
         for word in (*asked.words[1:], "dispersions"):
             layers[word][k] = np.nan
             layers[word][k, one.genes] = found[word][start:stop]
-        layers["status"][k, one.genes[outside[start:stop]]] |= np.uint32(Status.OUTSIDE_TRAINING)
+        layers["status"][k, one.genes] |= flags[start:stop]
 
 
 def _joined(tests: Sequence[TestsOfTarget]) -> tuple[Data, Prior, Mixture]:

@@ -167,7 +167,10 @@ def _tests_of(
     expected = expected_dispersion(model.mean, model.trend, model.scatter, lent, model.trend_error)
     estimates = Estimates(log_fc * LOG_2, se * LOG_2, dispersion, model.prior_df + weight / model.lost)
     prior, anchor = prior_and_anchor(
-        data, estimates.take(genes), expected.take(genes), given_of_genes(asked.given, genes) | ratios_of(np.array([control.noise, noise]))
+        data,
+        estimates.take(genes),
+        expected.take(genes),
+        given_of_genes(asked.given, genes) | ratios_of(np.array([control.noise, noise])),
     )
     return TestsOfTarget(genes, data, prior, anchor)
 

@@ -135,10 +135,10 @@ def draw_intervals(
     draw(place, np.maximum(lower, low), np.minimum(upper, high), colors=list(colours), gid=gid, **style)
     heads = ((lower < low, low, "v" if upright else "<"), (upper > high, high, "^" if upright else ">"))
     for beyond, edge, marker in heads:
-        at = np.full(beyond.sum(), edge)
-        points = (place[beyond], at) if upright else (at, place[beyond])
+        at, along = np.full(beyond.sum(), edge), place[beyond]
+        x, y = (along, at) if upright else (at, along)
         colour = [one for one, out in zip(colours, beyond, strict=True) if out]
-        ax.scatter(*points, s=arrow, c=colour, marker=marker, linewidths=0, clip_on=False, gid="beyond", zorder=3)
+        ax.scatter(x, y, s=arrow, c=colour, marker=marker, linewidths=0, clip_on=False, gid="beyond", zorder=3)
 
 
 def title_and_legend(ax: Axes, title: str) -> None:

@@ -166,7 +166,7 @@ def test_certain_priors(options):
 @pytest.mark.parametrize("exposure", [1e-200, 1e-16, 1e16, 1e300])
 def test_extreme_exposures_are_refused(exposure):
     counts, prior = arrays(2)
-    with pytest.raises(ValueError, match="exposure_reference must lie between"):
+    with pytest.raises(ValueError, match="exposure_reference must be positive, between"):
         tl.nb_posterior(
             *counts, prior=prior | {"null_share": 0.5}, exposure_reference=np.full(3, exposure), method="quadrature"
         )

@@ -130,8 +130,9 @@ def design_tests(
         gain = likelihood_ratios(counts, offset, matrices, refitted, null, cox_reid=cox_reid, n_threads=n_threads)
         found.take_likelihood_ratios(gain, matrices.tested)
     status = _status(counts, matrices, min_total, found.separated)
+    groups = level if matrices.group is None else matrices.group
     ratios = np.array(
-        [[basis.ratio[side].max(initial=1.0) for side in matrices.sides(c)] for c in range(len(contrasts))]
+        [[basis.ratio[side].max(initial=1.0) for side in matrices.sides(c, groups)] for c in range(len(contrasts))]
     )
     ratios = ratios.reshape(len(contrasts), 2)
     if moderated:
@@ -149,7 +150,7 @@ def design_tests(
         else:
             if leave_out and moderated and matrices.residual_degrees > 0:
                 leave_one_out(
-                    found, status, counts, offset, design, contrasts, matrices, basis, level=level, n_threads=n_threads
+                    found, status, counts, offset, design, contrasts, matrices, basis, level=groups, n_threads=n_threads
                 )
             match_statistics(found.statistic, found.p_value, status)
     interval = None
@@ -162,7 +163,7 @@ def design_tests(
             offset,
             matrices,
             basis,
-            found.log_fc,
+            np.where(untested, np.nan, found.log_fc),
             found.se,
             found.separated,
             TESTS[test],

@@ -94,9 +94,9 @@ def _of_genes(setting: Setting, genes: slice) -> Setting:
     """The same comparisons of some of the genes."""
     return replace(
         setting,
-        counts=setting.counts[genes],
-        exposure=setting.exposure[genes],
-        kept=setting.kept[genes],
+        counts=np.ascontiguousarray(setting.counts[genes]),
+        exposure=np.ascontiguousarray(setting.exposure[genes]),
+        kept=np.ascontiguousarray(setting.kept[genes]),
         mean=setting.mean[genes],
         trend=setting.trend[genes],
     )

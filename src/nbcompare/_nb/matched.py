@@ -127,7 +127,7 @@ def matched_shifted(
 
 def samples_to_leave_out(design: MatchedDesign) -> np.ndarray:
     """Samples that the leave-one-replicate-out rule leaves out in turn; none where too few are left."""
-    if not can_leave_out(design.sizes.min(), design.sizes.min()) or design.residual <= 1:
+    if not can_leave_out(design.sizes.min(), design.sizes.max()) or design.residual <= 1:
         return np.empty(0, np.intp)
     second, block = design.codes()
     pair = (np.diff(design.bounds, axis=1) == 1).all(axis=1)  # either sample takes the other along: once is enough

@@ -135,9 +135,10 @@ def draw_intervals(
     draw(place, np.maximum(lower, low), np.minimum(upper, high), colors=list(colours), gid=gid, **style)
     heads = ((lower < low, low, "v" if upright else "<"), (upper > high, high, "^" if upright else ">"))
     for beyond, edge, marker in heads:
-        at, along = np.full(beyond.sum(), edge), place[beyond]
-        x, y = (along, at) if upright else (at, along)
+        at = np.full(beyond.sum(), edge)
+        points = (place[beyond], at) if upright else (at, place[beyond])
         colour = [one for one, out in zip(colours, beyond, strict=True) if out]
+        x, y = points
         ax.scatter(x, y, s=arrow, c=colour, marker=marker, linewidths=0, clip_on=False, gid="beyond", zorder=3)
 
 

@@ -16,7 +16,7 @@ from nbcompare._nb.status import Status
 
 from ._contrast import Contrast
 from ._data_set import compare_samples
-from ._design import name_idle_blocks, offer_blocks, read_sample_counts
+from ._design import name_idle_blocks, offer_blocks, read_sample_counts, suggest_design
 from ._designed import check_design_options, check_plan
 from ._effects import Alternative, check_effect_options
 from ._posterior import check_posterior_options
@@ -112,7 +112,7 @@ def nb_compare(
     size_factors
         How deep each sample is: a method of :func:`~nbcompare.pp.size_factors`, a column of `.obs` (constant within a
         sample), or, where each row is a sample, an array (n_obs,). `"auto"` is the median of ratios where at least 10 genes
-        are positive in all samples and half of these have 3 or more counts in each; else `"pooled_ratios"`, with the groups of
+        are positive in all samples and half of these have 2 or more counts in each; else `"pooled_ratios"`, with the groups of
         `groupby`. Comparisons with a group whose depth the counts do not determine are then not tested.
     offset
         Where each row is a sample: layer, or array (n_obs, n_vars), with the natural logarithm of known factors of every
@@ -253,6 +253,8 @@ def nb_compare(
         name_idle_blocks(outcome.samples)
     else:
         outcome, splits, split_table = compare_splits(adata, samples, counts, params)
+    if block_key is not None:
+        suggest_design(outcome.samples, outcome.comparisons, str(reference), groupby, block_key)
     _warn_of_depths(outcome.arrays["status"])
     if block_key is None and design is None:
         offer_blocks(samples, replicate_key, stacklevel=3)

@@ -91,7 +91,7 @@ def nb_screen(
         How deep each sample is, relative to the samples of the fit: `"median_of_ratios"`, `"pooled_ratios"` (the samples of each
         perturbation pooled, and compared with rates of the fit), `"poscounts"` or `"total"` of
         :func:`~nbcompare.pp.size_factors`; a column of `.obs`; or, where each row is a sample, an array (n_obs,). `"auto"` is
-        the median of ratios where at least 10 genes are positive in all samples of the fit and half of these have 3 or more
+        the median of ratios where at least 10 genes are positive in all samples of the fit and half of these have 2 or more
         counts in each; else the pooled ratios. Perturbations whose depth the counts do not determine are then not tested.
     min_cells
         Samples of fewer cells are dropped, and listed with the reason.
@@ -109,7 +109,8 @@ def nb_screen(
     method
         `"mom"`, effects from sums :cite:p:`svensson2025`. `"transformer"`, the posterior of fold change and dispersion under a
         prior that each perturbation's own genes give, by a trained network, at some ten microseconds a test on one core and half a
-        microsecond more for every replicate of the control; `"quadrature"`, the same exactly, in ten times as long.
+        microsecond more for every replicate of the control; `"quadrature"`, the same exactly, in ten times as long. Where control and
+        perturbation differ in dispersion (status `noisy_group`), `"transformer"` uses quadrature, too: with a noisy control for all tests.
         Posteriors are for effects and how sure they are; p-values, and with them hits, are those of the moderated test
         with all three. See :doc:`/transformer`.
     prior

@@ -395,7 +395,7 @@ rng = numpy.random.default_rng(0)
 def run(path):
     return nb.tl.nb_screen(
         cells, "condition", reference="ctrl", replicate_key="replicate", min_cells=1, path=path, targets_a_block=1,
-        progress=False,
+        progress=False, intervals=True,
     )
 
 def n_blocks(path):

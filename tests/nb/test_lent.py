@@ -51,6 +51,24 @@ def test_nothing_lent_is_the_trend() -> None:
         np.testing.assert_allclose(found.scatter, 0.7)
 
 
+@pytest.mark.parametrize("mean", [5.0, 500.0])
+def test_the_error_of_a_trend_of_few_genes(mean: float) -> None:
+    """A trend whose relative variance is off by a log-normal error: the spread covers it, and does not without."""
+    rng = np.random.default_rng(2)
+    sd, error = 0.4, 0.3
+    phi = TREND * np.exp(rng.normal(-0.5 * sd**2, sd, 20_000))
+    trend = (TREND + 1 / mean) * np.exp(rng.normal(-0.5 * error, np.sqrt(error), 20_000)) - 1 / mean
+    seen = trend > 0.02  # others are not told from none
+    known, unknown = (
+        expected_dispersion(np.full(seen.sum(), mean), trend[seen], sd**2, None, share) for share in (error, 0.0)
+    )
+    deviates = [(np.log(phi[seen]) - one.log_dispersion) / one.scatter for one in (known, unknown)]
+    assert 0.7 < np.sqrt(np.mean(deviates[0] ** 2)) < 1.2
+    assert np.sqrt(np.mean(deviates[1] ** 2)) > 1.5
+    nothing = expected_dispersion(np.full(3, mean), np.full(3, TREND), sd**2, None, 1e3)
+    np.testing.assert_allclose(nothing.scatter, 2.0)
+
+
 def test_arms_are_taken_off() -> None:
     rng = np.random.default_rng(1)
     one, two = (Statistics(rng.gamma(3, 1, 5), rng.gamma(3, 1, 5)) for _ in range(2))

@@ -15,7 +15,18 @@ from scipy import stats
 from nbcompare import datasets, get, pl, pp, tl
 from nbcompare._nb.status import Status
 
-ARRAYS = ["logfoldchanges", "lfc_se", "scores", "pvals", "pvals_adj", "dispersions", "dispersions_genewise", "status"]
+ARRAYS = [
+    "logfoldchanges",
+    "lfc_se",
+    "lfc_lower",
+    "lfc_upper",
+    "scores",
+    "pvals",
+    "pvals_adj",
+    "dispersions",
+    "dispersions_genewise",
+    "status",
+]
 DONORS = "~ donor + condition"
 
 

@@ -51,7 +51,7 @@ def design_intervals(
     basis
         The dispersions of its tests.
     log_fc, se
-        Its estimates and their standard errors, (n_genes, n_contrasts).
+        Its estimates and their standard errors, (n_genes, n_contrasts). Genes without finite ones are not searched.
     separated
         Where the contrast sets samples without counts apart, (n_genes, n_contrasts) bool.
     test
@@ -75,20 +75,28 @@ def design_intervals(
     if not searched.any():
         return out
     length = np.where(searched, matrices.length, 1.0)
-    starts, errors = log_fc / length, se / length
+    asked = np.flatnonzero(np.isfinite(log_fc[:, searched] * se[:, searched]).any(axis=1))
+    starts, errors = log_fc[asked] / length, se[asked] / length
+    counts = np.ascontiguousarray(counts[asked])
+    offset = offset if len(offset) == 1 else np.ascontiguousarray(offset[asked])
+    separated = np.ascontiguousarray(separated[asked])
+    phi, working, tau2 = basis.dispersion[asked], basis.working[asked], basis.tau2[asked]
+    prior_df, own_df, pooled = basis.prior_degrees[asked], basis.own_degrees[asked], basis.pooled[asked]
+    alternative = np.zeros((len(asked), 0)) if highest is None else np.ascontiguousarray(highest[asked])
+    found = np.full((*starts.shape, 2), np.nan)
     search = _search if highest is None else _search_refitted
 
     def run(part: slice) -> None:
         search(
             counts[part],
             offset if len(offset) == 1 else offset[part],
-            basis.dispersion[part],
-            basis.working[part],
-            basis.tau2[part],
-            basis.prior_degrees[part],
-            basis.own_degrees[part],
-            basis.pooled[part],
-            np.zeros((0, 0)) if highest is None else highest[part],
+            phi[part],
+            working[part],
+            tau2[part],
+            prior_df[part],
+            own_df[part],
+            pooled[part],
+            alternative[part],
             cox_reid,
             test,
             matrices.rows,
@@ -101,11 +109,12 @@ def design_intervals(
             separated[part],
             starts[part],
             errors[part],
-            out[part],
+            found[part],
         )
 
-    in_pieces(run, len(counts), n_threads)
-    out[:, searched] *= length[searched][:, None]
+    in_pieces(run, len(asked), n_threads)
+    found[:, searched] *= length[searched][:, None]
+    out[asked] = found
     return out
 
 

@@ -12,6 +12,7 @@ from nbcompare._nb.trend import prior_dispersion
 
 LEAST_OF_TREND = 0.05  # below this share of the trend, how small a dispersion is no longer matters
 LOWEST = 1e-4
+MOST_SPREAD = 2.0  # standard deviation of log phi where the trend of very few genes says next to nothing
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,14 @@ def statistics_of_group(counts: np.ndarray, exposure: np.ndarray, prior_phi: np.
     return Statistics(by_gene[:, 0].copy(), by_gene[:, 1].copy())
 
 
-def expected_dispersion(mean: np.ndarray, trend: np.ndarray, variance: float, lent: Statistics | None) -> Expected:
+def expected_dispersion(
+    mean: np.ndarray, trend: np.ndarray, variance: float, lent: Statistics | None, error: float = 0.0
+) -> Expected:
     r"""Log phi around its trend, as the groups that lend have narrowed it.
 
     A relative variance :math:`V = \phi + 1/m` has :math:`d_0` degrees of freedom from the trend and :math:`d` lent; its logarithm a
     standard deviation of :math:`\sqrt{\psi'((d_0 + d)/2)}`, that of :math:`\phi` by :math:`\rho = \phi m / (1 + \phi m)` more. Without any
-    lent it is the trend's: mean :math:`\log \phi_{trend} - s^2/2`, standard deviation s.
+    lent it is the trend's: mean :math:`\log \phi_{trend} - s^2/2`, standard deviation s, of few genes with the trend's own error.
 
     Parameters
     ----------
@@ -77,12 +80,17 @@ def expected_dispersion(mean: np.ndarray, trend: np.ndarray, variance: float, le
         Of log phi around the trend.
     lent
         Statistics of the groups that lend, after what blocks have taken; None where none lend.
+    error
+        Variance of the log relative variance that the trend expects, 0 of many genes.
     """
     trend = np.maximum(trend, 1e-8)
     location, spread = np.log(trend) - 0.5 * variance, np.full(len(trend), np.sqrt(variance))
+    if error > 0.0:
+        of_noise = trend * mean / (1.0 + trend * mean)
+        spread = np.minimum(np.sqrt(variance + error / np.maximum(of_noise, 1e-3) ** 2), max(MOST_SPREAD, spread[0]))
     if lent is None:
         return Expected(location, spread)
-    prior_phi, prior_df = prior_dispersion(mean, trend, variance)
+    prior_phi, prior_df = prior_dispersion(mean, trend, variance, error)
     df = prior_df + lent.weight
     tau2 = np.maximum((prior_df + lent.numerator) / df, 0.02)
     floor = LEAST_OF_TREND * trend

@@ -20,7 +20,8 @@ class Lending:
         pseudobulk, self.pairs, shared = design.pseudobulk, design.pairs, result.shared
         assert shared is not None  # without blocks
         self.mean, self.trend, self.variance = shared.mean, shared.trend.at(shared.mean), shared.trend.scatter
-        prior_phi, self.prior_df = prior_dispersion(self.mean, self.trend, self.variance)
+        self.error = shared.trend.error
+        prior_phi, self.prior_df = prior_dispersion(self.mean, self.trend, self.variance, self.error)
         self.of_group: list[Statistics] = []  # each relative to the group's own dispersion ratio
         for k in range(pseudobulk.n_groups):
             samples = pseudobulk.group == k
@@ -40,7 +41,7 @@ class Lending:
         others = [] if nothing else [k for k in used if k not in arms]
         lent = self._sum(others) if others else None
         degrees = self.prior_df + self._sum(used).weight
-        return expected_dispersion(self.mean, self.trend, self.variance, lent), degrees
+        return expected_dispersion(self.mean, self.trend, self.variance, lent, self.error), degrees
 
     def _sum(self, groups: Sequence[int]) -> Statistics:
         chosen = [self.of_group[k] for k in groups]

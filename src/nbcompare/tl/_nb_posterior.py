@@ -123,7 +123,7 @@ def _arm(name: str, counts: np.ndarray, exposure: np.ndarray | None) -> tuple[np
         raise ValueError(msg)
     lowest, highest = EXPOSURES
     if not (np.isfinite(depth).all() and ((depth == 0) | ((depth >= lowest) & (depth <= highest))).all()):
-        msg = f"exposure_{name} must lie between {lowest:g} and {highest:g}, or be 0 where a test lacks a replicate."
+        msg = f"exposure_{name} must be positive, between {lowest:g} and {highest:g}, or 0 where a test lacks a replicate."
         raise ValueError(msg)
     depth = np.ascontiguousarray(np.broadcast_to(depth, counts.shape))
     if not (depth > 0).any(axis=1).all():

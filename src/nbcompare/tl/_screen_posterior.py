@@ -13,7 +13,7 @@ from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
 from nbcompare._nb.lent import Statistics, expected_dispersion, statistics_of_group
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import Prior, joined_prior
-from nbcompare._nb.screen import ScreenModel
+from nbcompare._nb.screen import ScreenModel, stands_alone
 from nbcompare._nb.status import NOT_TESTED
 
 from ._posterior import WORDS, as_stored, flags_of, given_of_genes, posterior_of_tests, ratios_of, tells_dispersion
@@ -159,16 +159,18 @@ def _tests_of(
         layers[word][k].astype(np.float64) for word in ("lfc_unshrunken", "lfc_se", "dispersions")
     )
     own = statistics_of_group(counts, adjusted, model.prior_phi * noise)
-    ratios = np.array([control.noise, noise])
-    alone = (ratios > 1.0).any() or model.group_noise.size == 2  # its dispersion is that of the two arms
+    alone = stands_alone(model, noise)
     weight = own.weight + control.statistics.weight if alone else model.weight
     in_model = ([control.statistics] if model.reference_lends else []) + ([own] if lends else [])
     others = Statistics(model.numerator, model.weight).without(*in_model).after(model.lost)
     lent = None if alone or tells_dispersion(asked.given) else others
-    expected = expected_dispersion(model.mean, model.trend, model.scatter, lent)
+    expected = expected_dispersion(model.mean, model.trend, model.scatter, lent, model.trend_error)
     estimates = Estimates(log_fc * LOG_2, se * LOG_2, dispersion, model.prior_df + weight / model.lost)
     prior, anchor = prior_and_anchor(
-        data, estimates.take(genes), expected.take(genes), given_of_genes(asked.given, genes) | ratios_of(ratios)
+        data,
+        estimates.take(genes),
+        expected.take(genes),
+        given_of_genes(asked.given, genes) | ratios_of(np.array([control.noise, noise])),
     )
     return TestsOfTarget(genes, data, prior, anchor)
 

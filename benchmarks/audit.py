@@ -100,7 +100,8 @@ def _guarded(lines: Iterator[Line]) -> Iterator[Line]:
         yield from lines
     except Exception as error:  # noqa: BLE001
         traceback.print_exc()
-        yield Line("not finished", f"{type(error).__name__}: {str(error)[:300]}", NONE, MISS)
+        message = " ".join(str(error).split())
+        yield Line("not finished", f"{type(error).__name__}: {message[:300]}", NONE, MISS)
 
 
 def _saved(name: str, options: Options) -> Path:

@@ -43,7 +43,7 @@ def _coverage(
     bar = f"{LOW:g}-{high:g}"
     calls = {way: (compare, kwargs) for way, kwargs in ways.items()}
     if "plain" in ways:
-        calls["screen"] = (screen, {})
+        calls["screen"] = (screen, {"intervals": True})
     found: dict[str, list[np.ndarray]] = {way: [] for way in calls}
     for repeat in range(1 if options.quick else 4):
         adata, truth, counted = draw(generator(options.seed, scenario, repeat))

@@ -4,9 +4,10 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from scipy import sparse
 
-from nbcompare import get
+from nbcompare import get, pl
 from nbcompare._anndata import FORMAT
 from nbcompare.get._to_rank_genes_groups import MOST_RANKED
 
@@ -47,6 +48,24 @@ def test_cutoffs(stored):
     assert 0 < keep.sum() < len(full)
     pd.testing.assert_frame_equal(table, full[keep].reset_index(drop=True))
     assert get.nb_compare_df(stored, pval_cutoff=0).empty
+
+
+def test_one_rule_of_what_is_a_hit(stored):
+    """An adjusted p-value of exactly the cut-off is a hit, in tables and figures, as the counts of a screen have it."""
+    adjusted = stored.varm["nb_compare_pvals_adj"][:, 0]
+    cutoff = float(np.sort(adjusted[np.isfinite(adjusted)])[20])
+    expected = int((adjusted <= cutoff).sum())
+    assert expected > (adjusted < cutoff).sum()
+    assert len(get.nb_compare_df(stored, "treated_1", pval_cutoff=cutoff)) == expected
+    for figure in (pl.volcano, pl.ma):
+        ax = figure(stored, "treated_1", pval_cutoff=cutoff, n_top=0)
+        drawn = {c.get_gid(): len(c.get_offsets()) for c in ax.collections if c.get_gid() in ("down", "up")}
+        assert sum(drawn.values()) == expected
+    gene = stored.var_names[int(np.flatnonzero(adjusted == cutoff)[0])]
+    for level, significant in ((cutoff, True), (cutoff * (1 - 1e-9), False)):
+        ax = pl.forest(stored, gene, "treated_1", pval_cutoff=level)
+        (colour,) = next(c for c in ax.collections if c.get_gid() == "effect").get_facecolor()
+        assert (to_hex(colour) in ("#d55e00", "#0072b2")) == significant
 
 
 def test_styles(stored):

@@ -66,6 +66,21 @@ def test_a_gene(either, screen):
     assert table["pvals"].is_monotonic_increasing
 
 
+def test_one_rule_of_what_is_a_hit(screen):
+    """The hits of a perturbation are as many as `n_hits` counts, also where an adjusted p-value is the cut-off itself."""
+    number = int(np.argmax(screen.obs["n_hits"]))
+    name, adjusted = screen.obs_names[number], screen.layers["pvals_adj"][number]
+    cutoff = float(np.max(adjusted[adjusted <= 0.05]))
+    assert len(get.nb_screen_df(screen, name, pval_cutoff=cutoff)) == screen.obs["n_hits"].iloc[number]
+    assert (
+        len(get.nb_screen_df(screen, name, pval_cutoff=cutoff, fdr_scope="hierarchical"))
+        <= screen.obs["n_hits"].iloc[number]
+    )
+    whole = get.nb_screen_df(screen, pval_cutoff=cutoff)
+    assert (whole["perturbation"] == name).sum() == screen.obs["n_hits"].iloc[number]
+    assert len(whole) == (screen.layers["pvals_adj"] <= cutoff).sum()
+
+
 def test_several_of_each(either, screen):
     table = get.nb_screen_df(either, ["pert_050", "gene_003"], gene=["gene_100", "gene_003", "gene_101"])
     expected = all_tests(screen[["gene_003", "pert_050"], ["gene_003", "gene_100", "gene_101"]])

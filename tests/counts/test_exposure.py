@@ -45,8 +45,8 @@ def reference(shared: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 @pytest.mark.parametrize("name", [*BULK, *CELLS])
 def test_median_of_ratios_is_that_of_deseq2(shared: Path, name: str) -> None:
     counts, samples = reference(shared, name)
-    factors, _ = size_factors(counts.to_numpy(), "median_of_ratios")
-    assert name == "kang_mono" or size_factors(counts.to_numpy(), "auto")[1] == "median_of_ratios"
+    factors, used = size_factors(counts.to_numpy(), "auto")
+    assert used == "median_of_ratios"
     expected = relative_to_geometric_mean(samples["deseq2_sizeFactor"].to_numpy())
     np.testing.assert_allclose(factors, expected, rtol=1e-10)
 
@@ -157,7 +157,7 @@ def test_auto_takes_pooled_ratios_where_few_genes_are_well_counted() -> None:
     assert size_factors(counts, "auto")[1] == "pooled_ratios"
     counts[0, 9] = 1
     assert size_factors(counts, "auto")[1] == "median_of_ratios"
-    counts[0, :6] = 2  # positive everywhere, but more than half of them by few counts
+    counts[0, :6] = 1  # positive everywhere, but more than half of them by a single count
     assert size_factors(counts, "auto")[1] == "pooled_ratios"
 
 
@@ -222,9 +222,10 @@ def test_genes_that_change_in_one_group_get_no_weight(high: float) -> None:
     assert high < 100 or error["pooled_ratios"] < 0.5 * error["median_of_ratios"]
 
 
-def test_one_gene_in_one_sample_does_not_move_pooled_ratios() -> None:
+@pytest.mark.parametrize("times", [5, 500])
+def test_one_gene_in_one_sample_does_not_move_pooled_ratios(times: int) -> None:
     counts, depth, groups = two_groups(5, 1.0)
-    counts[2, 7] += 5 * counts.sum(axis=1).max()
+    counts[2, 7] += times * counts.sum(axis=1).max()
     found = measure_depths(counts, "auto", groups)
     np.testing.assert_allclose(np.log2(found.factors / relative_to_geometric_mean(depth)), 0, atol=0.2)
     assert not found.unstable.any()

@@ -5,11 +5,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from statsmodels.genmod.families import NegativeBinomial, Poisson
 from statsmodels.genmod.generalized_linear_model import GLM
 
 from nbcompare._nb.blocks import connected_parts, fit_blocks, residual_degrees
 from nbcompare._nb.data import Pseudobulk
+from nbcompare._nb.moderated import moderated_tests
+from nbcompare._nb.screen import compare_targets, fit_screen
 
 few = settings(deadline=None, max_examples=40)
 
@@ -60,7 +63,7 @@ def test_sweeps_reach_the_poisson_maximum_likelihood(name):
 
 
 def test_sweeps_are_near_the_negative_binomial_maximum_likelihood():
-    """At dispersion .1 all samples are weighted at one rate: log effects are off by a third of their standard error of .18 on average."""
+    """At dispersion .1 groups are weighted alike: log effects are off by a third of their standard error of .18 on average."""
     pseudobulk = simulate(1, *DESIGNS["screen"], phi=0.1, exposure_sd=0)
     exposures, _ = fit_blocks(pseudobulk, np.full(len(pseudobulk.counts), 0.1))
     x = design(pseudobulk.group, pseudobulk.block)
@@ -109,7 +112,7 @@ def test_kept_information_of_two_groups(seed, name):
     exposures, kept = fit_blocks(pseudobulk, phi, np.array([[0, 1], [-1, 1]]))
     for g, y in enumerate(pseudobulk.counts):
         rate = y.sum() / pseudobulk.exposure.sum()
-        weight = exposures[g] / (1 + phi[g] * rate * pseudobulk.exposure)
+        weight = exposures[g] / (1 + phi[g] * rate * exposures[g])
         assert kept[g, 0] == pytest.approx(information_kept(group, block, weight, 0, 1), rel=1e-6)
         assert kept[g, 1] == pytest.approx(kept[g, 0], rel=1e-9)
 
@@ -129,7 +132,7 @@ def test_kept_information_of_many_groups_is_that_of_the_whole_design(seed):
     phi = np.full(2, 0.1)
     exposures, kept = fit_blocks(pseudobulk, phi, pairs)
     for g, y in enumerate(pseudobulk.counts):
-        weight = exposures[g] / (1 + phi[g] * y.sum() / pseudobulk.exposure.sum() * pseudobulk.exposure)
+        weight = exposures[g] / (1 + phi[g] * y.sum() / pseudobulk.exposure.sum() * exposures[g])
         for c, (_, treated) in enumerate(pairs):
             if parts[treated] != parts[0]:
                 assert kept[g, c] == 0
@@ -166,3 +169,62 @@ def test_degrees_and_parts_match_the_rank_of_the_design(cells):
         assert (parts[k] == parts[0]) == estimable
     alone = Pseudobulk(np.zeros((1, len(group))), np.ones(len(group)), group)
     assert residual_degrees(alone) == len(group) - (group.max() + 1)
+
+
+def null_genes(seed, group, block, n_genes, sd, lowest=1.0):
+    """Counts without differences between groups, with block effects of this standard deviation (natural log)."""
+    rng = np.random.default_rng(seed)
+    exposure = rng.lognormal(0, 0.3, len(group))
+    mean = np.exp(rng.uniform(np.log(lowest), np.log(1000), (n_genes, 1)))
+    phi = 0.9 / rng.chisquare(9, mean.shape)
+    m = mean * exposure * np.exp(rng.normal(0, sd, (n_genes, block.max() + 1)))[:, block]
+    return Pseudobulk(rng.poisson(m * rng.gamma(1 / phi, phi, m.shape)).astype(float), exposure, group, block)
+
+
+UNEVEN = (
+    np.array([0, 1, 1, 1, 1, 1, 2, 0, 0, 0, 0, 0, 1, 2, 2]),
+    np.repeat([0, 1], [7, 8]),
+)  # blocks of 1:5:1 and 5:1:2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sd", [0.3, 2.0])
+def test_strong_block_effects_keep_the_level(sd):
+    """Samples are weighted at the rate of their block: at the gene's pooled rate p < .05 came up twice as often as it should."""
+    p_value = moderated_tests(null_genes(0, *UNEVEN, 24_000, sd), np.array([[0, 1]])).p_value
+    p_value = p_value[np.isfinite(p_value)]
+    assert (0.9 if sd > 1 else 0.8) < (p_value < 0.05).mean() / 0.05 < 1.1
+    assert (p_value < 0.001).sum() <= stats.binom.ppf(0.999, p_value.size, 1.3e-3)
+
+
+def test_a_screen_weights_blocks_as_the_comparison_does():
+    """Block effects of sd 2: information kept by the blocks and p-values are the same in both."""
+    pseudobulk = null_genes(1, *UNEVEN, 300, 2.0, lowest=5)
+    of_targets = np.flatnonzero(pseudobulk.group > 0)
+    of_targets = of_targets[np.argsort(pseudobulk.group[of_targets], kind="stable")]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(pseudobulk.group)[1:])])
+    slow = moderated_tests(pseudobulk, np.array([[0, 1], [0, 2]]))
+    fast = compare_targets(
+        fit_screen(pseudobulk, 0),
+        pseudobulk.counts.T[of_targets],
+        pseudobulk.exposure[of_targets],
+        pseudobulk.block[of_targets],
+        starts,
+        np.array([1, 2]),
+    )
+    assert np.isfinite(slow.p_value).mean() > 0.9
+    np.testing.assert_allclose(np.log10(fast.p_value.T), np.log10(slow.p_value), atol=1e-6, equal_nan=True)
+    np.testing.assert_allclose(fast.se.T, slow.se, rtol=1e-8)
+
+
+def test_samples_are_weighted_at_the_rate_of_their_block():
+    """Four sweeps reach the fixed point of the docstring's equations, weights included."""
+    pseudobulk = null_genes(2, *DESIGNS["paired"], 30, 1.5, lowest=50)
+    phi = np.full(30, 0.2)
+    exposures, _ = fit_blocks(pseudobulk, phi)
+    for g, y in enumerate(pseudobulk.counts):
+        e, group, block = exposures[g], pseudobulk.group, pseudobulk.block
+        w = 1 / (1 + phi[g] * y.sum() / pseudobulk.exposure.sum() * e)
+        rate = np.bincount(group, w * y) / np.bincount(group, w * e)
+        effect = (0.5 + np.bincount(block, w * y)) / (0.5 + np.bincount(block, w * pseudobulk.exposure * rate[group]))
+        np.testing.assert_allclose(np.log(effect[block] * pseudobulk.exposure / e), 0, atol=0.15)

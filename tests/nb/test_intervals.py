@@ -128,7 +128,7 @@ def test_poisson_counts_against_the_binomial():
 
         expected = brentq(partial(tail, above=True), -15, 15), brentq(partial(tail, above=False), -15, 15)
         ours = counts_interval(first, 1.0, 0.0, second, 1.0, 0.0, np.inf, 0.0, state)
-        np.testing.assert_allclose(ours, expected, atol=0.01 + 0.2 / min(first, second))
+        np.testing.assert_allclose(ours, expected, atol=0.01 + 0.3 / min(first, second))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -197,7 +197,7 @@ def test_interval_and_p_value_agree_in_designs(seed, name, how):
         intervals=True,
     )
     assert np.isnan(result.interval[:, 1]).all()  # a hypothesis of two degrees
-    one = (values[:, :1] for values in (result.interval, result.p_value, result.statistic, result.status))
+    one = (values[:, :1] for values in (result.interval, result.p_value_all, result.statistic, result.status))
     assert not disagree(*one).any()
     np.testing.assert_array_equal(np.isnan(result.interval[:, 0]).any(axis=-1), np.isnan(result.p_value[:, 0]))
     inside = (result.interval[:, 0, 0] < result.log_fc[:, 0]) & (result.log_fc[:, 0] < result.interval[:, 0, 1])
@@ -241,9 +241,7 @@ def test_likelihood_ratio_at_the_bound(fit):
         one = [Group(arm.counts[g : g + 1], arm.exposure) for arm in arms]
         for bound in interval[g][np.isfinite(interval[g])]:
             shifted = Group(one[1].counts, one[1].exposure * np.exp(bound))
-            estimates = fit(*one)
-            if fit is fit_likelihood:
-                estimates = fit(one[0], shifted)
+            estimates = fit(one[0], shifted) if fit is not fit_moments else fit(*one)
             p = likelihood_ratio_test(estimates, one[0], shifted).p_value[0]
             assert p == pytest.approx(0.05, rel=0.01)
 
@@ -299,7 +297,7 @@ def test_coverage_of_near_empty_groups(how):
         interval = design_tests(pseudobulk.counts, offset, design, [last(design)], intervals=True).interval[:, 0]
     else:
         interval = moderated_tests(pseudobulk, PAIR, intervals=True).interval[:, 0]
-    assert 0.92 < covering(interval[:1000], 8 * LOG_2) < 0.98
+    assert 0.93 < covering(interval[:1000], 8 * LOG_2) < 0.985
 
 
 @pytest.mark.slow

@@ -19,7 +19,17 @@ from nbcompare._nb.moments import fit_moments
 from nbcompare._nb.status import MEANING, status_codes
 from nbcompare._nb.wald import wald_test
 
-EVERY_TEST = ["logfoldchanges", "lfc_se", "scores", "pvals", "pvals_adj", "dispersions", "status"]
+EVERY_TEST = [
+    "logfoldchanges",
+    "lfc_se",
+    "lfc_lower",
+    "lfc_upper",
+    "scores",
+    "pvals",
+    "pvals_adj",
+    "dispersions",
+    "status",
+]
 ARRAYS = [*EVERY_TEST, "pvals_all_replicates", "dispersions_genewise"]
 COLUMNS = ["base_mean", "dispersion_trend"]
 

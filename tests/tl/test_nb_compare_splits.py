@@ -16,6 +16,8 @@ from nbcompare._nb.status import Status
 ARRAYS = [
     "logfoldchanges",
     "lfc_se",
+    "lfc_lower",
+    "lfc_upper",
     "scores",
     "pvals",
     "pvals_adj",

@@ -48,7 +48,9 @@ def screen(cells: AnnData) -> AnnData:
 def run(adata: AnnData | str | Path, **options: Any) -> AnnData:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Every replicate in")
-        return nb.tl.nb_screen(adata, "condition", **{**COLUMNS, "progress": False, "min_cells": 1, **options})
+        return nb.tl.nb_screen(
+            adata, "condition", **{**COLUMNS, "progress": False, "min_cells": 1, "intervals": True, **options}
+        )
 
 
 def assert_same(one: AnnData, other: AnnData, *, but: tuple[str, ...] = ()) -> None:
@@ -81,6 +83,8 @@ def test_where_all_lend_it_is_nb_compare(paired: bool) -> None:
         if word == "status":
             np.testing.assert_array_equal(result.layers[word], stored)
         np.testing.assert_allclose(result.layers[word], stored, rtol=1e-5, atol=1e-9, err_msg=word)
+    for word in ("lfc_lower", "lfc_upper"):
+        np.testing.assert_allclose(result.layers[word], adata.varm[f"nb_compare_{word}"].T, atol=1e-3, err_msg=word)
     np.testing.assert_allclose(result.var["base_mean"], adata.var["nb_compare_base_mean"], rtol=1e-12)
     np.testing.assert_allclose(result.var["dispersion_trend"], adata.var["nb_compare_dispersion_trend"], rtol=1e-9)
     samples = adata.uns["nb_compare"]["samples"].set_index(["condition", "replicate"])["size_factor"]
@@ -104,12 +108,55 @@ def test_tables(screen: AnnData, cells: AnnData) -> None:
         assert own.layers["pvals"].item() == obs.loc[name, "on_target_pval"]
         assert own.layers["logfoldchanges"].item() == obs.loc[name, "on_target_logfoldchange"]
         assert own.layers["lfc_se"].item() == obs.loc[name, "on_target_lfc_se"]
+        for word in ("lfc_lower", "lfc_upper"):
+            assert own.layers[word].item() == pytest.approx(obs.loc[name, f"on_target_{word}"], rel=1e-6)
     np.testing.assert_array_equal(obs["pval"], np.nanmin(adjusted, axis=1))
     np.testing.assert_array_equal(obs["pval_adj"], false_discovery_control(obs["pval"]))
     np.testing.assert_array_equal(obs["selected"], obs["pval_adj"] <= 0.05)
     fdr = screen.uns["nb_screen"]["fdr"]
     assert fdr["level_within_selected"] == pytest.approx(0.05 * obs["selected"].mean())
     assert screen.var["true_mean"].equals(cells.var["true_mean"])
+
+
+def test_intervals_agree_with_p_values(screen: AnnData, cells: AnnData) -> None:
+    """Zero lies outside just where p is below .05, unless it rests on one replicate; without them the on-target genes keep theirs."""
+    lower, upper, p, status = (screen.layers[word] for word in ("lfc_lower", "lfc_upper", "pvals", "status"))
+    np.testing.assert_array_equal(np.isnan(lower), np.isnan(p))
+    whole = ~np.isnan(p) & ((status & Status.SINGLE_REPLICATE) == 0) & (np.abs(p - 0.05) > 5e-4)
+    out = (lower > 0) | (upper < 0)
+    assert 100 < (out & whole).sum() < whole.sum()
+    np.testing.assert_array_equal(out[whole], p[whole] < 0.05)
+    empty = (status & Status.ZERO_ARM) > 0
+    np.testing.assert_array_equal((np.isinf(lower) | np.isinf(upper))[~np.isnan(p)], empty[~np.isnan(p)])
+    without = run(cells, intervals=False)
+    assert {"lfc_lower", "lfc_upper"}.isdisjoint(without.layers)
+    for word in ("on_target_lfc_lower", "on_target_lfc_upper"):
+        np.testing.assert_array_equal(without.obs[word], screen.obs[word])
+    table = nb.get.nb_screen_df(screen, "a_1", n_top=3)
+    assert table.columns.tolist()[6:9] == ["lfc_se", "lfc_lower", "lfc_upper"]
+    assert "lfc_lower" not in nb.get.nb_screen_df(without, "a_1", n_top=3)
+    assert nb.get.nb_screen_df(screen, "a_1", n_top=3, style="deseq2").columns.tolist()[4:6] == ["lfcLower", "lfcUpper"]
+
+
+def test_a_high_dispersion_target_has_the_interval_of_its_own_test() -> None:
+    """Where a perturbation is tested with dispersions of its own its interval agrees with that p-value, on target and as a layer."""
+    adata = nb.datasets.simulate(n_genes=300, n_conditions=9, n_cells=20, n_replicates=4, rng=5)
+    rng = np.random.default_rng(0)
+    noisy = (adata.obs["condition"] == "treated_3").to_numpy()
+    counts = adata.X.toarray() if sparse.issparse(adata.X) else np.array(adata.X)
+    of_replicate = {name: rng.lognormal(0, 1.0, adata.n_vars) for name in adata.obs["replicate"][noisy].unique()}
+    for name, factors in of_replicate.items():
+        rows = noisy & (adata.obs["replicate"] == name).to_numpy()
+        counts[rows] = rng.poisson(counts[rows] * factors)
+    adata.X = counts
+    adata.var_names = ["treated_3", *adata.var_names[1:]]
+    result = run(adata)
+    assert result.obs.loc["treated_3", "dispersion_ratio"] > 1.5
+    row = result["treated_3"]
+    lower, upper, p, status = (row.layers[word][0] for word in ("lfc_lower", "lfc_upper", "pvals", "status"))
+    whole = ~np.isnan(p) & ((status & Status.SINGLE_REPLICATE) == 0) & (np.abs(p - 0.05) > 5e-4)
+    np.testing.assert_array_equal(((lower > 0) | (upper < 0))[whole], p[whole] < 0.05)
+    assert result.obs.loc["treated_3", "on_target_lfc_lower"] == pytest.approx(lower[0], rel=1e-6)
 
 
 def test_adjusted_p_values(screen: AnnData) -> None:
@@ -348,7 +395,7 @@ rng = numpy.random.default_rng(0)
 def run(path):
     return nb.tl.nb_screen(
         cells, "condition", reference="ctrl", replicate_key="replicate", min_cells=1, path=path, targets_a_block=1,
-        progress=False,
+        progress=False, intervals=True,
     )
 
 def n_blocks(path):

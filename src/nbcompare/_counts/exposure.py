@@ -14,9 +14,8 @@ from .trimmed import tmm, tmmwsp
 Method = Literal["auto", "median_of_ratios", "pooled_ratios", "poscounts", "total", "tmm", "tmmwsp"]
 
 FEW_GENES = 10  # with fewer genes positive in all samples, their median ratio is mostly chance
-FEW_COUNTS = (
-    3  # where most of these genes have fewer in some sample, being positive there selects those that are high by chance
-)
+# Where most of these genes have fewer counts in some sample, being positive there selects those that are high by chance.
+FEW_COUNTS = 2
 FOLLOWS = 0.1  # slope of the log ratio of poscounts to totals over log totals that is warned of
 LEAST_RANGE = 0.3  # standard deviation of the log totals from which the slope is looked at
 

@@ -16,6 +16,7 @@ DISPERSION = 0.1  # from replicate to replicate, for weights alone
 CUT = 2.5  # standard deviations at which a gene gets no weight
 LEAST_SCALE = 0.5  # of the spread of the ratios, relative to that of replicates with that dispersion
 ROUNDS, STEPS = 3, 50
+SETTLED = 0.3  # log ratio of a depth to that for which the units were made
 NORMAL = 0.6745  # half of a normal distribution lies within so many standard deviations
 UNKNOWN = np.log(2) / 2  # standard error of a log depth whose 95 % interval is twofold either way
 
@@ -77,9 +78,8 @@ class Units:
         self.n_genes = len(rates)
         with np.errstate(divide="ignore"):
             known = np.flatnonzero(rates > 0)
-            order = np.argsort(
-                -np.round(np.log(rates[known]), 9), kind="stable"
-            )  # rounded: ties are ties whatever was added first
+            # Rounded, so that equal rates stay equal whatever group was added first.
+            order = np.argsort(-np.round(np.log(rates[known]), 9), kind="stable")
         self.genes = known[order]
         self.rates = rates[self.genes] / rates[self.genes].sum()
 
@@ -95,15 +95,27 @@ class Units:
         return np.concatenate([np.arange(n_large), n_large + np.flatnonzero(np.diff(place, prepend=-1))])
 
     def depth(self, pool: np.ndarray, n_samples: int) -> tuple[float, float, np.ndarray]:
-        """Depth of the pooled counts (n_genes,) of a group, its standard error as a logarithm, and the weights of the genes (n_genes,)."""
+        """Depth of the pooled counts (n_genes,) of a group, its standard error as a logarithm, and the weights of the genes (n_genes,).
+
+        The units are made for the total first, and again for the depth found, which is far below if one gene has most of the counts.
+        """
         observed = pool[self.genes]
-        total = observed.sum()
-        weight = np.zeros(self.n_genes)
-        if not total > 0:
+        depth, weight = float(observed.sum()), np.zeros(self.n_genes)
+        if not depth > 0:
             return np.nan, np.inf, weight
-        expected = self.rates * total
+        for _ in range(ROUNDS):
+            centre, se, of_genes = self._log_ratio(observed, depth, n_samples)
+            depth *= float(np.exp(centre))
+            if abs(centre) < SETTLED:
+                break
+        weight[self.genes] = of_genes
+        return depth, se, weight
+
+    def _log_ratio(self, observed: np.ndarray, depth: float, n_samples: int) -> tuple[float, float, np.ndarray]:
+        """Log ratio of the depth of counts (n_genes in order,) to a given one, its standard error, and the weights of the genes."""
+        expected = self.rates * depth
         information = 1 / (1 + DISPERSION * expected / n_samples)
-        starts = self.starts(total)
+        starts = self.starts(depth)
         e, o = np.add.reduceat(expected, starts), np.add.reduceat(observed, starts)
         e_weighted, o_weighted = (np.add.reduceat(information * values, starts) for values in (expected, observed))
         ratio, sd = np.log((o + 0.5) / (e + 0.5)), np.sqrt(1 / (e + 0.5) + DISPERSION / n_samples)
@@ -114,16 +126,14 @@ class Units:
             kept = np.maximum(1 - ((ratio - centre) / reach) ** 2, 0) ** 2
             counted = (kept * o_weighted).sum()
             if not counted > 0:  # no count where the ratios agree
-                return float(total * np.exp(centre)), np.inf, weight
-            new = np.log(counted / (kept * e_weighted).sum())
+                return centre, np.inf, np.zeros(len(expected))
+            new = float(np.log(counted / (kept * e_weighted).sum()))
             moved, centre = abs(new - centre), new
             if moved < 1e-9:
                 break
-        sizes = np.diff(np.append(starts, len(expected)))
-        weight[self.genes] = np.repeat(kept, sizes) * information
         parts = kept * e_weighted
-        se = max(spread, 1.0) * np.sqrt(((parts * sd) ** 2).sum()) / parts.sum()
-        return float(total * np.exp(centre)), float(se), weight
+        se = max(spread, 1.0) * float(np.sqrt(((parts * sd) ** 2).sum()) / parts.sum())
+        return centre, se, np.repeat(kept, np.diff(np.append(starts, len(expected)))) * information
 
 
 def _shortest_half(values: np.ndarray) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Additive block effects (donor, batch, replicate) in closed form: a few sweeps of weighted proportional fitting per gene.
 
-At weights w = 1 / (1 + phi q l), q the gene's pooled rate, group rates lam and block effects b are fitted in turn,
+At weights w = 1 / (1 + phi q l b), q the gene's pooled rate, group rates lam and block effects b are fitted in turn,
 
     lam_g = sum w y / sum w l b   over the samples of g,      b_r = (1/2 + sum w y) / (1/2 + sum w l lam)   over the samples of r,
 
@@ -133,10 +133,10 @@ def sweep(y, l, members, starts, block, phi, skip, out, weight, scratch):
         if i != skip:
             total += y[i]
             depth += l[i]
-    for i in range(n):
-        weight[i] = 1.0 / (1.0 + phi * total / depth * l[i])
+    slope = phi * total / depth
     effect[:] = 1.0
     for _ in range(SWEEPS if total > 0.0 else 0):
+        weigh_samples(l, effect, block, slope, weight)
         observed[:] = 0.5
         expected[:] = 0.5
         for k in range(starts.shape[0] - 1):
@@ -155,8 +155,16 @@ def sweep(y, l, members, starts, block, phi, skip, out, weight, scratch):
                     expected[block[i]] += weight[i] * l[i] * rate
         for r in range(effect.shape[0]):
             effect[r] = observed[r] / expected[r]
+    weigh_samples(l, effect, block, slope, weight)
     for i in range(n):
         out[i] = l[i] * effect[block[i]]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def weigh_samples(l, effect, block, slope, weight):
+    """Weights of the samples at their exposures times the effects (n_blocks,) of their blocks, into `weight`."""
+    for i in range(l.shape[0]):
+        weight[i] = 1.0 / (1.0 + slope * l[i] * effect[block[i]])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

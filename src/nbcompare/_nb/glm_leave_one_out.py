@@ -88,8 +88,7 @@ class Question:
         self.design, self.contrast, self.c = design, contrast, c
         self.columns, self.products = matrices.rows[c + 1], matrices.products[c + 1]
         self.length = float(matrices.length[c])
-        last = self.columns[:, -1]
-        self.sides = _sides(last, matrices.touched[c], level)
+        self.sides = matrices.sides(c, level)
         sizes = self.sides.sum(axis=1)
         self.unbalanced = bool(sizes.max() >= UNBALANCED * sizes.min())
         self.floor = 0.0 if self.unbalanced else FLOOR
@@ -114,8 +113,9 @@ class Question:
         left = left[np.square(basis).sum(axis=1) < 1 - EXACT]
         others = _independent(self.columns[left, :-1])
         last = self.columns[left, -1]
+        least = LEAST_LEFT_UNBALANCED if self.unbalanced else LEAST_LEFT
         rest = last - others @ (others.T @ last)
-        if np.square(rest).sum() < LEAST_LEFT * len(self.columns) or len(left) - others.shape[1] < 2:
+        if np.square(rest).sum() < least * len(self.columns) or len(left) - others.shape[1] < 2:
             self.refused = True
             return
         design = np.column_stack([others, last])
@@ -129,16 +129,6 @@ def _independent(columns: np.ndarray) -> np.ndarray:
     """An orthonormal basis of what these columns span."""
     u, values, _ = np.linalg.svd(columns, full_matrices=False)
     return np.asarray(u[:, values > EXACT * values.max(initial=0.0)])
-
-
-def _sides(last: np.ndarray, touched: np.ndarray, level: np.ndarray | None) -> np.ndarray:
-    """Samples on either side of a contrast, (2, n_samples) bool: levels that lower it and that raise it, samples where there are no levels."""
-    if level is None:
-        raises = last > 0
-    else:
-        codes = np.unique(level, return_inverse=True)[1].reshape(-1)
-        raises = np.bincount(codes, weights=np.where(touched, last, 0.0))[codes] > 0
-    return np.stack([touched & ~raises, touched & raises])
 
 
 def _largest(

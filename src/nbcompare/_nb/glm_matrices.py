@@ -16,6 +16,7 @@ from nbcompare._nb.glm_dispersion import part_constants
 from nbcompare._nb.packed import products_of
 
 TOUCHED = 1e-8  # of a column with mean square one
+LEVEL_TOUCHED = 1e-6  # the same of its mean over the samples of a level
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,22 @@ class DesignMatrices:
         """`glm_dispersion.part_constants` of the design."""
         return part_constants(self.rows[0] / np.sqrt(len(self.rows[0])), parts, ratio)
 
-    def sides(self, contrast: int) -> np.ndarray:
-        """Samples that lower and that raise the contrast, (2, n_samples) bool; for one of several columns those that tell of it, twice."""
+    def sides(self, contrast: int, level: np.ndarray | None) -> np.ndarray:
+        """Samples that lower and that raise the contrast, (2, n_samples) bool; for one of several columns those that tell of it, twice.
+
+        Samples of a `level` (n_samples,) are on one side, that of their mean weight, and on none if it is zero: they carry information through
+        the other columns alone. Without levels, or where it is zero for all of them, each sample has its own side.
+        """
+        touched = self.touched[contrast]
         if self.tested[contrast] > 1:
-            return np.stack([self.touched[contrast]] * 2)
-        last = self.rows[contrast + 1][:, -1]
-        return np.stack([last < -TOUCHED, last > TOUCHED])
+            return np.stack([touched, touched])
+        weight = self.rows[contrast + 1][:, -1]
+        if level is not None:
+            codes = np.unique(level, return_inverse=True)[1].reshape(-1)
+            mean = (np.bincount(codes, weights=weight) / np.bincount(codes))[codes]
+            if np.abs(mean).max() > LEVEL_TOUCHED:
+                weight = np.where(touched, mean, 0.0)
+        return np.stack([weight < -LEVEL_TOUCHED, weight > LEVEL_TOUCHED])
 
     def coefficients(self, fitted: np.ndarray, counts: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """Coefficients of the design given, from those of the fit's, (n_genes, p)."""

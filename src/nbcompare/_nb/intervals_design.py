@@ -80,17 +80,8 @@ def design_intervals(
     counts = np.ascontiguousarray(counts[asked])
     offset = offset if len(offset) == 1 else np.ascontiguousarray(offset[asked])
     separated = np.ascontiguousarray(separated[asked])
-    of_gene = [
-        values[asked]
-        for values in (
-            basis.dispersion,
-            basis.working,
-            basis.tau2,
-            basis.prior_degrees,
-            basis.own_degrees,
-            basis.pooled,
-        )
-    ]
+    phi, working, tau2 = basis.dispersion[asked], basis.working[asked], basis.tau2[asked]
+    prior_df, own_df, pooled = basis.prior_degrees[asked], basis.own_degrees[asked], basis.pooled[asked]
     alternative = np.zeros((len(asked), 0)) if highest is None else np.ascontiguousarray(highest[asked])
     found = np.full((*starts.shape, 2), np.nan)
     search = _search if highest is None else _search_refitted
@@ -99,7 +90,12 @@ def design_intervals(
         search(
             counts[part],
             offset if len(offset) == 1 else offset[part],
-            *(values[part] for values in of_gene),
+            phi[part],
+            working[part],
+            tau2[part],
+            prior_df[part],
+            own_df[part],
+            pooled[part],
             alternative[part],
             cox_reid,
             test,

@@ -1,7 +1,7 @@
 """Confidence intervals by inversion of the likelihood ratio test: the nulls at which the log likelihood falls by less than 1.96^2 / 2.
 
 The treated exposures are exp(x) times as large under the null hypothesis that the log fold change is x. As in `likelihood_ratio`, the
-dispersion is fitted anew under every null for a maximum likelihood fit, and is that of the fit otherwise.
+dispersion is fitted anew under every null for a maximum likelihood fit, with its adjustment, and is that of the fit otherwise.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb.data import Fit, Group
+from nbcompare._nb.glm_contrast import LIKELIHOOD_RATIO
+from nbcompare._nb.glm_maximum import adjusted_alternatives
+from nbcompare._nb.glm_run import fixed_dispersions
 from nbcompare._nb.interval_search import NORMAL, SIZE, X, advance, begin
+from nbcompare._nb.intervals_design import design_intervals
 from nbcompare._nb.likelihood import LikelihoodFit
+from nbcompare._nb.likelihood_ratio import two_groups
 from nbcompare._nb.maximum import WIDE, fit_gene
 from nbcompare._nb.moments import stack
 from nbcompare._nb.profile import log_likelihood_of_gene, rate_at
@@ -23,14 +28,35 @@ from nbcompare._nb.wald import standard_error
 def ratio_intervals(fit: Fit, reference: Group, treated: Group) -> np.ndarray:
     """Lower and upper bounds of the log fold change by `likelihood_ratio_test`, (n_genes, 2); a group without counts has one bound."""
     stacked, starts = stack(reference, treated)
-    refit = isinstance(fit, LikelihoodFit) and not fit.cox_reid
+    se = standard_error(fit, reference, treated)
+    if isinstance(fit, LikelihoodFit) and fit.cox_reid:
+        return _adjusted(fit, reference, treated, stacked, se)
+    refit = isinstance(fit, LikelihoodFit)
     highest = fit.log_likelihood if isinstance(fit, LikelihoodFit) else np.zeros(len(fit.log_fc))
     out = np.full((len(fit.log_fc), 2), np.nan)
-    se = standard_error(fit, reference, treated)
     _ratio_intervals(
         stacked.counts, stacked.exposure, int(starts[1]), fit.dispersion, fit.log_fc, se, highest, refit, out
     )
     return out
+
+
+def _adjusted(fit: Fit, reference: Group, treated: Group, stacked: Group, se: np.ndarray) -> np.ndarray:
+    """The same with Cox-Reid's adjustment, as a design of two groups."""
+    offset, matrices = np.log(stacked.exposure)[None], two_groups(reference, treated)
+    empty = (reference.counts.sum(axis=1) == 0) | (treated.counts.sum(axis=1) == 0)
+    return design_intervals(
+        stacked.counts,
+        offset,
+        matrices,
+        fixed_dispersions(fit.dispersion, stacked.counts),
+        fit.log_fc[:, None],
+        se[:, None],
+        empty[:, None],
+        LIKELIHOOD_RATIO,
+        searched=np.ones(1, bool),
+        highest=adjusted_alternatives(stacked.counts, offset, matrices),
+        cox_reid=True,
+    )[:, 0]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

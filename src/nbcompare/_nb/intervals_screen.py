@@ -94,10 +94,11 @@ def _of_genes(setting: Setting, genes: slice) -> Setting:
     """The same comparisons of some of the genes."""
     return replace(
         setting,
-        **{
-            name: np.ascontiguousarray(getattr(setting, name)[genes])
-            for name in ("counts", "exposure", "kept", "mean", "trend")
-        },
+        counts=np.ascontiguousarray(setting.counts[genes]),
+        exposure=np.ascontiguousarray(setting.exposure[genes]),
+        kept=np.ascontiguousarray(setting.kept[genes]),
+        mean=setting.mean[genes],
+        trend=setting.trend[genes],
     )
 
 

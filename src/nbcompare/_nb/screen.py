@@ -32,7 +32,9 @@ class ScreenModel:
     reference_exposure: np.ndarray  # (n_reference,)
     reference_block: np.ndarray  # (n_reference,) int64
     effects: np.ndarray  # (n_blocks, n_genes) block effects
-    block_slope: np.ndarray  # (n_genes,) samples are weighted by 1 / (1 + slope exposure) for the information of blocks
+    block_slope: (
+        np.ndarray
+    )  # (n_genes,) samples are weighted by 1 / (1 + slope exposure effect) for the information of blocks
     block_cells: np.ndarray  # (n_genes, n_blocks) the reference's information in every block
     block_factor: np.ndarray  # (n_genes, n_blocks, n_blocks) of `blocks.eliminate_groups`
     mean: np.ndarray  # (n_genes,) mean count of a sample

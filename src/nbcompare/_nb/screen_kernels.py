@@ -110,7 +110,8 @@ def kept_of_target(exposure, block, start, stop, effects, g, slope, cells, facto
         return 1.0
     own[:] = 0.0
     for i in range(start, stop):
-        own[block[i]] += exposure[i] * effects[block[i], g] / (1.0 + slope * exposure[i])
+        e = exposure[i] * effects[block[i], g]
+        own[block[i]] += e / (1.0 + slope * e)
     return kept_among_many(cells, own, factor, scratch)
 
 

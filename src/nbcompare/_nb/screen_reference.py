@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.blocks import eliminate_groups, weigh_cells
+from nbcompare._nb.blocks import eliminate_groups, weigh_cells, weigh_samples
 from nbcompare._nb.contrast import group_statistic, moderate, totals
 from nbcompare._nb.dispersion import arm, sorted_members
 from nbcompare._nb.leave_one_out import scatters
@@ -32,20 +32,22 @@ def shared_information(
         sample = int(np.flatnonzero(pseudobulk.block == r)[0])
         effects[r] = shared.exposure[:, sample] / pseudobulk.exposure[sample]
     _shared_information(
-        shared.exposure, pseudobulk.exposure, members, starts, pseudobulk.block, slope, reference, cells, factor
+        pseudobulk.exposure, effects.T.copy(), members, starts, pseudobulk.block, slope, reference, cells, factor
     )
     return slope, cells, factor, effects
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _shared_information(exposure, size_factor, members, starts, block, slope, reference, cells, factor):
+def _shared_information(size_factor, effects, members, starts, block, slope, reference, cells, factor):
     n_blocks = cells.shape[1]
     of_groups = np.empty((starts.shape[0] - 1, n_blocks))
     weight = np.empty(size_factor.shape[0])
+    exposure = np.empty(size_factor.shape[0])
     for g in range(cells.shape[0]):
+        weigh_samples(size_factor, effects[g], block, slope[g], weight)
         for i in range(size_factor.shape[0]):
-            weight[i] = 1.0 / (1.0 + slope[g] * size_factor[i])
-        weigh_cells(weight, exposure[g], members, starts, block, -1, of_groups)
+            exposure[i] = size_factor[i] * effects[g, block[i]]
+        weigh_cells(weight, exposure, members, starts, block, -1, of_groups)
         cells[g] = of_groups[reference]
         eliminate_groups(of_groups, factor[g])
 

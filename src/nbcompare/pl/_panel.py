@@ -138,7 +138,8 @@ def draw_intervals(
         at = np.full(beyond.sum(), edge)
         points = (place[beyond], at) if upright else (at, place[beyond])
         colour = [one for one, out in zip(colours, beyond, strict=True) if out]
-        ax.scatter(*points, s=arrow, c=colour, marker=marker, linewidths=0, clip_on=False, gid="beyond", zorder=3)
+        x, y = points
+        ax.scatter(x, y, s=arrow, c=colour, marker=marker, linewidths=0, clip_on=False, gid="beyond", zorder=3)
 
 
 def title_and_legend(ax: Axes, title: str) -> None:

@@ -46,7 +46,7 @@ def size_factors(
         The same with singleton pairing: counts of genes that one of the two samples lacks are paired by size and used too,
         as in edgeR. For sparser tables.
     `"auto"`
-        The median of ratios where at least 10 genes are positive in all samples and half of these have 3 or more counts in
+        The median of ratios where at least 10 genes are positive in all samples and half of these have 2 or more counts in
         each sample; else the pooled ratios.
 
     Parameters

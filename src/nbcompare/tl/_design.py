@@ -277,6 +277,50 @@ def name_idle_blocks(table: pd.DataFrame, *, stacklevel: int = 3) -> None:
     warnings.warn(msg, UserWarning, stacklevel=stacklevel)
 
 
+def suggest_design(
+    table: pd.DataFrame,
+    comparisons: Sequence[str],
+    reference: str,
+    groupby: str | Sequence[str],
+    block_key: str | Sequence[str],
+    *,
+    stacklevel: int = 3,
+) -> None:
+    """Warn of comparisons whose two groups share no block, but are linked through blocks with other groups.
+
+    Block effects as factors of the exposures are then uncertain, and the test within blocks has hardly any power; in a design it has.
+    """
+    if "block" not in table or reference == "rest":
+        return
+    linked: dict[str, None] = {}
+    for _, part in table.groupby("split", observed=True) if "split" in table else [("", table)]:
+        names, group = np.unique(part["condition"].to_numpy(str), return_inverse=True)
+        blocks, block = np.unique(part["block"].to_numpy(str), return_inverse=True)
+        if reference not in names:
+            continue
+        held = np.zeros((len(names), len(blocks)), bool)
+        held[group, block] = True
+        parts = connected_parts(group, block)
+        start = int(np.flatnonzero(names == reference)[0])
+        for k in np.flatnonzero((parts == parts[start]) & ~(held & held[start]).any(axis=1)):
+            if names[k] in comparisons:
+                linked[str(names[k])] = None
+    if not linked:
+        return
+    shown = ", ".join(map(repr, list(linked)[:10])) + (f", ... ({len(linked)} in all)" if len(linked) > 10 else "")
+    formula = f"~ {_term(block_key)} + {_term(groupby)}"
+    msg = (
+        f"No block holds samples of both {reference!r} and {shown}: with block_key these comparisons have almost no power, though other groups "
+        f"link the blocks. Fit one model to all groups instead: leave block_key out and pass design={formula!r}."
+    )
+    warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+
+
+def _term(columns: str | Sequence[str]) -> str:
+    """Columns of obs as one term of a formula, names that are not Python's between backticks."""
+    return ":".join(name if name.isidentifier() else f"`{name}`" for name in column_names(columns))
+
+
 def offer_blocks(samples: SampleTable, replicate_key: str | Sequence[str] | None, *, stacklevel: int = 4) -> None:
     shared = samples.table.groupby("replicate")["condition"].nunique()
     if replicate_key is not None and len(shared) > 1 and (shared > 1).all():

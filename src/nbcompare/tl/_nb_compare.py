@@ -16,7 +16,7 @@ from nbcompare._nb.status import Status
 
 from ._contrast import Contrast
 from ._data_set import compare_samples
-from ._design import name_idle_blocks, offer_blocks, read_sample_counts
+from ._design import name_idle_blocks, offer_blocks, read_sample_counts, suggest_design
 from ._designed import check_design_options, check_plan
 from ._effects import Alternative, check_effect_options
 from ._posterior import check_posterior_options
@@ -112,7 +112,7 @@ def nb_compare(
     size_factors
         How deep each sample is: a method of :func:`~nbcompare.pp.size_factors`, a column of `.obs` (constant within a
         sample), or, where each row is a sample, an array (n_obs,). `"auto"` is the median of ratios where at least 10 genes
-        are positive in all samples and half of these have 3 or more counts in each; else `"pooled_ratios"`, with the groups of
+        are positive in all samples and half of these have 2 or more counts in each; else `"pooled_ratios"`, with the groups of
         `groupby`. Comparisons with a group whose depth the counts do not determine are then not tested.
     offset
         Where each row is a sample: layer, or array (n_obs, n_vars), with the natural logarithm of known factors of every
@@ -164,9 +164,9 @@ def nb_compare(
 
     `.varm["nb_compare_logfoldchanges"]`, `.varm["nb_compare_lfc_se"]`
         Log2 fold change over the reference and its standard error. Half a count stands for an arm without counts.
-    `.varm["nb_compare_lfc_sd"]`, `_lfc_median`, `_lfc_lower`, `_lfc_upper`, `_lfc_unshrunken`
-        Posterior: standard deviation, median and bounds of the central 95% interval of the log2 fold change, whose mean is
-        `logfoldchanges`; they include the probability that nothing changes. `lfc_se` and `scores` remain those of the test, whose fold change
+    `.varm["nb_compare_lfc_sd"]`, `_lfc_median`, `_lfc_unshrunken`
+        Posterior: standard deviation and median of the log2 fold change, whose mean is `logfoldchanges` and whose central 95 %
+        interval is `lfc_lower` to `lfc_upper`; they include the probability that nothing changes. `lfc_se` and `scores` remain those of the test, whose fold change
         is `lfc_unshrunken`.
     `.varm["nb_compare_null_probability"]`, `_lfsr`, `_pareto_k`
         Posterior: probability that nothing changes; local false sign rate :cite:p:`stephens2017`; with `refine`, how far
@@ -174,8 +174,14 @@ def nb_compare(
     `.varm["nb_compare_prior_dispersions"]`, `_prior_dispersion_log_sd`
         Posterior: of each gene's dispersion before the comparison's own counts are seen, geometric mean and standard deviation of
         the natural logarithm.
+    `.varm["nb_compare_lfc_lower"]`, `.varm["nb_compare_lfc_upper"]`
+        Bounds of the 95 % confidence interval of the log2 fold change: the values that the test does not reject at 5 %. It excludes
+        zero exactly where the p-value from all replicates is below 0.05, also with `lfc_threshold`, which it does not depend on. A
+        group without counts has one bound, the other is infinite. Genes that are not tested, and contrasts of several coefficients,
+        have NaN. A posterior stores its own interval here.
     `.varm["nb_compare_scores"]`
-        Signed statistic, standard normal where nothing changes.
+        The p-value as a signed normal deviate, the signed root of the test: standard normal where nothing changes. It is not the log
+        fold change over its standard error.
     `.varm["nb_compare_pvals"]`, `.varm["nb_compare_pvals_adj"]`
         Two-sided p-values, and Benjamini-Hochberg adjusted within the comparison; NaN where not tested.
     `.varm["nb_compare_dispersions"]`, `.varm["nb_compare_dispersions_genewise"]`
@@ -247,6 +253,8 @@ def nb_compare(
         name_idle_blocks(outcome.samples)
     else:
         outcome, splits, split_table = compare_splits(adata, samples, counts, params)
+    if block_key is not None:
+        suggest_design(outcome.samples, outcome.comparisons, str(reference), groupby, block_key)
     _warn_of_depths(outcome.arrays["status"])
     if block_key is None and design is None:
         offer_blocks(samples, replicate_key, stacklevel=3)

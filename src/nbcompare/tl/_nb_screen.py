@@ -91,7 +91,7 @@ def nb_screen(
         How deep each sample is, relative to the samples of the fit: `"median_of_ratios"`, `"pooled_ratios"` (the samples of each
         perturbation pooled, and compared with rates of the fit), `"poscounts"` or `"total"` of
         :func:`~nbcompare.pp.size_factors`; a column of `.obs`; or, where each row is a sample, an array (n_obs,). `"auto"` is
-        the median of ratios where at least 10 genes are positive in all samples of the fit and half of these have 3 or more
+        the median of ratios where at least 10 genes are positive in all samples of the fit and half of these have 2 or more
         counts in each; else the pooled ratios. Perturbations whose depth the counts do not determine are then not tested.
     min_cells
         Samples of fewer cells are dropped, and listed with the reason.
@@ -145,14 +145,17 @@ def nb_screen(
     `.layers["logfoldchanges"]`, `.layers["lfc_se"]`
         Log2 fold change over the control and its standard error.
     `.layers["scores"]`, `.layers["pvals"]`
-        Signed statistic, standard normal where nothing changes; two-sided p-value, NaN where not tested.
+        The p-value as a signed normal deviate, which is not the log fold change over its standard error; two-sided p-value, NaN
+        where not tested.
+    `.layers["lfc_lower"]`, `.layers["lfc_upper"]`
+        With `intervals=True`: bounds of the 95 % confidence interval of the log2 fold change, infinite on the side of a group without
+        counts; of a posterior those of its own central 95 % interval, with its mass at zero.
     `.layers["pvals_adj"]`
         Benjamini-Hochberg within the perturbation.
     `.layers["pvals_adj_global"]`
         Benjamini-Hochberg over the whole screen; exact for p-values below 0.001, else by up to 1.5e-5 of it too large.
-    `.layers["lfc_median"]`, `.layers["lfc_sd"]`, `.layers["lfc_lower"]`, `.layers["lfc_upper"]`
-        Of a posterior: median, standard deviation and the bounds of the central 95% interval of the log2 fold change, with its
-        mass at zero. `logfoldchanges` is then its mean, and `lfc_unshrunken` the estimate that `lfc_se` belongs to.
+    `.layers["lfc_median"]`, `.layers["lfc_sd"]`
+        Of a posterior: median and standard deviation of the log2 fold change, with its mass at zero. `logfoldchanges` is then its mean, and `lfc_unshrunken` the estimate that `lfc_se` belongs to.
     `.layers["null_probability"]`, `.layers["lfsr"]`, `.layers["pareto_k"]`
         Of a posterior: probability that nothing changes; local false sign rate :cite:p:`stephens2017`; with `refine`, how far the
         network's draws can be trusted (below .7, else it is not the network that answers).
@@ -160,8 +163,8 @@ def nb_screen(
         The dispersion that the test used, of a posterior its median; why there is no p-value, or what to know beside it.
     `.obs`
         `n_cells`, `n_replicates`, `n_tested`; `n_hits`, genes with `pvals_adj` up to `fdr`; `dispersion_ratio`, how much
-        more its replicates scatter than the screen's; `on_target_logfoldchange`, `on_target_lfc_se`, `on_target_pval`
-        of the gene that the perturbation is named after, if there is one; `pval`, that it does nothing (Simes over its
+        more its replicates scatter than the screen's; `on_target_logfoldchange`, `on_target_lfc_se`, `on_target_lfc_lower`,
+        `on_target_lfc_upper`, `on_target_pval` of the gene that the perturbation is named after, if there is one; `pval`, that it does nothing (Simes over its
         genes); `pval_adj`, over perturbations; `selected`, that `pval_adj` is up to `fdr`. Of a posterior `prior_null_share`,
         `prior_lfc_sd`, `prior_mean` and `prior_mean_log_sd`; the effect on target stays the estimate without prior.
     `.var`

@@ -102,8 +102,8 @@ def test_p_values_rank_as_those_of_edger(compared, name, spearman):
 HITS = {  # the defaults: total of 10 counts; hits at 5 % and those shared with DESeq2 and edgeR-QL in their own filters
     "pasilla": (1122, 948, 1044),
     "airway": (5079, 3814, 4667),
-    "kang_mono": (1095, 704, 559),
-    "kang_tcell": (328, 182, 219),
+    "kang_mono": (1008, 702, 541),
+    "kang_tcell": (286, 182, 203),
     "rat_methimazole_ercc": (71, 71, 67),
 }
 
@@ -220,7 +220,7 @@ def test_screen_targets(screen):
 
 
 def test_screen_hits_beside_those_of_others(screen, shared):
-    """Hits over all 13 targets within 5 % of the 161 measured; four targets without a known effect have at most 4 between them."""
+    """Hits over all 13 targets within 5 % of the 173 measured; four targets without a known effect have at most 4 between them."""
     table = pd.read_csv(shared / "data" / "r_reference" / "papalexi_a_de.csv.gz").set_index(["perturbation", "gene"])
     ours = get.nb_compare_df(screen).set_index(["group", "names"])
     ours.index.names = table.index.names
@@ -228,7 +228,7 @@ def test_screen_hits_beside_those_of_others(screen, shared):
     called, consensus = table["pvals_adj"] < 0.05, sum(
         (table[column] < 0.05).astype(int) for column in ("deseq2_padj", "edger_ql_fdr", "voom_fdr")
     )  # fmt: skip
-    assert called.sum() == pytest.approx(161, rel=0.05)
+    assert called.sum() == pytest.approx(173, rel=0.05)
     assert (called & (consensus >= 2)).sum() > 0.85 * (consensus >= 2).sum()
     assert called.loc[["ATF2", "CAV1", "ETV7", "POU2F2"]].sum() <= 4
     assert (called & (consensus == 0)).sum() < 0.15 * called.sum()
@@ -303,7 +303,7 @@ def test_splits_within_a_sex(load, sizes):
         p.append(split.varm["nb_compare_pvals"][:, 0])
         called += int(hits(split).sum())
     rates = null_rates(p)
-    assert 0.6 < rates[0.05] < 1.25
+    assert 0.55 < rates[0.05] < 1.25  # 4 against 20: a ratio of dispersions below one is not used
     assert rates[0.01] < 1.25
     assert rates[0.001] < 1.6
     assert called < 50

@@ -11,11 +11,12 @@ from scipy.optimize import brentq
 
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.glm_dispersion import design_constants
-from nbcompare._nb.matched import applies, matched_shifted, matched_tests
+from nbcompare._nb.matched import applies, fit_matched_trend, matched_shifted, matched_tests
 from nbcompare._nb.matched_design import block_constants, matched_design
 from nbcompare._nb.matched_dispersion import BOTH, group_statistics
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare._nb.trend import mean_bins
 
 PAIR = np.array([[0, 1]])
 DESIGNS = {
@@ -156,6 +157,31 @@ def levels_of_nulls(n_genes, group, block, cuts, **kwargs):
     p_value = moderated_tests(Pseudobulk(counts, exposure, group, block), PAIR, **kwargs).p_value[:, 0]
     p_value = p_value[np.isfinite(p_value)]
     return [(p_value < cut).mean() / cut for cut in cuts], p_value.min()
+
+
+@pytest.mark.parametrize("donors", [2, 4, 8])
+@pytest.mark.parametrize("phi0", [0.3, 2.0])
+def test_the_trend_settles_at_low_counts(donors, phi0):
+    """In every bin that has information the mean statistic is one; steps alone jumped between two dispersions, at means below 5."""
+    group, block = np.repeat([0, 1], donors), np.tile(np.arange(donors), 2)
+    rng = np.random.default_rng(7)
+    exposure, mean = rng.lognormal(0, 0.3, len(group)), np.exp(rng.uniform(np.log(0.5), np.log(5), (3000, 1)))
+    phi = phi0 * rng.lognormal(0, 0.7, mean.shape)
+    m = mean * exposure * rng.lognormal(0, 0.3, (3000, donors))[:, block]
+    counts = rng.poisson(m * rng.gamma(1 / phi, phi, m.shape)).astype(float)
+    counts = np.ascontiguousarray(counts[counts.sum(axis=1) >= 5])
+    pseudobulk = Pseudobulk(counts, exposure, group, block)
+    design = matched_design(pseudobulk, 1)
+    trend = fit_matched_trend(pseudobulk, design, np.ones(len(counts), bool))
+    out, mean = np.empty((len(counts), 3)), counts.mean(axis=1)
+    group_statistics(counts, exposure[None], design, trend.at(mean), np.ones(2), BOTH, out)
+    checked = 0
+    for genes in mean_bins(np.lexsort((np.square(counts).sum(axis=1), mean)), mean):
+        numerator, degrees, _ = out[genes].sum(axis=0)
+        if degrees > 50:
+            assert numerator / degrees == pytest.approx(1, abs=0.05)
+            checked += 1
+    assert checked > 3
 
 
 @pytest.mark.slow

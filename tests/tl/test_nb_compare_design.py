@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from nbcompare import datasets, get, pl, pp, tl
+from nbcompare._nb.status import Status
 
 ARRAYS = [
     "logfoldchanges",
@@ -73,22 +75,46 @@ def bulk(_bulk_once):
 
 
 def test_two_groups_are_those_of_the_closed_form(bulk):
-    """Equal to the test without a formula, before its rule on single replicates."""
+    """Equal to the test without a formula, to the last digits."""
     factors = np.ones(8)
     tl.nb_compare(bulk, "condition", reference="ctrl", size_factors=factors, key_added="closed")
     tl.nb_compare(bulk, "condition", reference="ctrl", size_factors=factors, design="~ condition", key_added="formula")
-    p, q = bulk.varm["closed_pvals_all_replicates"][:, 0], bulk.varm["formula_pvals"][:, 0]
-    np.testing.assert_array_equal(np.isnan(p), np.isnan(q))
-    assert np.nanmax(np.abs(np.log10(p / q))) < 1e-3
-    both = np.isfinite(p) & ((bulk.varm["closed_status"][:, 0] & 512) == 0)
+    for word in ("pvals", "pvals_all_replicates"):
+        np.testing.assert_allclose(bulk.varm[f"closed_{word}"], bulk.varm[f"formula_{word}"], rtol=1e-6)
+    np.testing.assert_array_equal(bulk.varm["closed_status"], bulk.varm["formula_status"])
     np.testing.assert_allclose(
-        bulk.varm["closed_logfoldchanges"][both], bulk.varm["formula_logfoldchanges"][both], atol=1e-4
+        bulk.varm["closed_logfoldchanges"], bulk.varm["formula_logfoldchanges"], rtol=1e-6, atol=1e-9
     )
     tl.nb_compare(bulk, "condition", reference="ctrl", key_added="closed")
     tl.nb_compare(bulk, "condition", reference="ctrl", design="~ condition", key_added="formula")
-    p, q = bulk.varm["closed_pvals_all_replicates"][:, 0], bulk.varm["formula_pvals"][:, 0]
-    assert np.nanmax(np.abs(np.log10(p / q))) < 0.05  # unequal depths: pseudo-counts there, the likelihood here
+    np.testing.assert_allclose(bulk.varm["closed_pvals"], bulk.varm["formula_pvals"], rtol=1e-6)  # unequal depths
     np.testing.assert_allclose(bulk.var["closed_base_mean"], bulk.var["formula_base_mean"])
+
+
+def test_a_noisy_group_is_found_and_stored_beside_a_covariate():
+    """3 against 20 replicates, four times the dispersion in the 3: stored ratio, status, dispersions of the noisy group."""
+    rng = np.random.default_rng(0)
+    n, condition = 23, np.repeat(["ctrl", "treated"], [20, 3])
+    phi = np.where(condition == "treated", 0.4, 0.1)[:, None]
+    mean = np.exp(rng.uniform(2, 6, 3000)) * rng.lognormal(0, 0.3, (n, 1))
+    samples = ad.AnnData(
+        rng.poisson(mean * rng.gamma(1 / phi, phi, mean.shape)).astype(np.float64),
+        obs=pd.DataFrame({"condition": condition, "age": rng.normal(50, 9, n)}, index=[f"s{i}" for i in range(n)]),
+    )
+    samples.X[22, :40] *= 12
+    tl.nb_compare(samples, "condition", reference="ctrl", design="~ age + condition")
+    noise = samples.uns["nb_compare"]["trend"]["noise"]
+    assert noise.shape == (1, 2)
+    assert noise[0, 0] == 1
+    assert noise[0, 1] == pytest.approx(4, rel=0.3)
+    status, p = samples.varm["nb_compare_status"][:, 0], samples.varm["nb_compare_pvals"][:, 0]
+    tested = np.isfinite(p)
+    assert ((status[tested] & Status.NOISY_GROUP) > 0).all()
+    before = samples.varm["nb_compare_pvals_all_replicates"][:, 0]
+    rests = (status & Status.SINGLE_REPLICATE) > 0
+    assert 3 < rests[:40].sum()
+    assert (p[rests] > before[rests]).all()
+    assert (p[40:] < 0.001).sum() <= stats.binom.ppf(0.9999, 2960, 0.001)
 
 
 def test_donors_in_the_formula_agree_with_blocks(paired):

@@ -13,7 +13,7 @@ from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.glm_leave_one_out import leave_one_out
 from nbcompare._nb.glm_levels import level_ratios
 from nbcompare._nb.glm_matrices import DesignMatrices, design_matrices
-from nbcompare._nb.glm_maximum import alternatives, likelihood_ratios, maximise_design
+from nbcompare._nb.glm_maximum import adjusted_alternatives, likelihood_ratios, maximise_design
 from nbcompare._nb.glm_moderation import Moderation, moderate_design, moderate_groups
 from nbcompare._nb.glm_run import TESTS, fixed_dispersions, run_tests
 from nbcompare._nb.intervals_design import design_intervals
@@ -126,7 +126,11 @@ def design_tests(
     found = run_tests(counts, offset, matrices, basis, TESTS[test], null, n_threads)
     refitted = None
     if test == "lrt" and highest:
-        refitted = alternatives(counts, offset, matrices, highest, cox_reid=cox_reid, n_threads=n_threads)
+        refitted = (
+            adjusted_alternatives(counts, offset, matrices, n_threads=n_threads)
+            if cox_reid
+            else np.repeat(highest.log_likelihood[:, None], len(contrasts), axis=1)
+        )
         gain = likelihood_ratios(counts, offset, matrices, refitted, null, cox_reid=cox_reid, n_threads=n_threads)
         found.take_likelihood_ratios(gain, matrices.tested)
     status = _status(counts, matrices, min_total, found.separated)

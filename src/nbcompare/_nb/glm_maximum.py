@@ -37,25 +37,18 @@ def maximise_design(
     return DesignMaximum(matrices.coefficients(coefficients, counts, offset), estimates[:, 0], estimates[:, 1])
 
 
-def alternatives(
-    counts: np.ndarray,
-    offset: np.ndarray,
-    matrices: DesignMatrices,
-    highest: DesignMaximum,
-    *,
-    cox_reid: bool = False,
-    n_threads: int = 1,
+def adjusted_alternatives(
+    counts: np.ndarray, offset: np.ndarray, matrices: DesignMatrices, *, n_threads: int = 1
 ) -> np.ndarray:
-    """Log likelihood under the alternative of each hypothesis, with which that under its null is compared, (n_genes, n_contrasts).
+    """Log likelihood under the alternative of each hypothesis, adjusted for the coefficients of its null, (n_genes, n_contrasts).
 
-    With `cox_reid` it is adjusted for the coefficients of the null, and the dispersion maximises it: an adjustment for the tested coefficients on
-    one side alone would not be comparable. The dispersion is then that of this ratio, not that of `highest`.
+    The dispersion maximises it. An adjustment for the tested coefficients on one side of a ratio alone would not be comparable, so the dispersion
+    is not that of `maximise_design`.
     """
-    found = np.repeat(highest.log_likelihood[:, None], len(matrices.tested), axis=1)
-    if cox_reid:
-        for c, k in enumerate(matrices.tested):
-            nuisance = matrices.n_coefficients - int(k)
-            found[:, c] = _maximise(counts, offset, matrices, c + 1, 0, 0.0, nuisance, n_threads)[1][:, 2]
+    found = np.empty((len(counts), len(matrices.tested)))
+    for c, k in enumerate(matrices.tested):
+        nuisance = matrices.n_coefficients - int(k)
+        found[:, c] = _maximise(counts, offset, matrices, c + 1, 0, 0.0, nuisance, n_threads)[1][:, 2]
     return found
 
 
@@ -71,7 +64,7 @@ def likelihood_ratios(
 ) -> np.ndarray:
     """Log likelihood lost under each hypothesis, the dispersion being fitted anew, (n_genes, n_contrasts); `null` as in `design_tests`.
 
-    `alternative` is that of `alternatives`, adjusted alike.
+    `alternative` is the log likelihood under each alternative, (n_genes, n_contrasts), with `cox_reid` that of `adjusted_alternatives`.
     """
     lost = np.empty((len(counts), len(matrices.tested)))
     for c, k in enumerate(matrices.tested):

@@ -23,6 +23,8 @@ from nbcompare._nb.posterior import CHUNK, REFINED, Posterior, arm, columns, fro
 from nbcompare._nb.prior import Prior, inverse_gamma_shape, prior_matrix, take_prior, with_one_dispersion
 
 TRUSTED = 0.7  # Pareto k up to which importance weights are
+FAR_TAIL = (1e-7, 1e-3)  # probabilities of the other sign, given a change, that neither draws nor mixtures know
+TAIL_MATTERS = 0.02  # part of the local false sign rate
 
 
 def refine(
@@ -36,7 +38,7 @@ def refine(
     n_draws: int = 128,
     levels: Sequence[float] = (),
 ) -> Posterior:
-    """Posterior by self-normalised importance sampling, by quadrature where Pareto's k of the weights exceeds .7.
+    """Posterior by self-normalised importance sampling, by quadrature where Pareto's k of the weights exceeds .7 or draws do not reach.
 
     Parameters
     ----------
@@ -77,12 +79,22 @@ def refine(
 
     in_pieces(sample, len(counts1), get_num_threads(), size=CHUNK)
     posterior = replace(from_columns(out, REFINED), pareto_k=pareto_k)
-    doubtful = np.flatnonzero(~(pareto_k <= TRUSTED))
+    doubtful = np.flatnonzero(~(pareto_k <= TRUSTED) | rests_on_far_tail(posterior))
     if doubtful.size == 0:
         return posterior
     y1, l1, y2, l2 = (array[doubtful] for array in arms)
     theirs = take_prior(prior, len(counts1), doubtful)
     return posterior.replaced(doubtful, grid_posterior(y1, l1, y2, l2, theirs, levels=levels))
+
+
+def rests_on_far_tail(posterior: Posterior) -> np.ndarray:
+    """Whether more than one in fifty of the local false sign rate is a probability between 1e-7 and .001 of the other sign, (n,) bool.
+
+    The mixtures of the network are up to ten times too light there, and draws are none.
+    """
+    tail = posterior.lfsr - posterior.null_probability
+    least, most = (limit * (1.0 - posterior.null_probability) for limit in FAR_TAIL)
+    return (tail > TAIL_MATTERS * posterior.lfsr) & (tail > least) & (tail < most)
 
 
 @cache

@@ -12,8 +12,13 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb.data import Fit, Group
+from nbcompare._nb.glm_contrast import LIKELIHOOD_RATIO
+from nbcompare._nb.glm_maximum import adjusted_alternatives
+from nbcompare._nb.glm_run import fixed_dispersions
 from nbcompare._nb.interval_search import NORMAL, SIZE, X, advance, begin
+from nbcompare._nb.intervals_design import design_intervals
 from nbcompare._nb.likelihood import LikelihoodFit
+from nbcompare._nb.likelihood_ratio import two_groups
 from nbcompare._nb.maximum import WIDE, fit_gene
 from nbcompare._nb.moments import stack
 from nbcompare._nb.profile import log_likelihood_of_gene, rate_at
@@ -23,19 +28,39 @@ from nbcompare._nb.wald import standard_error
 def ratio_intervals(fit: Fit, reference: Group, treated: Group) -> np.ndarray:
     """Lower and upper bounds of the log fold change by `likelihood_ratio_test`, (n_genes, 2); a group without counts has one bound."""
     stacked, starts = stack(reference, treated)
+    se = standard_error(fit, reference, treated)
+    if isinstance(fit, LikelihoodFit) and fit.cox_reid:
+        return _adjusted(fit, reference, treated, stacked, se)
     refit = isinstance(fit, LikelihoodFit)
     highest = fit.log_likelihood if isinstance(fit, LikelihoodFit) else np.zeros(len(fit.log_fc))
-    cox_reid = isinstance(fit, LikelihoodFit) and fit.cox_reid
     out = np.full((len(fit.log_fc), 2), np.nan)
-    se = standard_error(fit, reference, treated)
     _ratio_intervals(
-        stacked.counts, stacked.exposure, int(starts[1]), fit.dispersion, fit.log_fc, se, highest, refit, cox_reid, out
+        stacked.counts, stacked.exposure, int(starts[1]), fit.dispersion, fit.log_fc, se, highest, refit, out
     )
     return out
 
 
+def _adjusted(fit: Fit, reference: Group, treated: Group, stacked: Group, se: np.ndarray) -> np.ndarray:
+    """The same with Cox-Reid's adjustment, as a design of two groups."""
+    offset, matrices = np.log(stacked.exposure)[None], two_groups(reference, treated)
+    empty = (reference.counts.sum(axis=1) == 0) | (treated.counts.sum(axis=1) == 0)
+    return design_intervals(
+        stacked.counts,
+        offset,
+        matrices,
+        fixed_dispersions(fit.dispersion, stacked.counts),
+        fit.log_fc[:, None],
+        se[:, None],
+        empty[:, None],
+        LIKELIHOOD_RATIO,
+        searched=np.ones(1, bool),
+        highest=adjusted_alternatives(stacked.counts, offset, matrices),
+        cox_reid=True,
+    )[:, 0]
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def _ratio_intervals(counts, exposure, middle, dispersion, log_fc, se, highest, refit, cox_reid, out):
+def _ratio_intervals(counts, exposure, middle, dispersion, log_fc, se, highest, refit, out):
     n = counts.shape[1]
     state = np.empty(SIZE)
     e = exposure.copy()
@@ -68,7 +93,7 @@ def _ratio_intervals(counts, exposure, middle, dispersion, log_fc, se, highest, 
                     e[i] = exposure[i] * ratio
                 if refit:
                     wide = e.max() > WIDE * e.min()
-                    _, value = fit_gene(y, e, one, cox_reid, wide, null, spare, means)
+                    _, value = fit_gene(y, e, one, False, wide, null, spare, means)
                 else:
                     null[0] = _best_rate(y, e, 0, n, phi)
                     value = log_likelihood_of_gene(y, e, one, phi, null)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nbcompare._nb.data import Fit, Group, Test
+from nbcompare._nb.glm_matrices import DesignMatrices, design_matrices
+from nbcompare._nb.glm_maximum import adjusted_alternatives, likelihood_ratios
 from nbcompare._nb.likelihood import LikelihoodFit, fit_rates, log_likelihood, maximise
 from nbcompare._nb.moments import stack
 from nbcompare._nb.wald import normal_test, standard_error
@@ -13,20 +15,30 @@ from nbcompare._nb.wald import normal_test, standard_error
 def likelihood_ratio_test(fit: Fit, reference: Group, treated: Group) -> Test:
     """Twice the log likelihood lost by one common rate; the statistic is its square root with the sign of the effect.
 
-    For a maximum likelihood fit the dispersion is fitted anew under the null, with Cox-Reid's adjustment by the maximum of the profile
-    that is adjusted for the common rate alone; both likelihoods are then without adjustment, because adjustments for one and for two rates
-    cannot be compared. After a moment fit, which maximises no likelihood, both rates and the common rate are fitted at the dispersion
-    of `fit`.
+    For a maximum likelihood fit the dispersion is fitted anew under the null. With Cox-Reid's adjustment both likelihoods are adjusted for the
+    common rate, and the dispersions maximise the adjusted ones: adjustments for two rates and for one cannot be compared. After a moment fit,
+    which maximises no likelihood, both rates and the common rate are fitted at the dispersion of `fit`.
     """
     common, _ = stack(reference, treated)
-    if isinstance(fit, LikelihoodFit):
-        gain = fit.log_likelihood - maximise(common, cox_reid=fit.cox_reid)[2]
+    if isinstance(fit, LikelihoodFit) and fit.cox_reid:
+        offset = np.log(common.exposure)[None]
+        matrices = two_groups(reference, treated)
+        alternative = adjusted_alternatives(common.counts, offset, matrices)
+        gain = likelihood_ratios(common.counts, offset, matrices, alternative, np.zeros(1), cox_reid=True)[:, 0]
+    elif isinstance(fit, LikelihoodFit):
+        gain = fit.log_likelihood - maximise(common, cox_reid=False)[2]
     else:
         gain = (
             _highest(reference, fit.dispersion) + _highest(treated, fit.dispersion) - _highest(common, fit.dispersion)
         )
     root = np.sign(fit.log_fc) * np.sqrt(2 * np.maximum(gain, 0))
     return normal_test(root, standard_error(fit, reference, treated), fit.status)
+
+
+def two_groups(reference: Group, treated: Group) -> DesignMatrices:
+    """The design of two groups, with the contrast between them."""
+    treated_samples = np.repeat([0.0, 1.0], [len(reference.exposure), len(treated.exposure)])
+    return design_matrices(np.column_stack([np.ones(len(treated_samples)), treated_samples]), [np.array([0.0, 1.0])])
 
 
 def _highest(group: Group, dispersion: np.ndarray) -> np.ndarray:

@@ -11,10 +11,10 @@ from nbcompare._nb.leave_one_out import CUT, FLOOR, LARGEST_ARM, can_leave_out, 
 from nbcompare._nb.matched_design import MatchedDesign, block_constants
 from nbcompare._nb.matched_dispersion import BOTH, group_statistics
 from nbcompare._nb.matched_kernels import leave_out_matched, test_matched
-from nbcompare._nb.trend import PRIOR_SCATTER, evenly_by_total, mean_bins, next_of_bin, trend_of_bins
+from nbcompare._nb.trend import PRIOR_SCATTER, Brackets, evenly_by_total, mean_bins, next_of_bins, trend_of_bins
 
 START = 0.1  # dispersion of all bins
-MOST_STEPS, SETTLED = 10, 1e-3  # of the trend; largest change of a log dispersion after which the bins are left
+MOST_STEPS, SETTLED = 24, 1e-3  # of the trend; largest change of a log dispersion after which the bins are left
 MOST_LEFT = 0.6  # samples without which less of the information is left cannot be questioned: the p-value would fall for that alone
 MAX_GENES = 20_000  # of more, genes evenly spaced by mean make the trend
 
@@ -45,7 +45,7 @@ def applies(pseudobulk: Pseudobulk) -> bool:
 def fit_matched_trend(pseudobulk: Pseudobulk, design: MatchedDesign, usable: np.ndarray) -> Trend:
     """Bins of genes of like mean, each stepped to where its mean statistic is one; then the scatter of the statistics around them.
 
-    One step: phi <- phi + (sum numerators / sum d - 1) sum d / sum(d A).
+    One step: phi <- phi + (sum numerators / sum d - 1) sum d / sum(d A), within `Brackets` once a root is bracketed.
     """
     total = pseudobulk.counts.sum(axis=1)
     genes = np.flatnonzero(usable & (total > 0))
@@ -59,10 +59,11 @@ def fit_matched_trend(pseudobulk: Pseudobulk, design: MatchedDesign, usable: np.
     bins = mean_bins(ascending, mean)
     knots = np.array([np.log(mean[b]).mean() for b in bins])
     phi, out = np.full(len(bins), START), np.empty((len(genes), 3))
+    brackets = Brackets.none(len(bins))
     for step in range(MOST_STEPS + 1):
         at_gene = np.exp(np.interp(np.log(mean), knots, np.log(phi)))
         group_statistics(counts, exposure, design, at_gene, np.ones(2), BOTH, out)
-        stepped = np.array([next_of_bin(phi[j], out[b]) for j, b in enumerate(bins)])
+        stepped = next_of_bins(phi, out, bins, brackets)
         if np.abs(np.log(stepped / phi)).max() < SETTLED or step == MOST_STEPS:
             break
         phi = stepped

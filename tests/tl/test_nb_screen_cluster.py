@@ -26,7 +26,13 @@ from nbcompare.tl import _screen_cluster
 
 distributed = pytest.importorskip("distributed")
 pytestmark = [pytest.mark.slow]
-OPTIONS: dict[str, Any] = {"reference": "ctrl", "replicate_key": "replicate", "progress": False, "targets_a_block": 2}
+OPTIONS: dict[str, Any] = {
+    "reference": "ctrl",
+    "replicate_key": "replicate",
+    "progress": False,
+    "intervals": True,
+    "targets_a_block": 2,
+}
 
 
 @pytest.fixture(scope="module")

@@ -300,15 +300,21 @@ def moderate(prior_phi, prior_df, mean, numerator, weight):
 def compare_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, kept):
     """Log fold change, standard error, signed statistic and p-value from totals, rates, pseudo-exposures and their dispersions.
 
-    The p-value is halved where an arm has no counts, see `counts_of_arms`.
+    The p-value is one-sided where an arm has no counts: that of an effect away from it. See `counts_of_arms`.
     """
     y1, E1, delta1, y2, E2, delta2, empty = counts_of_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, kept)
     root = modified_root(y1, y2, E1, E2, delta1, delta2)
-    z = normal_from_t(abs(root), df)
-    p = min((2.0 if empty == 0.0 else 1.0) * normal_tail(z), 1.0)
+    z = math.copysign(normal_from_t(abs(root), df), root)
+    p = p_value_of(z, empty)
     log_fc = math.log((y2 / E2) / (y1 / E1))
     se = math.sqrt(1.0 / y1 + delta1 + 1.0 / y2 + delta2)
-    return log_fc, se, z if root > 0.0 else -z, p
+    return log_fc, se, z, p
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def p_value_of(z, empty):
+    """Two-sided p-value of a deviate; one-sided where the second (-1) or the first (1) of two groups is empty, and not both (0)."""
+    return min(2.0 * normal_tail(abs(z)), 1.0) if empty == 0.0 else normal_tail(empty * z)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -110,31 +110,31 @@ def tested_information(cells, phi):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def pseudo_counts(cells, phi, ratio):
-    """Both pseudo-counts, exposures and dispersions, and 1/2 where one was zero and has been given half a count of the other's (else 1)."""
+    """Both pseudo-counts, exposures and dispersions, and -1 or 1 where the second or the first was zero and has been given half a count of the other's, else 0."""
     a, b, slope, poisson1, poisson2, factor1, factor2 = block_sums(cells, phi, ratio)
     if slope <= 0.0:
-        return 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0
+        return 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0
     scale1 = slope / poisson1
     scale2 = slope / poisson2
     y1 = scale1 * b
     y2 = scale2 * a
-    halve = 1.0
+    empty = 0.0
     if y1 <= 0.0:
         y1 = min(0.5, 0.5 * y2)
         y2 -= y1
-        halve = 0.5
+        empty = 1.0
     elif y2 <= 0.0:
         y2 = min(0.5, 0.5 * y1)
         y1 -= y2
-        halve = 0.5
-    return y1, y2, scale1 * slope, scale2 * slope, phi * factor1, phi * factor2, halve
+        empty = -1.0
+    return y1, y2, scale1 * slope, scale2 * slope, phi * factor1, phi * factor2, empty
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def compare_within_blocks(cells, phi, ratio):
-    """Log rate ratio over `ratio`, its standard error, r* and the factor on the p-value; NaN where no block tells anything."""
-    y1, y2, depth1, depth2, delta1, delta2, halve = pseudo_counts(cells, phi, ratio)
+    """Log rate ratio over `ratio`, its standard error, r* and which group is empty (see `pseudo_counts`); NaN where no block tells anything."""
+    y1, y2, depth1, depth2, delta1, delta2, empty = pseudo_counts(cells, phi, ratio)
     if y1 <= 0.0:
-        return math.nan, math.nan, math.nan, 1.0
+        return math.nan, math.nan, math.nan, 0.0
     root = modified_root(y1, y2, depth1, depth2, delta1, delta2)
-    return math.log(y2 / depth2 / (y1 / depth1)), math.sqrt(1.0 / y1 + 1.0 / y2 + delta1 + delta2), root, halve
+    return math.log(y2 / depth2 / (y1 / depth1)), math.sqrt(1.0 / y1 + 1.0 / y2 + delta1 + delta2), root, empty

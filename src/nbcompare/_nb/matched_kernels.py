@@ -6,10 +6,10 @@ import math
 
 from numba import njit
 
-from nbcompare._nb.contrast import moderate, prior
+from nbcompare._nb.contrast import moderate, p_value_of, prior
 from nbcompare._nb.mantel_haenszel import compare_within_blocks, fill_cells, tested_information
 from nbcompare._nb.matched_dispersion import BOTH, fit_blocks_and_ratio, pearson_within_blocks
-from nbcompare._nb.special import normal_from_t, normal_tail
+from nbcompare._nb.special import normal_from_t
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -87,14 +87,14 @@ def test_matched(
         phi, df, own, kept = moderate_within_blocks(
             counts[g], l, members, bounds, -1, trend[g], scatter, error, noise, constants, cells, rates, sums, precision
         )
-        log_fc, se, root, halve = (
-            compare_within_blocks(cells, phi, ratio) if kept > 0.0 else (math.nan, math.nan, math.nan, 1.0)
+        log_fc, se, root, empty = (
+            compare_within_blocks(cells, phi, ratio) if kept > 0.0 else (math.nan, math.nan, math.nan, 0.0)
         )
-        z = normal_from_t(abs(root), df)
+        z = math.copysign(normal_from_t(abs(root), df), root)
         out[g, 0] = log_fc + log_shift
         out[g, 1] = se
-        out[g, 2] = math.copysign(z, root)
-        out[g, 3] = min(2.0 * halve * normal_tail(z), 1.0)
+        out[g, 2] = z
+        out[g, 3] = p_value_of(z, empty)
         out[g, 4] = phi
         out[g, 5] = own
         out[g, 6] = kept
@@ -153,10 +153,10 @@ def leave_out_matched(
             p = 1.0
             z = 0.0
             if kept > 0.0:
-                _, _, root, halve = compare_within_blocks(cells, phi, 1.0)
+                _, _, root, empty = compare_within_blocks(cells, phi, 1.0)
                 if root * whole > 0.0:
                     z = math.copysign(normal_from_t(abs(root), df), root)
-                    p = min(2.0 * halve * normal_tail(abs(z)), 1.0)
+                    p = p_value_of(z, empty)
             if p > p_value[t]:
                 p_value[t] = p
                 statistic[t] = z

@@ -93,7 +93,7 @@ def noisy(options: Options) -> Iterator[Line]:
             n = int(chosen.sum())
             nulls = (chosen & null).sum() / max(n, 1)
             figures = (
-                f"{n} genes, {nulls:.3f} of them null; 90 % intervals cover {covered[chosen & ~null].mean():.3f} of the changed"
+                f"{n} genes, {nulls:.3f} of them null; 95 % intervals cover {covered[chosen & ~null].mean():.3f} of the changed"
                 f" ones among these, {covered[null].mean():.3f} of all nulls"
             )
             error = np.sqrt(0.06 * 0.94 / max(n, 1))

@@ -7,8 +7,8 @@ import numpy as np
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.matched_design import MatchedDesign
 from nbcompare._nb.matched_dispersion import group_statistics
-from nbcompare._nb.noise import INFORMED, NOISY_OF_TWO, ratio_to_trend, robust_ratio, trend_of_groups
-from nbcompare._nb.trend import MAX_STATISTICS, evenly_by_total
+from nbcompare._nb.noise import GENES_OF_A_RATIO, INFORMED, NOISY_OF_TWO, ratio_to_trend, robust_ratio, trend_of_groups
+from nbcompare._nb.trend import evenly_by_total
 
 
 def matched_ratios(
@@ -47,7 +47,7 @@ def _ratio_of_residuals(
 ) -> float:
     """The ratio to the trend of one group's dispersions, the other group's being `of_other`."""
     total = pseudobulk.counts.sum(axis=1)
-    genes = evenly_by_total(np.flatnonzero(usable & (total > 0)), total, MAX_STATISTICS // 2)
+    genes = evenly_by_total(np.flatnonzero(usable & (total > 0)), total, GENES_OF_A_RATIO)
     if not len(genes):
         return of_other
     counts = np.ascontiguousarray(pseudobulk.counts[genes])

@@ -16,8 +16,6 @@ from scipy.special import betainc, fdtri
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members, sum_statistics
 from nbcompare._nb.trend import (
-    MAX_STATISTICS,
-    MIN_GENES_FOR_TREND,
     evenly_by_total,
     fit_trend,
     prior_degrees,
@@ -33,6 +31,7 @@ INFORMED = 30.0  # degrees of freedom, summed over genes, below which a group's 
 UNCHANGED = 0.05  # genes with smaller p-values may differ between replicates because the effect does
 ORDINARY = 0.95  # quantile of its F distribution above which a gene's statistic does not count
 FEWEST_PRIOR_DEGREES = 2.5  # an F distribution of fewer has hardly a mean
+GENES_OF_A_RATIO = 4000  # evenly spaced by mean, if there are more
 CERTAIN = 2.0  # standard errors of the log ratio from zero
 MOST_STEPS = 30
 SETTLED = 1e-3  # change of a ratio by a step
@@ -135,7 +134,7 @@ def ratio_to_trend(
     """
     total = pseudobulk.counts.sum(axis=1)
     genes = np.flatnonzero(usable & (total > 0))
-    genes = evenly_by_total(genes, total, max(MIN_GENES_FOR_TREND, MAX_STATISTICS // int(groups.sum())))
+    genes = evenly_by_total(genes, total, GENES_OF_A_RATIO)
     if not len(genes):
         return 1.0
     samples = np.flatnonzero(groups[pseudobulk.group])

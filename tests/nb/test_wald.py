@@ -90,11 +90,11 @@ def test_likelihood_ratio_matches_statsmodels():
 
 
 def adjusted_best(counts, groups, exposure):
-    """Log likelihood of one gene at the dispersion, on a grid then refined, that maximises the profile less half the log informations."""
+    """The highest profile log likelihood of one gene less half the log information on a common rate, over dispersions on a grid, then refined."""
 
     def at(log_phi):
         size = np.exp(-log_phi)
-        value, adjustment = 0.0, 0.0
+        value, information = 0.0, 0.0
         for k in np.unique(groups):
             y, l = counts[groups == k], exposure[groups == k]
 
@@ -106,22 +106,22 @@ def adjusted_best(counts, groups, exposure):
             )
             m = np.exp(best.x) * l
             value -= best.fun
-            adjustment += 0.5 * np.log((m / (1 + m / size)).sum())
-        return value, value - adjustment
+            information += (m / (1 + m / size)).sum()
+        return value - 0.5 * np.log(information)
 
     grid = np.linspace(-7, 2, 40)
-    top = int(np.argmax([at(point)[1] for point in grid]))
+    top = int(np.argmax([at(point) for point in grid]))
     found = optimize.minimize_scalar(
-        lambda s: -at(s)[1],
+        lambda s: -at(s),
         bounds=(grid[max(top - 1, 0)], grid[min(top + 1, 39)]),
         method="bounded",
         options={"xatol": 1e-7},
     )
-    return at(found.x)[0]
+    return at(found.x)
 
 
 def test_likelihood_ratio_with_cox_reid_fits_the_adjusted_dispersion_twice():
-    """By brute force: with two rates and with one, each at the maximum of its own adjusted profile."""
+    """By brute force: with two rates and with one, each at the maximum of its profile adjusted for a common rate."""
     groups = simulate(11, (3, 4), effect=0.5)
     fit = fit_likelihood(*groups, cox_reid=True)
     test = likelihood_ratio_test(fit, *groups)
@@ -147,7 +147,7 @@ def test_cox_reid_does_not_make_the_likelihood_ratio_more_liberal(n):
     )
     for level in (0.05, 0.01, 0.001):
         assert (adjusted <= level).mean() <= (plain <= level).mean()
-    assert (adjusted <= 0.05).mean() > 0.8 * (plain <= 0.05).mean()
+    assert (adjusted <= 0.05).mean() > 0.05  # still liberal: chi-squared is right for many replicates only
 
 
 def test_likelihood_ratio_at_a_fixed_dispersion_matches_the_glm():

@@ -40,7 +40,7 @@ SETTINGS = (
     (0.4, 0.7, 0.3),
 )  # phi0, log-sd of it, log-sd of exposures
 N_MODERATE = 3  # the last setting is the hard corner
-LEVELS = np.array([0.05, 0.01, 0.001, 1e-4])
+LEVELS = np.array([0.05, 0.01, 0.001, 1e-4, 1e-5])
 N_GENES, LOW = 20_000, 10.0
 
 
@@ -85,7 +85,18 @@ def main() -> None:
         "Genes with 10 counts or more. Trend and scatter are fitted to each data set, exposures are the true ones. Power is relative to the first test of the\n"
         "design, each at the p-value at which its own realised type-I is .01 (.001). `us`: CPU time a test, dispersion included, given the trend.\n"
     )
-    columns = ["design", "test", ".05", ".01", ".001", "1e-4", "counts 1-10: .05 / .01 / .001", "power at .01 (.001)"]
+    columns = [
+        "design",
+        "test",
+        ".05",
+        ".01",
+        ".001",
+        "1e-4",
+        "1e-5",
+        "smallest p",
+        "counts 1-10: .05 / .01 / .001",
+        "power at .01 (.001)",
+    ]
     columns += ["hard: .05", ".01", ".001", "power at .01", "us"]
     lines = [head, table_line(columns), table_line(["---"] * len(columns))]
     for line in lines:
@@ -118,7 +129,8 @@ def design_rows(name: str, options: argparse.Namespace) -> list[str]:
                 cells += [f"{rates[0]:.3f}", f"{rates[1]:.4f}", f"{rates[2]:.4f}", f"{relative[0]:.3f}"]
             else:
                 of_low = " / ".join(f"{(low < level).mean():.4f}" for level in LEVELS[:3])
-                cells += [f"{rates[0]:.4f}", f"{rates[1]:.4f}", f"{rates[2]:.5f}", f"{rates[3]:.1e}", of_low]
+                cells += [f"{rates[0]:.4f}", f"{rates[1]:.4f}", f"{rates[2]:.5f}", f"{rates[3]:.1e}", f"{rates[4]:.1e}"]
+                cells += [f"{nulls.min():.0e}", of_low]
                 cells += [f"{relative[0]:.3f} ({relative[1]:.3f})"]
         rows.append(table_line([name, test, *cells, f"{costs[test]:.2f}" if test in costs else ""]))
     return rows

@@ -257,7 +257,19 @@ def real(options: argparse.Namespace) -> str:
             label = "" if k else f"{name} ({len(splits)})"
             verdict = split_verdict(ratios) if k == 0 and theirs else ""
             rows.append([label, test, *split_cells(p_values, ratios[test]), verdict])
-    head = ["splits (number)", "test", "tests", ".05", ".01", ".001", "1e-4", "with a hit at 5 % FDR", "bar"]
+    head = [
+        "splits (number)",
+        "test",
+        "tests",
+        ".05",
+        ".01",
+        ".001",
+        "1e-4",
+        "1e-5",
+        "smallest p",
+        "with a hit at 5 % FDR",
+        "bar",
+    ]
     text = (
         "Realised / nominal, with the standard error over splits (which share samples); genes with 10 counts or more, the same for all tests, each with\n"
         f"its own normalisation. Bar for the default: at most {EDGER[0]}'s + .3 at .05, .01 and .001.\n\n"
@@ -266,9 +278,9 @@ def real(options: argparse.Namespace) -> str:
 
 
 def realised_over_nominal(p_values: list[np.ndarray]) -> np.ndarray:
-    """Over all splits, per level of .05 to 1e-4."""
+    """Over all splits, per level."""
     pooled = np.concatenate([p[np.isfinite(p)] for p in p_values])
-    return np.array([(pooled < level).mean() / level for level in LEVELS[:4]])
+    return np.array([(pooled < level).mean() / level for level in LEVELS])
 
 
 def split_verdict(ratios: dict[str, np.ndarray]) -> str:
@@ -282,7 +294,9 @@ def split_cells(p_values: list[np.ndarray], ratio: np.ndarray) -> list[str]:
     error = of_split.std(axis=0, ddof=1) / np.sqrt(len(p_values))
     hits = [np.nanmin(adjust_p_values(column)) < 0.05 for p in p_values for column in p.T]
     n_tests = sum(int(np.isfinite(p).sum()) for p in p_values)
-    return [f"{n_tests:,}", *(f"{r:.2f} ± {e:.2f}" for r, e in zip(ratio, error, strict=True)), f"{np.mean(hits):.3f}"]
+    smallest = min(np.nanmin(p) for p in p_values)
+    levels = [f"{r:.2f} ± {e:.2f}" for r, e in zip(ratio, error, strict=True)]
+    return [f"{n_tests:,}", *levels, f"{smallest:.0e}", f"{np.mean(hits):.3f}"]
 
 
 def edger(settings: dict[str, list[Split]], python: Path) -> dict[str, dict[str, list[np.ndarray]]]:

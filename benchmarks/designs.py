@@ -22,7 +22,7 @@ from design_speed import speed
 from nbcompare._nb.glm import design_tests
 
 HERE = Path(__file__).parent
-LEVELS = np.array([0.05, 0.01, 1e-3, 1e-4])
+LEVELS = np.array([0.05, 0.01, 1e-3, 1e-4, 1e-5])
 TESTS = {"r*": "moderated", "QL F": "ql", "Wald t": "wald"}
 OTHERS = 2  # data sets that the other tests are run on
 BARS = ((0.045, 0.056), (0.0085, 0.0125), (0.0006, 0.0016))  # of r* in every moderate setting
@@ -57,19 +57,28 @@ def calibration(options: argparse.Namespace) -> str:
     """Rates of p-values below the levels among genes without an effect."""
     rows, of_setting = [], []
     for d, design in enumerate(DESIGNS):
-        rates = {
-            setting: sum(
+        rates, smallest = {}, {}
+        for s, setting in enumerate(SETTINGS):
+            found = [
                 events(design, setting, [options.seed, d, s, k], options.genes, k < OTHERS) for k in range(options.sets)
-            )
-            for s, setting in enumerate(SETTINGS)
-        }
+            ]
+            rates[setting] = sum(counted for counted, _ in found)
+            smallest[setting] = np.min([least for _, least in found], axis=0)
         print(design, *(rate_cell(rates[setting][0, 0], 4) for setting in SETTINGS), sep=" | ", flush=True)
         of_setting += [rates[setting][0, 0, 1:] / rates[setting][0, 0, :1] for setting in MODERATE]
         pooled = sum(rates[setting] for setting in MODERATE)
         for t, test in enumerate(TESTS):
-            cells = [rate_cell(pooled[t, 0], 4), rate_cell(pooled[t, 1], 3), rate_cell(rates["hard"][t, 0], 3)]
-            rows.append([design, test, *cells])
-    header = ["design", "test", "moderate settings", "of these, mean 1-10", "hard setting (phi0 = .4)"]
+            cells = [rate_cell(pooled[t, 0], 5), rate_cell(pooled[t, 1], 3), rate_cell(rates["hard"][t, 0], 3)]
+            least = min(smallest[setting][t] for setting in MODERATE)
+            rows.append([design, test, *cells, f"{least:.0e} of {int(pooled[t, 0, 0]):,}"])
+    header = [
+        "design",
+        "test",
+        "moderate settings",
+        "of these, mean 1-10",
+        "hard setting (phi0 = .4)",
+        "smallest p, moderate",
+    ]
     return "\n".join(
         [
             f"## Calibration: type-I at {', '.join(f'{level:g}' for level in LEVELS)}",
@@ -80,21 +89,24 @@ def calibration(options: argparse.Namespace) -> str:
             "",
             "r* over the moderate settings, one by one: least, median, largest.",
             "",
-            table(["level", "rates", "bar", "outside"], [spread_row(k, np.array(of_setting)) for k in range(4)]),
+            table(
+                ["level", "rates", "bar", "outside"], [spread_row(k, np.array(of_setting)) for k in range(len(LEVELS))]
+            ),
         ]
     )
 
 
-def events(design: str, setting: str, seed: list[int], n_genes: int, all_tests: bool) -> np.ndarray:
-    """Tested null genes and those below each level, (n_tests, all and low means, 1 + n_levels)."""
+def events(design: str, setting: str, seed: list[int], n_genes: int, all_tests: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Tested null genes and those below each level, (n_tests, all and low means, 1 + n_levels), and each test's smallest p."""
     data = simulate(np.random.default_rng(seed), design, setting, n_genes)
-    found = np.zeros((len(TESTS), 2, 1 + len(LEVELS)))
+    found, smallest = np.zeros((len(TESTS), 2, 1 + len(LEVELS))), np.ones(len(TESTS))
     for t, test in enumerate(list(TESTS.values()) if all_tests else ["moderated"]):
         p = design_tests(data.counts, data.log_exposure, data.design, [data.contrast], test=test).p_value[:, 0]
         tested = data.null & ~np.isnan(p)
         for b, chosen in enumerate((tested, tested & (data.mean < 10))):
             found[t, b] = [chosen.sum(), *(p[chosen, None] < LEVELS).sum(axis=0)]
-    return found
+        smallest[t] = p[tested].min(initial=1.0)
+    return found, smallest
 
 
 def rate_cell(counted: np.ndarray, n_levels: int) -> str:
@@ -104,7 +116,7 @@ def rate_cell(counted: np.ndarray, n_levels: int) -> str:
 def spread_row(k: int, rates: np.ndarray) -> list[str]:
     values = rates[:, k]
     spread = f"{values.min():.2g} - {np.median(values):.2g} - {values.max():.2g}"
-    if k == len(BARS):
+    if k >= len(BARS):
         return [f"{LEVELS[k]:g}", spread, "", ""]
     low, high = BARS[k]
     return [f"{LEVELS[k]:g}", spread, f"{low}-{high}", f"{((values < low) | (values > high)).sum()} of {len(values)}"]

@@ -87,6 +87,20 @@ def test_noisy_groups_are_found_and_measured():
     assert of_group(even, trend, 7) == pytest.approx(1, abs=0.15)
 
 
+def test_frequent_outlying_replicates_set_a_group_apart():
+    """One gene in seven of a group of many has a count ten times too large: ratio just above one, its statistics are its own."""
+    pseudobulk = simulate(9, [3] * 8, np.ones(8))
+    pseudobulk.counts[::7, 15] *= 10
+    pairs = np.array([(0, k) for k in range(1, 8)])
+    shared = fit_shared(pseudobulk, pairs, min_total=10)
+    assert 1 < shared.noise[5] < 1.5
+    np.testing.assert_array_equal(np.delete(shared.noise, 5), 1)
+    assert shared.lends.tolist() == [k != 5 for k in range(8)]
+    flagged = (moderated_tests(pseudobulk, pairs).status & Status.NOISY_GROUP) > 0
+    assert flagged[:, 4].any()
+    assert not np.delete(flagged, 4, axis=1).any()
+
+
 @pytest.mark.parametrize("ratio", [2.0, 4.0])
 @pytest.mark.parametrize("noisy", [0, 1, 2])
 @pytest.mark.parametrize("sizes", [(3, 3, 3), (30, 3, 3, 3, 3, 3, 3), (8, 4, 4, 4)])

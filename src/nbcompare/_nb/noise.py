@@ -27,6 +27,7 @@ Statistics = Callable[[float], tuple[np.ndarray, np.ndarray, np.ndarray]]
 SUSPECTED = 1.25  # mean statistic of a group over that of the others, from which on its ratio is estimated
 NOISY_OF_TWO = 1.25  # ratio from which on the smaller of two groups does not enter the trend
 NOISY = 1.5  # smaller ratios of one group among many are taken for one
+BARELY_NOISY = 1.05
 INFORMED = 30.0  # degrees of freedom, summed over genes, below which a group's mean statistic says nothing
 UNCHANGED = 0.05  # genes with smaller p-values may differ between replicates because the effect does
 ORDINARY = 0.95  # quantile of its F distribution above which a gene's statistic does not count
@@ -132,11 +133,43 @@ def ratio_to_trend(
     Under the null hypothesis residuals within a group and the difference between groups are independent. So genes may be chosen by the p-value
     of a comparison: those in which replicates differ because the effect does are left out.
     """
+    statistics = _statistics_of(pseudobulk, exposure, trend, groups, usable)
+    return 1.0 if statistics is None else robust_ratio(statistics, trend.scatter, lost)
+
+
+def mean_statistic(
+    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, lost: float, groups: np.ndarray, usable: np.ndarray
+) -> float:
+    """The mean dispersion statistic of these groups at the trend, outlying genes included; 1 where they tell too little."""
+    statistics = _statistics_of(pseudobulk, exposure, trend, groups, usable)
+    if statistics is None:
+        return 1.0
+    numerator, weight, rho = statistics(1.0)
+    if weight.sum() / lost <= INFORMED:
+        return 1.0
+    return float((numerator * rho).sum() / (weight * rho).sum() * lost)
+
+
+def ratio_that_counts(ratio: float, mean: float) -> float:
+    """The ratio that a group of many is tested with, from its robust ratio and its mean statistic, both relative to the other groups.
+
+    Smaller ratios than `NOISY` are one. If the mean says otherwise, outlying replicates are frequent, though not typical: the ratio is then just
+    above one, so that the group's comparisons have the dispersions of their own groups and no other comparison has its.
+    """
+    if ratio >= NOISY:
+        return ratio
+    return max(ratio, BARELY_NOISY) if mean >= NOISY else 1.0
+
+
+def _statistics_of(
+    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, groups: np.ndarray, usable: np.ndarray
+) -> Statistics | None:
+    """The statistics of `robust_ratio` of these groups; None without genes."""
     total = pseudobulk.counts.sum(axis=1)
     genes = np.flatnonzero(usable & (total > 0))
     genes = evenly_by_total(genes, total, GENES_OF_A_RATIO)
     if not len(genes):
-        return 1.0
+        return None
     samples = np.flatnonzero(groups[pseudobulk.group])
     counts = np.ascontiguousarray(pseudobulk.counts[np.ix_(genes, samples)])
     shared = exposure if len(exposure) == 1 else exposure[genes]
@@ -151,7 +184,7 @@ def ratio_to_trend(
         rho = ratio * expected * mean
         return by_gene[:, 0], by_gene[:, 1], rho / (1 + rho)
 
-    return robust_ratio(statistics, trend.scatter, lost)
+    return statistics
 
 
 def trend_of_groups(

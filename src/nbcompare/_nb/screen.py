@@ -11,7 +11,7 @@ from nbcompare._nb.contrast import Setting, compare_genes, match_statistics
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members, sum_statistics
 from nbcompare._nb.leave_one_out import FLOOR, can_leave_out, is_unbalanced, leave_one_out
-from nbcompare._nb.noise import NOISY, UNCHANGED, is_suspected, ratio_to_trend
+from nbcompare._nb.noise import UNCHANGED, is_suspected, mean_statistic, ratio_that_counts, ratio_to_trend
 from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.screen_kernels import compare_rows, keep_information
 from nbcompare._nb.screen_reference import reference_arms, shared_information
@@ -50,6 +50,7 @@ class ScreenModel:
     reference_lends: bool
     reference_noise: float  # dispersion of the reference relative to the data set's, 1 or above
     typical_ratio: float  # dispersion of the groups that lend, relative to the trend
+    typical_mean: float  # mean dispersion statistic of these groups
     knots: np.ndarray  # (n_bins,) of the trend
     knot_dispersion: np.ndarray  # (n_bins,)
     scatter: float
@@ -143,6 +144,7 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         reference_lends=bool(shared.lends[reference]),
         reference_noise=float(shared.noise[reference]),
         typical_ratio=ratio_to_trend(pseudobulk, shared.exposure, shared.trend, shared.lost, shared.lends, usable),
+        typical_mean=mean_statistic(pseudobulk, shared.exposure, shared.trend, shared.lost, shared.lends, usable),
         knots=shared.trend.mean,
         knot_dispersion=shared.trend.dispersion,
         scatter=float(shared.trend.scatter),
@@ -301,7 +303,8 @@ def _noise(
         np.ascontiguousarray(rows.T, dtype=np.float64), exposure, np.zeros(len(rows), np.intp), block.astype(np.intp)
     )
     whole = np.ascontiguousarray((model.effects[block] * exposure[:, None]).T)
-    ratio = (
-        ratio_to_trend(target, whole, trend, model.lost, np.ones(1, bool), p_value > UNCHANGED) / model.typical_ratio
+    ratio, mean = (
+        ask(target, whole, trend, model.lost, np.ones(1, bool), p_value > UNCHANGED)
+        for ask in (ratio_to_trend, mean_statistic)
     )
-    return ratio if ratio >= NOISY else 1.0
+    return ratio_that_counts(ratio / model.typical_ratio, mean / model.typical_mean)

@@ -10,7 +10,15 @@ from nbcompare._nb.blocks import fit_blocks, residual_degrees
 from nbcompare._nb.contrast import Setting, compare_genes
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion import sorted_members
-from nbcompare._nb.noise import NOISY, UNCHANGED, ratio_to_trend, ratios_of_two, suspected_groups, trend_of_groups
+from nbcompare._nb.noise import (
+    UNCHANGED,
+    mean_statistic,
+    ratio_that_counts,
+    ratio_to_trend,
+    ratios_of_two,
+    suspected_groups,
+    trend_of_groups,
+)
 
 UNBALANCED = 5  # a group of so many times the replicates of the median group does not lend
 ENOUGH_DEGREES = 30  # of freedom in the small groups, to do without the large one
@@ -136,14 +144,19 @@ def _without_noisy(
     suspected = np.isin(np.arange(len(noise)), suspects)
     for _ in range(2):
         others = lends & ~suspected
-        typical = ratio_to_trend(
-            pseudobulk, shared.exposure, trend, shared.lost, others if (others & several).any() else lends, usable
+        others = others if (others & several).any() else lends
+        typical, typical_mean = (
+            ask(pseudobulk, shared.exposure, trend, shared.lost, others, usable)
+            for ask in (ratio_to_trend, mean_statistic)
         )
         for group in suspects:
             unchanged = usable & (p_values[group] > UNCHANGED) if group in p_values else usable
             own = np.arange(len(noise)) == group
-            noise[group] = ratio_to_trend(pseudobulk, shared.exposure, trend, shared.lost, own, unchanged) / typical
-        noise[noise < NOISY] = 1.0
+            ratio, mean = (
+                ask(pseudobulk, shared.exposure, trend, shared.lost, own, unchanged)
+                for ask in (ratio_to_trend, mean_statistic)
+            )
+            noise[group] = ratio_that_counts(ratio / typical, mean / typical_mean)
         lends = shared.lends & (noise == 1.0)
         if not (lends & several).any():
             return replace(shared, noise=noise, trend=trend)

@@ -45,6 +45,7 @@ def main() -> None:
         "Cox-Reid": lambda a, b: fit_likelihood(a, b, cox_reid=True),
         "maximum likelihood + likelihood ratio": lambda a, b: likelihood_ratio_test(fit_likelihood(a, b), a, b),
         "moderated r*, whole data set": moderated,
+        "the same with confidence intervals": lambda a, b: moderated(a, b, intervals=True),
         "statsmodels": peers.statsmodels,
         "PyDESeq2": peers.pydeseq2,
     }
@@ -93,10 +94,11 @@ def first(groups: tuple[Group, Group], n_genes: int) -> tuple[Group, Group]:
     return tuple(Group(np.ascontiguousarray(group.counts[:n_genes]), group.exposure) for group in groups)
 
 
-def moderated(reference: Group, treated: Group) -> object:
+def moderated(reference: Group, treated: Group, *, intervals: bool = False) -> object:
     """Trend, scatter, tests and the leave-one-replicate-out rule."""
     counts, exposure, condition = peers.stacked(reference, treated)
-    return moderated_tests(Pseudobulk(np.ascontiguousarray(counts), exposure, condition), np.array([[0, 1]]))
+    pseudobulk = Pseudobulk(np.ascontiguousarray(counts), exposure, condition)
+    return moderated_tests(pseudobulk, np.array([[0, 1]]), intervals=intervals)
 
 
 def edgepython(python: str, groups: tuple[Group, Group], repeats: int) -> list[float]:

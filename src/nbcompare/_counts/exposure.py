@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,15 +84,20 @@ def check_depths(counts: np.ndarray, method: str, in_all: np.ndarray) -> None:
         raise ValueError(msg)
 
 
-def given_factors(values: np.ndarray, n_samples: int) -> np.ndarray:
-    """A user's own factors, checked, scaled to geometric mean 1."""
+def given_factors(
+    values: np.ndarray, n_samples: int, *, argument: str = "size_factors", names: Sequence[str] | None = None
+) -> np.ndarray:
+    """A user's own factors, checked, scaled to geometric mean 1; messages name the argument, and the samples if they have names."""
     values = np.asarray(values, dtype=np.float64)
     if values.shape != (n_samples,):
         msg = f"Size factors have shape {values.shape}, but one is needed for each of the {n_samples} samples."
         raise ValueError(msg)
     bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
     if bad.size:
-        msg = f"Size factors must be finite and above 0, but those of samples {_listed(bad)} (rows, from 0) are not."
+        which = (
+            f"{_listed(bad)} (rows, from 0)" if names is None else _listed(np.array([repr(names[int(i)]) for i in bad]))
+        )
+        msg = f"Size factors ({argument}) must be finite and above 0, but those of samples {which} are not."
         raise ValueError(msg)
     return _normalised(values)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from nbcompare._anndata import SampleTable, choices, column_names, read_obs, read_samples, sum_samples
+from nbcompare._anndata import SampleTable, choices, column_names, numbers_of, read_obs, read_samples, sum_samples
 from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._counts.exposure import Method, follows_depth, given_factors, measure_depths
 from nbcompare._nb.blocks import connected_parts, residual_degrees
@@ -190,7 +190,7 @@ def sample_depths(
             warnings.warn(text, UserWarning, stacklevel=5)
     else:
         of_sample = factors_of_samples(adata, samples, factors, replicate_key)
-        exposure, used = given_factors(of_sample, len(of_sample)), "given"
+        exposure, used = given_factors(of_sample, len(of_sample), names=samples.names), "given"
     of_gene = None if log_factors is None else np.ascontiguousarray((exposure[:, None] * np.exp(log_factors)).T)
     return exposure, of_gene, unstable, used
 
@@ -218,14 +218,14 @@ def factors_of_samples(
             msg = f"adata.obs[{factors!r}] is not one number within each sample. Size factors belong to samples, not to cells."
             raise ValueError(msg)
         return of_sample
-    values = np.asarray(factors, dtype=np.float64)
-    if replicate_key is not None or values.shape != (adata.n_obs,):
-        msg = (
-            f"size_factors has shape {values.shape}, but numbers are taken only where each row is a sample "
-            f"(replicate_key=None), one for each of the {adata.n_obs} rows. Sum the cells with pp.pseudobulk first, or put "
-            "the numbers in a column of .obs and pass its name."
-        )
+    needed = (
+        f"numbers are taken only where each row is a sample (replicate_key=None), one for each of the {adata.n_obs} rows. Sum the cells "
+        "with pp.pseudobulk first, or put the numbers in a column of .obs and pass its name."
+    )
+    if replicate_key is not None:
+        msg = f"size_factors has shape {np.shape(factors)}, but {needed}"
         raise ValueError(msg)
+    values = numbers_of(factors, {"row": adata.obs_names}, "size_factors", needed)
     of_sample = np.empty(len(samples.table))
     of_sample[samples.codes[used]] = values[used]
     return of_sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +96,6 @@ class Argument:
     named: str  # how messages name it
     values: np.ndarray
     labels: tuple[list[str], ...]
-    other: bool = True  # whether the order of the values matters for the result
 
     def labelled(self) -> pd.Series | pd.DataFrame:
         """The values with their labels."""
@@ -141,12 +141,14 @@ ARGUMENTS = {
 }
 
 
-def refuses(argument: Argument, adata: ad.AnnData, values: Any, *words: str) -> None:
+def refuses(
+    argument: Argument, adata: ad.AnnData, values: Any, *words: str, error: type[Exception] = ValueError
+) -> None:
     """Assert that the call is refused in words that name the argument, and leaves the AnnData as it was."""
     before = (list(adata.obs), list(adata.var), list(adata.varm), list(adata.uns))
-    with pytest.raises(ValueError, match="") as caught:
+    with pytest.raises(error, match="(?i)" + re.escape(argument.named)) as caught:
         argument.call(adata, values)
-    for word in (argument.named, *words):
+    for word in words:
         assert word in str(caught.value), str(caught.value)
     assert (list(adata.obs), list(adata.var), list(adata.varm), list(adata.uns)) == before
 
@@ -185,9 +187,11 @@ def test_what_does_not_fit_is_refused(bulk: ad.AnnData, name: str) -> None:
         )
     short = np.delete(argument.values, 0, axis=-1)
     refuses(argument, bulk, short, str(short.shape[0]))
-    text = argument.values.astype(str)
-    refuses(argument, bulk, text, "numbers are needed")
-    refuses(argument, bulk, argument.labelled().astype(str), "numbers are needed")
+    for text in (argument.values.astype(str), argument.labelled().astype(str)):
+        if argument.named == "contrast":  # where text is the name of a coefficient
+            refuses(argument, bulk, text, "no coefficient or term '0.0'", error=KeyError)
+        else:
+            refuses(argument, bulk, text, "numbers are needed")
     hole = argument.labelled().copy()
     hole.iloc[(1,) * hole.ndim] = np.nan
     refuses(argument, bulk, hole)
@@ -216,8 +220,8 @@ def test_counts_of_a_posterior_are_aligned_by_test(bulk: ad.AnnData) -> None:
     np.testing.assert_array_equal(by_position["lfc_sd"], expected["lfc_sd"])
     with pytest.raises(ValueError, match=r"counts_treated.*1 of the 10 tests are missing \('g3'\)"):
         tl.nb_posterior(reference, treated.drop("g3"), **options)
+    given = PRIOR | {"dispersion": pd.Series(DISPERSION[:10], index=TEN)}
     with pytest.raises(ValueError, match=r"prior\['dispersion'\].*labels are of no test"):
-        given = PRIOR | {"dispersion": pd.Series(DISPERSION[:10], index=TEN)}
         tl.nb_posterior(reference.to_numpy(), treated.to_numpy(), prior=given, method="quadrature")
 
 
@@ -311,3 +315,12 @@ def test_refused_values(values: Any, labels: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         numbers_of(values, {"row": labels}, "depth")
     assert str(caught.value).startswith("depth ")
+
+
+@pytest.mark.parametrize("bad", [np.nan, 0.0, -1.0, np.inf])
+def test_a_screen_refuses_size_factors_that_are_no_depths(bulk: ad.AnnData, bad: float) -> None:
+    """A single one used to leave the whole screen without numbers."""
+    bulk.obs["depth"] = np.where(bulk.obs_names == "s5", bad, DEPTH)
+    for given in ("depth", bulk.obs["depth"], bulk.obs["depth"].to_numpy()):
+        with pytest.raises(ValueError, match="size_factors.* finite and above 0, but those of samples 'treated.*s5"):
+            screen(size_factors=...)(bulk, given)

@@ -84,14 +84,18 @@ def check_depths(counts: np.ndarray, method: str, in_all: np.ndarray) -> None:
         raise ValueError(msg)
 
 
-def given_factors(
-    values: np.ndarray, n_samples: int, *, argument: str = "size_factors", names: Sequence[str] | None = None
-) -> np.ndarray:
-    """A user's own factors, checked, scaled to geometric mean 1; messages name the argument, and the samples if they have names."""
+def given_factors(values: np.ndarray, n_samples: int) -> np.ndarray:
+    """A user's own factors, checked, scaled to geometric mean 1."""
     values = np.asarray(values, dtype=np.float64)
     if values.shape != (n_samples,):
         msg = f"Size factors have shape {values.shape}, but one is needed for each of the {n_samples} samples."
         raise ValueError(msg)
+    check_factors(values)
+    return _normalised(values)
+
+
+def check_factors(values: np.ndarray, argument: str = "size_factors", names: Sequence[str] | None = None) -> None:
+    """Refuse factors (n_samples,) that are no depths; the message names the argument, and the samples if they have names."""
     bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
     if bad.size:
         which = (
@@ -99,7 +103,6 @@ def given_factors(
         )
         msg = f"Size factors ({argument}) must be finite and above 0, but those of samples {which} are not."
         raise ValueError(msg)
-    return _normalised(values)
 
 
 def total(counts: np.ndarray) -> np.ndarray:

@@ -115,7 +115,8 @@ def size_factors(
 
 
 def _given(pdata: AnnData, values: np.ndarray) -> np.ndarray:
-    return exposure.given_factors(values, pdata.n_obs, argument="method", names=list(map(str, pdata.obs_names)))
+    exposure.check_factors(values, "method", list(map(str, pdata.obs_names)))
+    return exposure.given_factors(values, pdata.n_obs)
 
 
 def _groups(pdata: AnnData, groupby: str | Sequence[str]) -> np.ndarray:

@@ -85,13 +85,13 @@ def _coefficients(model: Model, name: str) -> list[int]:
     if name in model.terms and name != "1":
         return model.terms[name]
     known = [*model.coefficients, *(term for term in model.terms if term != "1" and term not in model.coefficients)]
-    msg = f"There is no coefficient or term {name!r} in design {model.design!r}. {choices(name, known)}"
+    msg = f"contrast names {str(name)!r}, but there is no coefficient or term {str(name)!r} in design {model.design!r}. {choices(name, known)}"
     raise KeyError(msg)
 
 
 def _one_coefficient(model: Model, name: Any) -> int:
     if name not in model.coefficients:
-        msg = f"There is no coefficient {name!r} in design {model.design!r}. {choices(str(name), model.coefficients)}"
+        msg = f"contrast gives a weight to {name!r}, but there is no coefficient {name!r} in design {model.design!r}. {choices(str(name), model.coefficients)}"
         raise KeyError(msg)
     return model.coefficients.index(name)
 

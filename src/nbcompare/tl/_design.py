@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from nbcompare._anndata import SampleTable, choices, column_names, numbers_of, read_obs, read_samples, sum_samples
 from nbcompare._counts.blocks import BLOCK_SIZE
-from nbcompare._counts.exposure import Method, follows_depth, given_factors, measure_depths
+from nbcompare._counts.exposure import Method, check_factors, follows_depth, given_factors, measure_depths
 from nbcompare._nb.blocks import connected_parts, residual_degrees
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.status import Status
@@ -190,7 +190,7 @@ def sample_depths(
             warnings.warn(text, UserWarning, stacklevel=5)
     else:
         of_sample = factors_of_samples(adata, samples, factors, replicate_key)
-        exposure, used = given_factors(of_sample, len(of_sample), names=samples.names), "given"
+        exposure, used = given_factors(of_sample, len(of_sample)), "given"
     of_gene = None if log_factors is None else np.ascontiguousarray((exposure[:, None] * np.exp(log_factors)).T)
     return exposure, of_gene, unstable, used
 
@@ -201,7 +201,7 @@ def factors_of_samples(
     factors: str | Sequence[float],
     replicate_key: str | Sequence[str] | None,
 ) -> np.ndarray:
-    """Numbers of the samples, (n_samples,), from a column of obs or one for each row."""
+    """Numbers of the samples, (n_samples,), finite and positive, from a column of obs or one for each row."""
     used = samples.codes >= 0
     if isinstance(factors, str):
         if factors not in adata.obs.columns:
@@ -217,6 +217,7 @@ def factors_of_samples(
         if not np.array_equal(of_row[used], of_sample[samples.codes[used]], equal_nan=True):
             msg = f"adata.obs[{factors!r}] is not one number within each sample. Size factors belong to samples, not to cells."
             raise ValueError(msg)
+        check_factors(of_sample, names=samples.names)
         return of_sample
     needed = (
         f"numbers are taken only where each row is a sample (replicate_key=None), one for each of the {adata.n_obs} rows. Sum the cells "
@@ -228,6 +229,7 @@ def factors_of_samples(
     values = numbers_of(factors, {"row": adata.obs_names}, "size_factors", needed)
     of_sample = np.empty(len(samples.table))
     of_sample[samples.codes[used]] = values[used]
+    check_factors(of_sample, names=samples.names)
     return of_sample
 
 

@@ -156,11 +156,10 @@ def _complete(prior: Mapping[str, Any], n_tests: int) -> Prior:
     if missing:
         msg = f"prior lacks {', '.join(map(repr, missing))}. Without a data set there is nothing to estimate it from."
         raise ValueError(msg)
-    for name, value in found.items():
-        if np.ndim(value) and np.shape(value) != (n_tests,):
-            msg = f"An array of the prior has the shape {np.shape(value)}, but must be ({n_tests},): one number a test."
+    for name, (field, *_) in RANGES.items():
+        if np.ndim(found[field]) and np.shape(found[field]) != (n_tests,):
+            msg = f"prior[{name!r}] is an array of the shape {np.shape(found[field])}, but must be ({n_tests},): one number a test."
             raise ValueError(msg)
-        found[name] = value
     return Prior(**{name: found[name] for name in FIELDS})
 
 

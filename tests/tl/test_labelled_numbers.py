@@ -177,7 +177,7 @@ def test_what_does_not_fit_is_refused(bulk: ad.AnnData, name: str) -> None:
         given = argument.labelled()
         first, last = labels[0], labels[-1]
         missing = given.drop(last, axis=axis)
-        refuses(argument, bulk, missing, repr(last), "missing", "by position")
+        refuses(argument, bulk, missing, repr(last), "have no number", "by position")
         renamed = given.rename({first: "nobody"}, axis=axis)
         refuses(argument, bulk, renamed, repr(first), "'nobody'", "by position")
         extra = pd.concat([given, given.take([0], axis=axis).rename({first: "nobody"}, axis=axis)], axis=axis)
@@ -206,7 +206,7 @@ def test_rows_of_weights_are_aligned_by_the_columns(bulk: ad.AnnData) -> None:
     turned = weights.iloc[:, ::-1]
     np.testing.assert_array_equal(call(bulk.copy(), turned), expected)
     np.testing.assert_array_equal(call(bulk.copy(), [turned.loc["one"], weights.loc["other"]]), expected)
-    with pytest.raises(ValueError, match="coefficients are missing .'Intercept'"):
+    with pytest.raises(ValueError, match="coefficients have no number .'Intercept'"):
         call(bulk, turned.drop(columns="Intercept"))
 
 
@@ -218,10 +218,10 @@ def test_counts_of_a_posterior_are_aligned_by_test(bulk: ad.AnnData) -> None:
     pd.testing.assert_frame_equal(tl.nb_posterior(reference, treated.iloc[::-1], **options), expected)
     by_position = tl.nb_posterior(reference.to_numpy(), treated.to_numpy(), **options)
     np.testing.assert_array_equal(by_position["lfc_sd"], expected["lfc_sd"])
-    with pytest.raises(ValueError, match=r"counts_treated.*1 of the 10 tests are missing \('g3'\)"):
+    with pytest.raises(ValueError, match=r"counts_treated.*1 of the 10 tests have no number \('g3'\)"):
         tl.nb_posterior(reference, treated.drop("g3"), **options)
     given = PRIOR | {"dispersion": pd.Series(DISPERSION[:10], index=TEN)}
-    with pytest.raises(ValueError, match=r"prior\['dispersion'\].*labels are of no test"):
+    with pytest.raises(ValueError, match=r"prior\['dispersion'\].*labels name no test"):
         tl.nb_posterior(reference.to_numpy(), treated.to_numpy(), prior=given, method="quadrature")
 
 
@@ -296,10 +296,18 @@ def test_hidden_and_missing_values_become_nan() -> None:
     ("values", "labels", "message"),
     [
         (pd.Series([1.0, 2, 3]), ["2", "0", "1"], "unclear whether labels or positions are meant"),
-        (pd.Series([1.0, 2, 3], index=["a", "b", "c"]), ["a", "b", "b"], "1 names of rows occur more than once .'b'"),
-        (pd.Series([1.0, 2, 3], index=[1, "1", "b"]), ["1", "b", "c"], "1 labels occur more than once .'1'"),
-        (pd.Series(range(30), index=[f"x{i}" for i in range(30)]), LABELS, "30 labels are of no row .*, [.]{3}[)]"),
-        (pd.Series([1.0, 2], index=["a", None]), LABELS, "2 of the 3 rows are missing"),
+        (
+            pd.Series([1.0, 2, 3], index=["a", "b", "c"]),
+            ["a", "b", "b"],
+            "1 of the names of rows occur more than once .'b'",
+        ),
+        (pd.Series([1.0, 2, 3], index=[1, "1", "b"]), ["1", "b", "c"], "1 of its labels occur more than once .'1'"),
+        (
+            pd.Series(range(30), index=[f"x{i}" for i in range(30)]),
+            LABELS,
+            "30 of its labels name no row .*, [.]{3}[)]",
+        ),
+        (pd.Series([1.0, 2], index=["a", None]), LABELS, "2 of the 3 rows have no number"),
         (pd.DataFrame({"depth": [1.0, 2, 3]}, index=LABELS), LABELS, "give one column .*depth.'depth'."),
         ([pd.Series([1.0]), 2.0, 3.0], LABELS, "list of Series objects"),
         (pd.Series(pd.to_datetime(["2020", "2021", "2022"]), index=LABELS), LABELS, "datetime64"),
@@ -324,3 +332,23 @@ def test_a_screen_refuses_size_factors_that_are_no_depths(bulk: ad.AnnData, bad:
     for given in ("depth", bulk.obs["depth"], bulk.obs["depth"].to_numpy()):
         with pytest.raises(ValueError, match="size_factors.* finite and above 0, but those of samples 'treated.*s5"):
             screen(size_factors=...)(bulk, given)
+
+
+@pytest.mark.parametrize("given", [pd.Series([1.0]), pd.Series({"treated": 1.0}), {"treated": 1.0}, [1.0, 2.0], "1"])
+def test_a_threshold_is_one_number(bulk: ad.AnnData, given: Any) -> None:
+    with pytest.raises(ValueError, match=r"^lfc_threshold .*numbers? (is|are) needed"):
+        compare(lfc_threshold=...)(bulk, given)
+    assert not bulk.varm
+
+
+@pytest.mark.parametrize("call", [compare, screen])
+def test_parts_of_a_prior_that_are_one_number(bulk: ad.AnnData, call: Any) -> None:
+    for given in (pd.Series({"treated": 0.5}), pd.Series(0.5, index=NAMES), [0.5, 0.5]):
+        with pytest.raises(ValueError, match="^prior.'null_share'. is an array where one number is asked for"):
+            call(method="quadrature", prior={"null_share": ...})(bulk, given)
+
+
+def test_transposed_offsets_are_recognised(bulk: ad.AnnData) -> None:
+    turned = pd.DataFrame(OFFSET.T, index=NAMES, columns=ROWS)
+    with pytest.raises(ValueError, match="8 of the 8 rows have no number.*transposed"):
+        compare(offset=...)(bulk, turned)

@@ -94,7 +94,7 @@ def _check_shape(
     if array.ndim == len(axes) and all(n in (None, m) for n, m in zip(lengths, array.shape, strict=True)):
         return
     each = " and ".join(f"each of the {n} {noun}s" for noun, n in zip(axes, lengths, strict=True) if n is not None)
-    msg = f"{argument} has shape {array.shape}, but {needed or f'one number is needed for {each or chr(39) + argument + chr(39)}.'}"
+    msg = f"{argument} has shape {array.shape}, but {needed or f'one number is needed for {each}.'}"
     raise ValueError(msg)
 
 
@@ -122,19 +122,23 @@ def _places(index: pd.Index, ours: pd.Index, argument: str, noun: str, kind: str
     given = _as_words(index)
     if given.equals(ours) and ours.is_unique:
         return np.arange(len(ours))
-    faults = []
-    if len(repeated := given[given.duplicated()].unique()):
-        faults.append(f"{len(repeated)} labels occur more than once ({_some(repeated)})")
-    elif len(repeated := ours[ours.duplicated()].unique()):
-        faults.append(f"{len(repeated)} names of {noun}s occur more than once ({_some(repeated)})")
-    if len(missing := ours[~ours.isin(given)].unique()):
-        faults.append(f"{len(missing)} of the {len(ours)} {noun}s are missing ({_some(missing)})")
-    if len(superfluous := given[~given.isin(ours)].unique()):
-        faults.append(f"{len(superfluous)} labels are of no {noun} ({_some(superfluous)})")
+    repeated, own = given[given.duplicated()].unique(), ours[ours.duplicated()].unique()
+    missing, superfluous = ours[~ours.isin(given)].unique(), given[~given.isin(ours)].unique()
+    faults = [
+        f"{len(names)} {what} ({_some(names)})"
+        for names, what in (
+            (repeated, "of its labels occur more than once"),
+            (own, f"of the names of {noun}s occur more than once"),
+            (missing, f"of the {len(ours)} {noun}s have no number"),
+            (superfluous, f"of its labels name no {noun}"),
+        )
+        if len(names)
+    ]
     if faults:
+        transposed = " Perhaps it must be transposed (.T)." if kind == "DataFrame" and len(missing) == len(ours) else ""
         msg = (
-            f"{argument} is aligned by its labels, which do not match the {noun}s one to one: {'; '.join(faults)}. Give each {noun} "
-            f"one label and no others, or pass an array ({'list' if kind == 'dict' else argument + '.to_numpy()'}) to match by position."
+            f"{argument} is a {kind} and is matched by its labels, but {'; '.join(faults)}.{transposed} Give each {noun} exactly one label, "
+            f"for example with {argument}.loc[...], or pass an array ({argument}.to_numpy()) to match by position."
         )
         raise ValueError(msg)
     return given.get_indexer(ours)

@@ -42,7 +42,7 @@ def plain_prior(prior: Any, names: Callable[[], pd.Index], noun: str) -> dict[st
         argument = f"prior[{name!r}]"
         if name not in RANGES:
             plain[name] = value
-        elif is_labelled(value):
+        elif is_labelled(value) and (noun == "test" or name == "dispersion"):  # others are refused as arrays
             plain[name] = numbers_of(value, {noun: names()}, argument)
         else:
             number = as_floats(value, argument)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .counts import read_matrix, read_values, sum_counts, sum_gene_counts
 from .fingerprint import differences, fingerprint
+from .labelled import as_floats, as_labelled, is_labelled, numbers_of
 from .obs import as_text, choices, column_names, in_memory, levels_of, read_obs
 from .opening import opened
 from .results import FORMAT, Results, check_format, check_key, write_results
@@ -19,6 +20,8 @@ __all__ = [
     "SampleTable",
     "ScreenResult",
     "ScreenStore",
+    "as_floats",
+    "as_labelled",
     "as_text",
     "bytes_a_test",
     "check_format",
@@ -28,8 +31,10 @@ __all__ = [
     "differences",
     "fingerprint",
     "in_memory",
+    "is_labelled",
     "layer_types",
     "levels_of",
+    "numbers_of",
     "opened",
     "read_matrix",
     "read_obs",

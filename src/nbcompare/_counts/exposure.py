@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,11 +90,19 @@ def given_factors(values: np.ndarray, n_samples: int) -> np.ndarray:
     if values.shape != (n_samples,):
         msg = f"Size factors have shape {values.shape}, but one is needed for each of the {n_samples} samples."
         raise ValueError(msg)
+    check_factors(values)
+    return _normalised(values)
+
+
+def check_factors(values: np.ndarray, argument: str = "size_factors", names: Sequence[str] | None = None) -> None:
+    """Refuse factors (n_samples,) that are no depths; the message names the argument, and the samples if they have names."""
     bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
     if bad.size:
-        msg = f"Size factors must be finite and above 0, but those of samples {_listed(bad)} (rows, from 0) are not."
+        which = (
+            f"{_listed(bad)} (rows, from 0)" if names is None else _listed(np.array([repr(names[int(i)]) for i in bad]))
+        )
+        msg = f"Size factors ({argument}) must be finite and above 0, but those of samples {which} are not."
         raise ValueError(msg)
-    return _normalised(values)
 
 
 def total(counts: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 from anndata import AnnData
 
-from nbcompare._anndata import column_names, read_obs, sum_counts
+from nbcompare._anndata import column_names, numbers_of, read_obs, sum_counts
 from nbcompare._counts import exposure
 from nbcompare._counts.exposure import Method
 
@@ -54,7 +54,8 @@ def size_factors(
     pdata
         Samples x genes, raw counts, as from :func:`~nbcompare.pp.pseudobulk`.
     method
-        One of the names above, the name of an `.obs` column, or one positive number for each sample.
+        One of the names above, the name of an `.obs` column, or one positive number for each sample. A Series is aligned by
+        its labels (`obs_names`), an array is taken by position.
     groupby
         Column of `.obs`, or several, with the groups that `"pooled_ratios"` pools: those that are compared, as
         :func:`~nbcompare.tl.nb_compare` does. If None, each sample is a group of its own, which is less precise.
@@ -97,9 +98,10 @@ def size_factors(
         if used == "poscounts" and (text := exposure.follows_depth(factors, counts.sum(axis=1))):
             warnings.warn(text, UserWarning, stacklevel=2)
     elif isinstance(method, str):
-        factors, used = exposure.given_factors(_column(pdata, method), pdata.n_obs), "given"
+        factors, used = _given(pdata, _column(pdata, method)), "given"
     else:
-        factors, used = exposure.given_factors(method, pdata.n_obs), "given"
+        needed = f"one is needed for each of the {pdata.n_obs} samples."
+        factors, used = _given(pdata, numbers_of(method, {"sample": pdata.obs_names}, "method", needed)), "given"
     target = pdata.copy() if copy else pdata
     target.obs[key_added] = factors
     target.uns[key_added] = {
@@ -110,6 +112,11 @@ def size_factors(
     if groupby is not None:
         target.uns[key_added]["groupby"] = column_names(groupby)
     return target if copy else None
+
+
+def _given(pdata: AnnData, values: np.ndarray) -> np.ndarray:
+    exposure.check_factors(values, "method", list(map(str, pdata.obs_names)))
+    return exposure.given_factors(values, pdata.n_obs)
 
 
 def _groups(pdata: AnnData, groupby: str | Sequence[str]) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import choices
+from nbcompare._anndata import choices, is_labelled, numbers_of
 
 from ._formula import Model
 
@@ -85,13 +85,13 @@ def _coefficients(model: Model, name: str) -> list[int]:
     if name in model.terms and name != "1":
         return model.terms[name]
     known = [*model.coefficients, *(term for term in model.terms if term != "1" and term not in model.coefficients)]
-    msg = f"There is no coefficient or term {name!r} in design {model.design!r}. {choices(name, known)}"
+    msg = f"contrast names {str(name)!r}, but there is no coefficient or term {str(name)!r} in design {model.design!r}. {choices(name, known)}"
     raise KeyError(msg)
 
 
 def _one_coefficient(model: Model, name: Any) -> int:
     if name not in model.coefficients:
-        msg = f"There is no coefficient {name!r} in design {model.design!r}. {choices(str(name), model.coefficients)}"
+        msg = f"contrast gives a weight to {name!r}, but there is no coefficient {name!r} in design {model.design!r}. {choices(str(name), model.coefficients)}"
         raise KeyError(msg)
     return model.coefficients.index(name)
 
@@ -129,15 +129,18 @@ def _value(model: Model, column: str, asked: Any) -> Any:
 
 def _as_vectors(model: Model, asked: Any) -> np.ndarray:
     """One vector of weights, or the rows of a matrix of them."""
-    weights = np.atleast_2d(np.asarray(asked, dtype=np.float64)).T
-    n = len(model.coefficients)
-    if weights.ndim != 2 or weights.shape[0] != n:
-        msg = (
-            f"A contrast has shape {np.shape(asked)}, but one weight is needed for each of the {n} coefficients (rows of a matrix "
-            f"are tested together): {', '.join(map(repr, model.coefficients))}."
-        )
-        raise ValueError(msg)
-    return weights
+    if isinstance(asked, list | tuple) and any(is_labelled(part) for part in asked):
+        return np.concatenate([_as_vectors(model, part) for part in asked], axis=1)
+    needed = (
+        f"one weight is needed for each of the {len(model.coefficients)} coefficients (rows of a matrix are tested together): "
+        f"{', '.join(map(repr, model.coefficients))}."
+    )
+    axes = (
+        {"contrast": None, "coefficient": model.coefficients}
+        if np.ndim(asked) > 1
+        else {"coefficient": model.coefficients}
+    )
+    return np.atleast_2d(numbers_of(asked, axes, "contrast", needed)).T
 
 
 def _check_weights(model: Model, hypothesis: Hypothesis) -> None:
@@ -168,9 +171,11 @@ def _name(model: Model, asked: Any) -> str:
     if _is_pair(asked):
         return " vs ".join(" ".join(str(value) for value in side.values()) for side in asked)
     if _are_numbers(asked):
-        array = np.asarray(asked, dtype=np.float64)
-        one = array.ndim == 1 and len(array) == len(model.coefficients)
-        return _sum(dict(zip(model.coefficients, array, strict=True))) if one else "contrast"
+        return (
+            _sum(dict(zip(model.coefficients, _as_vectors(model, asked)[:, 0], strict=True)))
+            if np.ndim(asked) == 1
+            else "contrast"
+        )
     return " & ".join(_name(model, part) for part in asked) if isinstance(asked, Iterable) else "contrast"
 
 
@@ -208,6 +213,8 @@ def _are_weights(asked: Mapping[Any, Any]) -> bool:
 
 def _are_numbers(asked: Any) -> bool:
     try:
+        if isinstance(asked, pd.Series | pd.DataFrame):
+            return asked.size > 0 and all(pd.api.types.is_numeric_dtype(dtype) for dtype in pd.DataFrame(asked).dtypes)
         array = np.asarray(asked)
         return array.dtype.kind in "iuf" and array.size > 0 and array.ndim > 0
     except ValueError:  # ragged

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from nbcompare._anndata import SampleTable, choices, column_names, read_obs, read_samples, sum_samples
+from nbcompare._anndata import SampleTable, choices, column_names, numbers_of, read_obs, read_samples, sum_samples
 from nbcompare._counts.blocks import BLOCK_SIZE
-from nbcompare._counts.exposure import Method, follows_depth, given_factors, measure_depths
+from nbcompare._counts.exposure import Method, check_factors, follows_depth, given_factors, measure_depths
 from nbcompare._nb.blocks import connected_parts, residual_degrees
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.status import Status
@@ -201,7 +201,7 @@ def factors_of_samples(
     factors: str | Sequence[float],
     replicate_key: str | Sequence[str] | None,
 ) -> np.ndarray:
-    """Numbers of the samples, (n_samples,), from a column of obs or one for each row."""
+    """Numbers of the samples, (n_samples,), finite and positive, from a column of obs or one for each row."""
     used = samples.codes >= 0
     if isinstance(factors, str):
         if factors not in adata.obs.columns:
@@ -217,17 +217,19 @@ def factors_of_samples(
         if not np.array_equal(of_row[used], of_sample[samples.codes[used]], equal_nan=True):
             msg = f"adata.obs[{factors!r}] is not one number within each sample. Size factors belong to samples, not to cells."
             raise ValueError(msg)
+        check_factors(of_sample, names=samples.names)
         return of_sample
-    values = np.asarray(factors, dtype=np.float64)
-    if replicate_key is not None or values.shape != (adata.n_obs,):
-        msg = (
-            f"size_factors has shape {values.shape}, but numbers are taken only where each row is a sample "
-            f"(replicate_key=None), one for each of the {adata.n_obs} rows. Sum the cells with pp.pseudobulk first, or put "
-            "the numbers in a column of .obs and pass its name."
-        )
+    needed = (
+        f"numbers are taken only where each row is a sample (replicate_key=None), one for each of the {adata.n_obs} rows. Sum the cells "
+        "with pp.pseudobulk first, or put the numbers in a column of .obs and pass its name."
+    )
+    if replicate_key is not None:
+        msg = f"size_factors has shape {np.shape(factors)}, but {needed}"
         raise ValueError(msg)
+    values = numbers_of(factors, {"row": adata.obs_names}, "size_factors", needed)
     of_sample = np.empty(len(samples.table))
     of_sample[samples.codes[used]] = values[used]
+    check_factors(of_sample, names=samples.names)
     return of_sample
 
 

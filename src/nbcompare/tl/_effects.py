@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from nbcompare._anndata import numbers_of
 from nbcompare._nb.adjust import adjust_p_values
 from nbcompare._nb.shrink import shrink
 from nbcompare._nb.status import Status, status_of
@@ -19,6 +20,7 @@ Alternative = Literal["greater_abs", "less_abs"]
 def check_effect_options(options: Mapping[str, Any]) -> None:
     """Refuse a threshold that is none or has no test; what a posterior excludes is said by `_posterior`."""
     threshold, alternative = options["lfc_threshold"], options["alternative"]
+    numbers_of(threshold, {}, "lfc_threshold", "one number is needed, the same for all genes and comparisons.")
     if not 0 <= threshold < np.inf:
         msg = (
             f"lfc_threshold is {threshold!r}, but it is an absolute log2 fold change: 0 or more, such as 1 for twofold."

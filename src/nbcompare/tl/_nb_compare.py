@@ -20,6 +20,7 @@ from ._design import name_idle_blocks, offer_blocks, read_sample_counts, suggest
 from ._designed import check_design_options, check_plan
 from ._effects import Alternative, check_effect_options
 from ._posterior import check_posterior_options
+from ._prior import plain_prior
 from ._splits import check_levels, check_splits, compare_splits
 
 Method = Literal["mom", "mle", "transformer", "quadrature"]
@@ -93,7 +94,8 @@ def nb_compare(
         once, and contrasts of the coefficients tested. See :doc:`/designs`.
     contrast
         What is compared in the design: `("condition", "treated", "ctrl")`, the name of a coefficient or a term, weights of the
-        coefficients, or several of these by name; see :doc:`/designs`. If None, `groups` with `reference`.
+        coefficients, or several of these by name; see :doc:`/designs`. A Series of weights is aligned by its labels, the names of all
+        coefficients; a dict may name some of them, the others have weight 0. If None, `groups` with `reference`.
     method
         `"mom"`, moments: effects from sums, the unbiased moment estimator of the dispersion :cite:p:`svensson2025`.
         `"mle"`, joint maximum likelihood. With the moderated test it gives effects and gene-wise dispersions. In a
@@ -111,12 +113,12 @@ def nb_compare(
         Layer with the raw counts, `.X` if None. `.raw` is never used.
     size_factors
         How deep each sample is: a method of :func:`~nbcompare.pp.size_factors`, a column of `.obs` (constant within a
-        sample), or, where each row is a sample, an array (n_obs,). `"auto"` is the median of ratios where at least 10 genes
+        sample), or, where each row is a sample, an array (n_obs,), or a Series that is aligned by its labels (`obs_names`). `"auto"` is the median of ratios where at least 10 genes
         are positive in all samples and half of these have 2 or more counts in each; else `"pooled_ratios"`, with the groups of
         `groupby`. Comparisons with a group whose depth the counts do not determine are then not tested.
     offset
         Where each row is a sample: layer, or array (n_obs, n_vars), with the natural logarithm of known factors of every
-        count, such as normalisation factors or gene lengths. They multiply the size factors, which are measured on counts
+        count, such as normalisation factors or gene lengths. A DataFrame is aligned by its labels (`obs_names`, `var_names`). They multiply the size factors, which are measured on counts
         that are rid of them; what a gene has in all samples alike does not count. With a `design`, or with test
         `"moderated"`, method `"mom"` and no blocks.
     dispersion
@@ -135,7 +137,7 @@ def nb_compare(
     prior
         What of the posterior's prior is known, the rest is estimated from the genes of each comparison: `null_share`, the share of
         unchanged genes; `lfc_sd`, standard deviation of the others' log2 fold changes; `dispersion`, one number or one a gene
-        (n_vars,), and `dispersion_log_sd`, the standard deviation of its natural logarithm: by default what the trend, its scatter
+        (n_vars,), where a Series is aligned by its labels (`var_names`), and `dispersion_log_sd`, the standard deviation of its natural logarithm: by default what the trend, its scatter
         and the groups outside of the comparison say of the gene, with either of the two given the trend's; `tail`, `"inverse_gamma"` or `"lognormal"`; `mean`,
         counts per unit of size factor, and `mean_log_sd`. Methods `"transformer"` and `"quadrature"` only, as are the next three.
     network
@@ -231,6 +233,7 @@ def nb_compare(
     ['names', 'scores', 'logfoldchanges', 'pvals', 'pvals_adj']
     """
     params = {name: value for name, value in locals().items() if name != "adata"}
+    params["prior"] = plain_prior(prior, lambda: adata.var_names, "gene")
     _check_options(params)
     if copy and adata.isbacked:
         msg = "copy=True cannot copy a matrix that lies in a file. Use copy=False, which writes to memory, or adata.to_memory()."

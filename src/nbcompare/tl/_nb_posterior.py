@@ -9,13 +9,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from nbcompare._anndata import as_labelled, is_labelled, numbers_of
 from nbcompare._nb.closed_form import closed_form
 from nbcompare._nb.empirical import Data
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import FIELDS, INVERSE_GAMMA, Prior
 
 from ._posterior import as_stored, check_network, posterior_of_tests
-from ._prior import RANGES, given_fields
+from ._prior import RANGES, given_fields, plain_prior
 
 Method = Literal["transformer", "quadrature"]
 EXPOSURES = (1e-15, 1e15)  # beyond them a float has no digits left for rates
@@ -44,14 +45,16 @@ def nb_posterior(
     Parameters
     ----------
     counts_reference, counts_treated
-        Whole numbers, (n_tests, n_replicates) each.
+        Whole numbers, (n_tests, n_replicates) each. The rows of DataFrames are aligned by their labels, which also name the rows of the
+        result; the columns name the replicates.
     prior
-        Numbers for all tests, or arrays (n_tests,). `null_share`: share of tests in which nothing changes; `lfc_sd`: standard deviation of
+        Numbers for all tests, or arrays (n_tests,); a Series is aligned by its labels, those of the tests. `null_share`: share of tests in which nothing changes; `lfc_sd`: standard deviation of
         the others' log2 fold changes; `dispersion`: geometric mean of :math:`\phi`; `dispersion_log_sd`: standard deviation of its natural
         logarithm; `mean`: geometric mean of the counts per unit of exposure; `mean_log_sd`: standard deviation of their
         natural logarithm; `tail`: `"inverse_gamma"` (default) or `"lognormal"`.
     exposure_reference, exposure_treated
-        How deep each replicate is, (n_replicates,) or (n_tests, n_replicates); 0 where a test lacks a replicate; one by default.
+        How deep each replicate is, (n_replicates,) or (n_tests, n_replicates); 0 where a test lacks a replicate; one by default. A Series is
+        aligned with the columns of the counts, a DataFrame with their rows and columns.
     method
         `"transformer"`, or `"quadrature"`: exact, a quarter of a millisecond a test, without torch.
     network
@@ -93,34 +96,49 @@ def nb_posterior(
         raise ValueError(msg)
     options = {"method": method, "network": network, "device": device, "refine": refine}
     check_network(options)
+    tests = _names_of_tests(counts_reference, counts_treated)
     data = (
-        *_arm("reference", counts_reference, exposure_reference),
-        *_arm("treated", counts_treated, exposure_treated),
+        *_arm("reference", counts_reference, exposure_reference, tests),
+        *_arm("treated", counts_treated, exposure_treated, tests),
     )
     if len(data[0]) != len(data[2]):
         msg = f"The reference has {len(data[0])} tests and the treated group {len(data[2])}. Give both the same rows."
         raise ValueError(msg)
-    known = _complete(prior, len(data[0]))
+    n_tests = len(data[0])
+    known = _complete(
+        plain_prior(prior, lambda: pd.RangeIndex(n_tests) if tests is None else tests, "test") or {}, n_tests
+    )
     posterior, _ = posterior_of_tests(data, known, _anchor(data, known), options)
     words = as_stored(posterior)
     pareto_k = {"pareto_k": words.pop("pareto_k")}
     dispersions = {"mean": np.exp(posterior.log_mean_median), "dispersions": words.pop("dispersions")}
-    return pd.DataFrame({**words, **dispersions, **pareto_k, "source": SOURCES[posterior.source]})
+    return pd.DataFrame({**words, **dispersions, **pareto_k, "source": SOURCES[posterior.source]}, index=tests)
 
 
-def _arm(name: str, counts: np.ndarray, exposure: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and exposure of one arm, both (n_tests, n_replicates)."""
-    counts = np.asarray(counts, dtype=np.float64)
-    if counts.ndim != 2:
-        msg = f"counts_{name} has the shape {counts.shape}, but must be (n_tests, n_replicates)."
+def _names_of_tests(*counts: Any) -> pd.Index | None:
+    """Labels of the tests, those of the first DataFrame; None if the counts are arrays."""
+    frames = [one for one in map(as_labelled, counts) if isinstance(one, pd.DataFrame)]
+    return next((one.index for one in frames if not isinstance(one.index, pd.RangeIndex)), None)
+
+
+def _arm(name: str, counts: Any, exposure: Any, tests: pd.Index | None) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and exposure of one arm, both (n_tests, n_replicates), with the tests in the order of their labels."""
+    counts = as_labelled(counts)
+    if np.ndim(counts) != 2:
+        msg = f"counts_{name} has the shape {np.shape(counts)}, but must be (n_tests, n_replicates)."
         raise ValueError(msg)
+    replicates = counts.columns if isinstance(counts, pd.DataFrame) else pd.RangeIndex(np.shape(counts)[1])
+    its_own = isinstance(counts, pd.DataFrame) and counts.index is tests
+    counts = numbers_of(counts, {"test": None if its_own else tests, "replicate": None}, f"counts_{name}")
     if not (np.isfinite(counts).all() and (counts >= 0).all() and (counts == np.round(counts)).all()):
         msg = f"counts_{name} holds what are not counts. Give whole numbers, 0 or more, not normalised or logged."
         raise ValueError(msg)
-    depth = np.ones(counts.shape[1]) if exposure is None else np.asarray(exposure, dtype=np.float64)
-    if depth.shape not in (counts.shape, counts.shape[1:]):
-        msg = f"exposure_{name} has the shape {depth.shape}, but must be {counts.shape[1:]} or {counts.shape}."
+    exposure = np.ones(counts.shape[1]) if exposure is None else as_labelled(exposure)
+    if not is_labelled(exposure) and np.shape(exposure) not in (counts.shape, counts.shape[1:]):
+        msg = f"exposure_{name} has the shape {np.shape(exposure)}, but must be {counts.shape[1:]} or {counts.shape}."
         raise ValueError(msg)
+    of_test = {"test": pd.RangeIndex(len(counts)) if tests is None else tests} if np.ndim(exposure) == 2 else {}
+    depth = numbers_of(exposure, {**of_test, "replicate": replicates}, f"exposure_{name}")
     lowest, highest = EXPOSURES
     if not (np.isfinite(depth).all() and ((depth == 0) | ((depth >= lowest) & (depth <= highest))).all()):
         msg = f"exposure_{name} must be positive, between {lowest:g} and {highest:g}, or 0 where a test lacks a replicate."
@@ -138,11 +156,10 @@ def _complete(prior: Mapping[str, Any], n_tests: int) -> Prior:
     if missing:
         msg = f"prior lacks {', '.join(map(repr, missing))}. Without a data set there is nothing to estimate it from."
         raise ValueError(msg)
-    for name, value in found.items():
-        if np.ndim(value) and np.shape(value) != (n_tests,):
-            msg = f"An array of the prior has the shape {np.shape(value)}, but must be ({n_tests},): one number a test."
+    for name, (field, *_) in RANGES.items():
+        if np.ndim(found[field]) and np.shape(found[field]) != (n_tests,):
+            msg = f"prior[{name!r}] is an array of the shape {np.shape(found[field])}, but must be ({n_tests},): one number a test."
             raise ValueError(msg)
-        found[name] = value
     return Prior(**{name: found[name] for name in FIELDS})
 
 

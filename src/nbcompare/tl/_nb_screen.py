@@ -13,10 +13,11 @@ from nbcompare._anndata import MemoryScreen, ScreenResult, ScreenStore, bytes_a_
 from nbcompare._counts.blocks import BLOCK_SIZE
 
 from ._posterior import check_prior
+from ._prior import plain_prior
 from ._progress import bar
 from ._screen_blocks import added_layers, adjust_over_all, prepare, run_blocks
 from ._screen_cluster import adjust_over_all_on, cluster_for, run_blocks_on
-from ._screen_data import read_screen, replicates
+from ._screen_data import gene_names, read_screen, replicates
 from ._screen_design import added_targets, perturbations, rows_of_a_block
 from ._screen_fit import ScreenFit, fit_model
 from ._screen_options import EstimateMethod, check_options, check_run, check_store, recorded, threads_of
@@ -90,7 +91,8 @@ def nb_screen(
     size_factors
         How deep each sample is, relative to the samples of the fit: `"median_of_ratios"`, `"pooled_ratios"` (the samples of each
         perturbation pooled, and compared with rates of the fit), `"poscounts"` or `"total"` of
-        :func:`~nbcompare.pp.size_factors`; a column of `.obs`; or, where each row is a sample, an array (n_obs,). `"auto"` is
+        :func:`~nbcompare.pp.size_factors`; a column of `.obs`; or, where each row is a sample, an array (n_obs,), or a Series that is
+        aligned by its labels (`obs_names`). `"auto"` is
         the median of ratios where at least 10 genes are positive in all samples of the fit and half of these have 2 or more
         counts in each; else the pooled ratios. Perturbations whose depth the counts do not determine are then not tested.
     min_cells
@@ -116,7 +118,7 @@ def nb_screen(
     prior
         What of the posteriors' prior is known, the rest is estimated from the genes of each perturbation: `null_share`, the share of
         genes in which nothing changes, `lfc_sd`, standard deviation of the others' log2 fold changes, `dispersion`, one
-        number or one a gene (n_vars,), and `dispersion_log_sd`, standard deviation of its natural log: by default what the trend and
+        number or one a gene (n_vars,), where a Series is aligned by its labels (`var_names`), and `dispersion_log_sd`, standard deviation of its natural log: by default what the trend and
         all other groups of the fit say of the gene, with either of the two given the trend's; `tail`, `"inverse_gamma"` or
         `"lognormal"`; `mean`, counts per unit of size factor, and `mean_log_sd`. Not with method `"mom"`, nor
         are the next three.
@@ -211,12 +213,13 @@ def nb_screen(
     (4, 100)
     """
     params = {name: value for name, value in locals().items() if name != "adata"}
+    params["prior"] = plain_prior(prior, lambda: gene_names(adata), "gene")
     check_options(params)
     result: ScreenResult = MemoryScreen() if path is None else ScreenStore(path)
     if isinstance(result, ScreenStore):
         check_store(result, params)
     data = read_screen(adata, params)
-    check_prior(prior, len(data.var))
+    check_prior(params["prior"], len(data.var))
     asked = fingerprint(data.described, data.counts, data.var.index, recorded(params))
     if isinstance(result, ScreenStore):
         check_run(result, asked, append=append)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 
-from nbcompare._anndata import SampleTable, read_values
+from nbcompare._anndata import SampleTable, numbers_of, read_values
 
 FACTORS = 1e-6  # log geometric means below say that a matrix holds normalisation factors, not their logs
 
@@ -22,12 +22,11 @@ def read_offsets(adata: AnnData, samples: SampleTable, offset: str | np.ndarray)
             "factors have no sum. Sum the cells with pp.pseudobulk first, and give its rows their offsets."
         )
         raise ValueError(msg)
-    values = read_values(adata, offset) if isinstance(offset, str) else np.asarray(offset, dtype=np.float64)
-    if values.shape != adata.shape:
-        msg = (
-            f"offset has shape {values.shape}, but a natural logarithm is needed for each row and gene: {adata.shape}."
-        )
-        raise ValueError(msg)
+    if isinstance(offset, str):
+        values = read_values(adata, offset)
+    else:
+        needed = f"a natural logarithm is needed for each row and gene: {adata.shape}."
+        values = numbers_of(offset, {"row": adata.obs_names, "gene": adata.var_names}, "offset", needed)
     of_sample = np.empty((len(samples.table), adata.n_vars))
     of_sample[samples.codes[used]] = values[used]
     if not np.isfinite(of_sample).all():

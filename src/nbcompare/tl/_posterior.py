@@ -20,7 +20,7 @@ from nbcompare._nb.status import NOT_TESTED, Status
 from ._design import Design
 from ._estimate import arms, moderated_arrays
 from ._lending import Lending
-from ._prior import LOG_2, as_given, given_fields
+from ._prior import LOG_2, RANGES, as_given, given_fields
 
 POSTERIOR_METHODS = ("transformer", "quadrature")
 CONTRADICTION = 0.5  # between two probabilities that nothing changes
@@ -67,7 +67,8 @@ def check_prior(prior: Mapping[str, Any] | None, n_genes: int | None = None) -> 
     """Refuse names and numbers that mean nothing, and arrays that do not have one number for each gene."""
     for field, value in given_fields(prior).items():
         if np.ndim(value) and field != "log_dispersion":
-            msg = "prior holds an array where one number is asked for; of each gene only 'dispersion' may be given."
+            name = next(name for name, (of_name, *_) in RANGES.items() if of_name == field)
+            msg = f"prior[{name!r}] is an array where one number is asked for; of each gene only 'dispersion' may be given."
             raise ValueError(msg)
         if n_genes is not None and np.shape(value) not in ((), (n_genes,)):
             msg = f"prior['dispersion'] has the shape {np.shape(value)}, but must be one number, or one a gene: ({n_genes},)."

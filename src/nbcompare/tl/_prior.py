@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from nbcompare._anndata import as_floats, is_labelled, numbers_of
 from nbcompare._nb.prior import INVERSE_GAMMA, NORMAL, Prior
 
 TAILS = {"lognormal": NORMAL, "inverse_gamma": INVERSE_GAMMA}
@@ -19,6 +21,33 @@ RANGES = {  # name -> field, lowest, highest, and whether the field is its natur
     "mean_log_sd": ("log_mean_sd", 1e-3, 100.0, False),
 }
 LOG_2 = float(np.log(2))
+
+
+def plain_prior(prior: Any, names: Callable[[], pd.Index], noun: str) -> dict[str, Any] | None:
+    """A prior as a dict of numbers and arrays; what carries labels is aligned with the names of the genes or tests (`noun`)."""
+    if prior is None:
+        return None
+    if isinstance(prior, pd.Series):
+        if prior.index.has_duplicates:
+            msg = (
+                f"prior holds {prior.index[prior.index.duplicated()][0]!r} more than once. Give each of its parts once."
+            )
+            raise ValueError(msg)
+        prior = dict(prior.items())
+    if not isinstance(prior, Mapping):
+        msg = f"prior is a {type(prior).__name__}, but must be a dict, such as prior={{'dispersion': 0.1}}."
+        raise TypeError(msg)
+    plain = {}
+    for name, value in prior.items():
+        argument = f"prior[{name!r}]"
+        if name not in RANGES:
+            plain[name] = value
+        elif is_labelled(value) and (noun == "test" or name == "dispersion"):  # others are refused as arrays
+            plain[name] = numbers_of(value, {noun: names()}, argument)
+        else:
+            number = as_floats(value, argument)
+            plain[name] = number if number.ndim else float(number)
+    return plain
 
 
 def given_fields(prior: Mapping[str, Any] | None) -> dict[str, np.ndarray | float]:
@@ -35,7 +64,7 @@ def given_fields(prior: Mapping[str, Any] | None) -> dict[str, np.ndarray | floa
             msg = f"prior has no {name!r}; it may hold {', '.join(map(repr, [*RANGES, 'tail']))}."
             raise ValueError(msg)
         field, lowest, highest, logarithm = RANGES[name]
-        number = np.asarray(value, dtype=np.float64)
+        number = as_floats(value, f"prior[{name!r}]")
         if not ((number >= lowest) & (number <= highest)).all():
             msg = f"prior[{name!r}] is {value!r}, but must lie between {lowest:g} and {highest:g}."
             raise ValueError(msg)

@@ -53,6 +53,12 @@ def read_screen(adata: AnnData | str | PathLike, params: Mapping[str, Any]) -> S
         return ScreenData(samples, counts, in_memory(cells.var), depths)
 
 
+def gene_names(adata: AnnData | str | PathLike) -> pd.Index:
+    """The names of the genes, in memory or in a file."""
+    with opened(adata) as cells:
+        return cells.var_names
+
+
 def replicates(params: Mapping[str, Any]) -> list[str] | None:
     """Columns whose combinations are the replicates."""
     return [*column_names(params["replicate_key"]), *column_names(params["guide_key"])] or None

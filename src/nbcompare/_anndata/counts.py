@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from fast_array_utils.conv import to_dense
 
-from nbcompare._counts.blocks import BLOCK_SIZE
+from nbcompare._counts.blocks import BLOCK_SIZE, in_memory
 from nbcompare._counts.check import NotCountsError
+from nbcompare._counts.damage import DamagedMatrixError
 from nbcompare._counts.sums import Sums, as_sums, looks_like_counts, sum_gene, sum_groups
 
 from .obs import choices
@@ -33,7 +33,11 @@ def read_matrix(adata: AnnData, layer: str | None):
 
 def read_values(adata: AnnData, layer: str) -> np.ndarray:
     """All of a layer in memory, (n_obs, n_vars) float64, whatever it is stored as."""
-    return np.asarray(to_dense(read_matrix(adata, layer), to_cpu_memory=True), dtype=np.float64)
+    matrix = read_matrix(adata, layer)
+    try:
+        return in_memory(matrix)
+    except DamagedMatrixError as error:
+        raise _damaged(layer, error) from None
 
 
 def sum_counts(
@@ -59,6 +63,8 @@ def sum_counts(
         return shared or sum_groups(matrix, codes, n_groups, block_size=block_size, progress=progress)
     except NotCountsError as error:
         raise _refused(adata, layer, error) from None
+    except DamagedMatrixError as error:
+        raise _damaged(layer, error) from None
 
 
 def sum_gene_counts(
@@ -69,11 +75,18 @@ def sum_gene_counts(
         return sum_gene(read_matrix(adata, layer), codes, n_groups, gene_index)
     except NotCountsError as error:
         raise _refused(adata, layer, error) from None
+    except DamagedMatrixError as error:
+        raise _damaged(layer, error) from None
 
 
 def _refused(adata: AnnData, layer: str | None, error: NotCountsError) -> NotCountsError:
     msg = f"{_name(layer)} {error}. Raw counts are needed. {_where_counts_are(adata, layer)}"
     return NotCountsError(msg)
+
+
+def _damaged(layer: str | None, error: DamagedMatrixError) -> DamagedMatrixError:
+    msg = f"{_name(layer)} {error}"
+    return DamagedMatrixError(msg)
 
 
 def _where_counts_are(adata: AnnData, refused: str | None) -> str:

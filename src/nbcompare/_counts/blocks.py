@@ -9,7 +9,9 @@ from functools import singledispatch
 
 import numpy as np
 from fast_array_utils import types
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix
+
+from .damage import check_bounds, check_storage
 
 BLOCK_SIZE = (
     8192  # rows read at once from disk: a few hundred MB of a dense transcriptome, large enough for fast reading
@@ -18,11 +20,15 @@ BLOCK_SIZE = (
 
 @dataclass(frozen=True)
 class Block:
-    """A rectangle of the matrix, with the place of its first cell and gene."""
+    """A rectangle of the matrix, with the place of its first cell and gene; refused if it is damaged."""
 
     values: np.ndarray | types.CSBase
     row: int = 0
     column: int = 0
+    shape: tuple[int, int] | None = None  # that the values must have, if they could have another
+
+    def __post_init__(self) -> None:
+        check_storage(self.values, self.row, self.column, self.shape)
 
 
 def read_ahead(pieces: Iterator[Block]) -> Iterator[Block]:
@@ -54,17 +60,29 @@ def _dense_on_disk(matrix: types.H5Dataset | types.ZarrArray, block_size: int) -
 @blocks.register(types.CSDataset)
 def _sparse_on_disk(matrix: types.CSDataset, block_size: int) -> Iterator[Block]:
     n_cells, n_genes = matrix.shape
+    by_row, bounds = isinstance(matrix, types.CSRDataset), _bounds_on_disk(matrix)
+    step = block_size if by_row else max(1, block_size * n_genes // max(n_cells, 1))
+    for start in range(0, n_cells if by_row else n_genes, step):
+        yield _lines_on_disk(matrix, bounds, start, start + step)
+
+
+def _bounds_on_disk(matrix: types.CSDataset) -> np.ndarray:
+    """Where each row of a CSR matrix, column of a CSC matrix, starts in its data, checked."""
+    by_row, parts = isinstance(matrix, types.CSRDataset), matrix.group
+    bounds = parts["indptr"][:]
+    n_lines = matrix.shape[0 if by_row else 1]
+    check_bounds(bounds, n_lines, parts["data"].shape[0], parts["indices"].shape[0], "rows" if by_row else "columns")
+    return bounds
+
+
+def _lines_on_disk(matrix: types.CSDataset, bounds: np.ndarray, start: int, stop: int) -> Block:
+    """Rows of a CSR matrix, columns of a CSC matrix, read by hand: to index the data set takes longer than to read it."""
+    of_lines = bounds[start : stop + 1]
+    part = slice(int(of_lines[0]), int(of_lines[-1]))
+    arrays = matrix.group["data"][part], matrix.group["indices"][part], of_lines - of_lines[0]
     if isinstance(matrix, types.CSRDataset):
-        data, indices, bounds = matrix.group["data"], matrix.group["indices"], matrix.group["indptr"][:]
-        for start in range(0, n_cells, block_size):  # by hand: to index the data set takes longer than to read it
-            of_rows = bounds[start : start + block_size + 1]
-            part = slice(int(of_rows[0]), int(of_rows[-1]))
-            arrays = data[part], indices[part], of_rows - of_rows[0]
-            yield Block(csr_matrix(arrays, shape=(len(of_rows) - 1, n_genes)), row=start)
-        return
-    n_columns = max(1, block_size * n_genes // max(n_cells, 1))
-    for start in range(0, n_genes, n_columns):
-        yield Block(matrix[:, start : start + n_columns], column=start)
+        return Block(csr_matrix(arrays, shape=(len(of_lines) - 1, matrix.shape[1])), row=start)
+    return Block(csc_matrix(arrays, shape=(matrix.shape[0], len(of_lines) - 1)), column=start)
 
 
 @blocks.register(types.DaskArray)
@@ -81,7 +99,8 @@ def _dask(matrix: types.DaskArray, block_size: int) -> Iterator[Block]:
         n_values += matrix.chunks[0][place[0]] * matrix.chunks[1][place[1]]
         if n_values >= block_size * matrix.shape[1] or place == tuple(size - 1 for size in chunks.shape):
             for (i, j), values in zip(together, dask.compute(*[chunks[at] for at in together]), strict=True):
-                yield Block(values, row=int(corners[0][i]), column=int(corners[1][j]))
+                shape = (int(matrix.chunks[0][i]), int(matrix.chunks[1][j]))
+                yield Block(values, row=int(corners[0][i]), column=int(corners[1][j]), shape=shape)
             together, n_values = [], 0
 
 
@@ -115,17 +134,19 @@ def column(matrix, position: int, block_size: int) -> np.ndarray:
 
 @column.register(np.ndarray)
 def _column_dense(matrix: np.ndarray, position: int, block_size: int) -> np.ndarray:
+    check_storage(matrix)
     return np.asarray(matrix[:, position], dtype=np.float64).ravel()
 
 
 @column.register(types.CSBase)
 def _column_sparse(matrix: types.CSBase, position: int, block_size: int) -> np.ndarray:
+    check_storage(matrix)
     return matrix[:, [position]].toarray().ravel().astype(np.float64)
 
 
 @column.register(types.CSCDataset)
 def _column_on_disk(matrix: types.CSCDataset, position: int, block_size: int) -> np.ndarray:
-    return _column_sparse(matrix[:, position : position + 1], 0, block_size)
+    return _column_sparse(_lines_on_disk(matrix, _bounds_on_disk(matrix), position, position + 1).values, 0, block_size)
 
 
 @column.register(types.DaskArray)
@@ -134,4 +155,14 @@ def _column_dask(matrix: types.DaskArray, position: int, block_size: int) -> np.
     values = np.zeros(matrix.shape[0])
     for block in blocks(one, block_size * matrix.shape[1]):
         values[block.row : block.row + block.values.shape[0]] = column(block.values, 0, block_size)
+    return values
+
+
+def in_memory(matrix, block_size: int = BLOCK_SIZE) -> np.ndarray:
+    """All values as float64, (n_cells, n_genes)."""
+    values = np.zeros(matrix.shape)
+    for block in blocks(matrix, block_size):
+        height, width = block.values.shape
+        dense = block.values if isinstance(block.values, np.ndarray) else block.values.toarray()
+        values[block.row : block.row + height, block.column : block.column + width] = dense
     return values

@@ -13,6 +13,7 @@ from scipy import sparse
 from .blocks import chunk_edges, unreadable
 from .check import check_counts, plain_numbers
 from .cluster import few_at_a_time
+from .damage import check_storage
 
 VALUES_OF_A_PART = 2**25  # of the sums, groups x genes: 200 MB on the way, 400 MB while added up, if no value is 0
 FAN_IN = 4  # such parts are added up at once
@@ -115,7 +116,7 @@ def _submit(
     for chunk, of_cells in zip(chunks, of_chunks, strict=True):
         bounds = [(int(edges[part]), int(edges[part + 1])) for part in chunk.parts]
         task = delayed(_sums_of_chunk, pure=False, nout=1 + len(bounds))
-        tasks.append(list(task(chunk.values, of_cells, chunk.first_gene, n_genes, bounds)))
+        tasks.append(list(task(chunk.values, of_cells, chunk.rows.start, chunk.first_gene, chunk.n_genes, n_genes, bounds)))
     flat = iter(client.compute([result for results in tasks for result in results]))
     return [[next(flat) for _ in results] for results in tasks]
 
@@ -125,9 +126,16 @@ def _place(chunk: Chunk) -> tuple[int, int]:
 
 
 def _sums_of_chunk(
-    values: Any, codes: np.ndarray, first_gene: int, n_genes: int, parts: Sequence[tuple[int, int]]
+    values: Any,
+    codes: np.ndarray,
+    first_row: int,
+    first_gene: int,
+    width: int,
+    n_genes: int,
+    parts: Sequence[tuple[int, int]],
 ) -> list[Any]:
     """On a worker: cells without a group and their counts, then the sums of each run of groups, CSR (n_groups, n_genes)."""
+    check_storage(values, first_row, first_gene, (len(codes), width))
     counts = _checked(values)
     without = np.flatnonzero(codes < 0)
     results: list[Any] = [(without, np.asarray(counts[without].sum(axis=1), dtype=np.float64).ravel())]

@@ -10,10 +10,11 @@ import numba
 import numpy as np
 from fast_array_utils import types
 
-from .blocks import BLOCK_SIZE, blocks, column, read_ahead, unreadable
+from .blocks import BLOCK_SIZE, blocks, chunk_edges, column, read_ahead, unreadable
 from .check import PIECE, NotCountsError, check_counts, plain_numbers
 from .cluster import active_client
 from .cluster_sums import sum_on_cluster
+from .damage import DamagedMatrixError, check_codes, check_storage
 
 FLOATS = (np.float32, np.float64)
 
@@ -40,6 +41,9 @@ def sum_groups(
     Values that are not counts, in cells used or not, raise `NotCountsError`. `progress` is told after each block how
     many rows it was worth. Dask arrays are summed on the cluster if a `dask.distributed` client is active.
     """
+    if isinstance(matrix, types.DaskArray):
+        chunk_edges(matrix)  # refuses unknown sizes
+    check_codes(codes, matrix.shape[0], n_groups)
     client = active_client() if isinstance(matrix, types.DaskArray) else None
     if client is not None:
         return Sums(*sum_on_cluster(client, matrix, codes, n_groups, progress))
@@ -58,12 +62,14 @@ def as_sums(matrix, codes: np.ndarray) -> Sums | None:
         return None
     if not np.array_equal(codes, np.arange(matrix.shape[0])):
         return None
+    check_storage(matrix)
     check_counts(matrix.ravel())
     return Sums(matrix, np.zeros(len(codes)))
 
 
 def sum_gene(matrix, codes: np.ndarray, n_groups: int, gene_index: int, *, block_size: int = BLOCK_SIZE) -> np.ndarray:
     """Sums of one gene, (n_groups,) float64; cells with code -1 are not used."""
+    check_codes(codes, matrix.shape[0], n_groups)
     values = column(matrix, gene_index, block_size)
     check_counts(values)
     used = codes >= 0
@@ -77,7 +83,7 @@ def looks_like_counts(matrix) -> bool:
         if block is None:
             return False
         sum_groups(block.values, np.full(block.values.shape[0], -1), 0)
-    except (NotCountsError, TypeError):
+    except (DamagedMatrixError, NotCountsError, TypeError):
         return False
     return True
 
@@ -104,7 +110,8 @@ def _add_dense(
 def _add_sparse(
     values: types.CSBase, codes: np.ndarray, first_gene: int, counts: np.ndarray, left_out: np.ndarray
 ) -> None:
-    data, bounds = plain_numbers(values.data), values.indptr.astype(np.int64)
+    bounds = values.indptr.astype(np.int64)
+    data = plain_numbers(values.data)[: bounds[-1]]
     check_counts(data)
     if values.format == "csr":
         order = np.argsort(codes, kind="stable")  # the sums of one group stay in the processor's cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,10 @@ import pandas as pd
 
 from nbcompare._anndata import choices
 
-CONTEXT: dict[str, Any] = {}  # variables of the caller are none of the formula's business
+from ._formula_check import ALLOWED, CONTRASTS, LONGEST, NUMERIC, NotAllowedError, check_tokens, expression_tree
+
+# Functions that formulaic does not have itself; variables of the caller are not visible to a formula.
+CONTEXT: dict[str, Any] = {name: getattr(np, name) for name in NUMERIC}
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def formula_columns(design: str, known: Sequence[str]) -> list[str]:
         if factor.eval_method.value == "literal":
             continue
         plain = factor.eval_method.value == "lookup"
-        for name, other in {factor.expr: ""}.items() if plain else _names(factor.expr).items():
+        for name, other in {factor.expr: ""}.items() if plain else _names(factor.expr, known).items():
             if name in known and other != "function":
                 columns[name] = None
             elif not other:
@@ -98,13 +100,22 @@ def build_model(design: str, covariates: pd.DataFrame) -> Model:
 def _parsed(design: str):
     from formulaic import Formula, SimpleFormula
     from formulaic.errors import FormulaicError
+    from formulaic.parser.algos.sanitize_tokens import sanitize_tokens
+    from formulaic.parser.algos.tokenize import tokenize
 
     if not isinstance(design, str):
         msg = f"design is {type(design).__name__}, but a formula is text, such as '~ donor + condition'."
         raise TypeError(msg)
+    if len(design) > LONGEST:
+        msg = f"design has {len(design)} characters, but a formula has at most {LONGEST}. Write it as '~ donor + condition'."
+        raise ValueError(msg)
     try:
+        check_tokens(list(sanitize_tokens(tokenize(design))))  # what is not allowed is neither parsed further nor run
         formula = Formula(design)
-    except (FormulaicError, SyntaxError) as error:
+    except NotAllowedError as error:
+        msg = f"design {design!r} cannot be evaluated: it holds {error}. {ALLOWED}"
+        raise ValueError(msg) from None
+    except (FormulaicError, SyntaxError, IndexError, MemoryError, RecursionError, ValueError) as error:
         msg = f"design {design!r} is no formula: {_first_line(error)} Write it as '~ donor + condition'."
         raise ValueError(msg) from error
     if not design.strip(" ~"):
@@ -116,21 +127,18 @@ def _parsed(design: str):
     return formula
 
 
-def _names(expression: str) -> dict[str, str]:
+def _names(expression: str, known: Sequence[str]) -> dict[str, str]:
     """Names in an expression such as `np.log(age)`, and what else than a column each may be: a function, a module."""
-    names = dict.fromkeys(re.findall(r"`([^`]+)`", expression), "")
-    try:
-        tree = ast.parse(re.sub(r"`[^`]+`", "0", expression), mode="eval")
-    except SyntaxError:  # formulaic says it better
-        return names
+    tree, aliases = expression_tree(expression, known)
+    names = dict.fromkeys(aliases.values(), "")
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             names[node.value.id] = "module"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             names[node.func.id] = "function"
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            names.setdefault(node.id, "")
+        if isinstance(node, ast.Name) and node.id not in aliases:
+            names.setdefault(node.id, "function" if node.id in CONTRASTS and node.id not in known else "")
     return names
 
 

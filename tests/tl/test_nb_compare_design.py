@@ -264,19 +264,22 @@ def test_an_interaction_without_a_contrast_says_at_which_level(bulk):
     assert_close(stored(bulk), stored(bulk, "x"))
 
 
-def test_whole_numbers_are_slopes_unless_they_are_labels(bulk, paired):
+def test_whole_numbers_that_repeat_are_labels(bulk):
     bulk.obs["plate"] = [1, 1, 2, 2, 3, 3, 2, 3]
-    with pytest.warns(UserWarning, match="'plate' holds the whole numbers 1 to 3.*write C.plate.*float") as said:
+    with pytest.warns(UserWarning, match=r"'plate' holds whole numbers.*I\(plate\).*C\(plate\)") as said:
         tl.nb_compare(bulk, "condition", reference="ctrl", design="~ plate + condition")
     assert said[0].filename == __file__
-    assert bulk.varm["nb_compare_coefficients"].shape[1] == 3
-    tl.nb_compare(bulk, "condition", reference="ctrl", design="~ C(plate) + condition")
+    assert len(said) == 1
     assert bulk.varm["nb_compare_coefficients"].shape[1] == 4
-    bulk.obs["plate"] = bulk.obs["plate"].astype(float)
-    tl.nb_compare(bulk, "condition", reference="ctrl", design="~ plate + condition")
+    for design, n_coefficients in {"C(plate)": 4, "I(plate)": 3, "poly(plate, 2)": 4, "plate + log(plate)": 4}.items():
+        tl.nb_compare(bulk, "condition", reference="ctrl", design=f"~ {design} + condition")  # states it: no warning
+        assert bulk.varm["nb_compare_coefficients"].shape[1] == n_coefficients, design
+
+
+def test_a_replicate_is_a_label_whatever_its_type(paired):
     compare(paired)
     numbers = paired.copy()
-    numbers.obs["donor"] = numbers.obs["donor"].str[-1].astype(int)  # a replicate is a label, whatever its type
+    numbers.obs["donor"] = numbers.obs["donor"].str[-1].astype(int)
     compare(numbers)
     assert_close(stored(paired), stored(numbers), rtol=1e-12)
 

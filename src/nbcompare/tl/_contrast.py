@@ -112,6 +112,8 @@ def _value(model: Model, column: str, asked: Any) -> Any:
         levels = {str(level): level for level in model.levels(column)}
         if str(asked) not in levels:
             msg = f"A contrast names the level {asked!r} of {column!r}, which no sample has. {choices(str(asked), list(levels))}"
+            if isinstance(asked, Real | np.number) and not isinstance(asked, bool):
+                msg += f" {column!r} is used as labels: for a slope write I({column}) in the design."
             raise ValueError(msg)
         return levels[str(asked)]
     try:

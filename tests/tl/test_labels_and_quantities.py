@@ -103,7 +103,11 @@ def test_a_function_states_a_quantity(term, kind):
 
 
 def test_a_slope_with_a_contrast():
-    found, said = compared(np.repeat([0, 15, 30, 60], 4), "~ I(donor) + condition", contrast={"slope": "I(donor)", "15 min": ("donor", 15, 0)})
+    found, said = compared(
+        np.repeat([0, 15, 30, 60], 4),
+        "~ I(donor) + condition",
+        contrast={"slope": "I(donor)", "15 min": ("donor", 15, 0)},
+    )
     slope, difference = found.varm["nb_compare_logfoldchanges"].T
     np.testing.assert_allclose(difference, 15 * slope, rtol=1e-9)
     assert not said

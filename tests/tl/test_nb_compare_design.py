@@ -440,11 +440,12 @@ def test_designs_in_splits(paired):
 def by_hand(adata, matrix, kept, weights, **options):
     """The same comparison with the columns that are left, each as a quantity of its own, and no intercept."""
     names = [f"x{j}" for j in kept]
+    terms = [f"I({name})" for name in names]  # 0 and 1, but coefficients and no levels
     for name, j in zip(names, kept, strict=True):
         adata.obs[name] = matrix[:, j]
-    contrast = {"asked": {f"x{j}": float(weights[j]) for j in kept if weights[j]}}
+    contrast = {"asked": {f"I(x{j})": float(weights[j]) for j in kept if weights[j]}}
     tl.nb_compare(
-        adata, "condition", design="~ 0 + " + " + ".join(names), contrast=contrast, key_added="hand", **options
+        adata, "condition", design="~ 0 + " + " + ".join(terms), contrast=contrast, key_added="hand", **options
     )
     return stored(adata, "hand")
 

@@ -129,7 +129,9 @@ def _numbers_in(column: pd.Series, name: str) -> pd.Series | None:
 def _repeat_whole(numbers: pd.Series) -> bool:
     """Whether all numbers are whole, and at least two samples have the same one."""
     values = numbers.to_numpy(np.float64, na_value=np.nan)
-    return bool(np.isfinite(values).all() and (values == np.round(values)).all() and len(np.unique(values)) < len(values))
+    return bool(
+        np.isfinite(values).all() and (values == np.round(values)).all() and len(np.unique(values)) < len(values)
+    )
 
 
 def _as_categories(column: pd.Series, name: str, first_cell: np.ndarray) -> pd.Categorical:

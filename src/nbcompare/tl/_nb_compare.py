@@ -90,7 +90,8 @@ def nb_compare(
         its own with its own size factors, trend and dispersions. What a value lacks samples for stays NaN.
     design
         Formula on columns of `.obs` that are constant within each sample, `"~ donor + condition"`: all samples are fitted at
-        once, and contrasts of the coefficients tested. See :doc:`/designs`.
+        once, and contrasts of the coefficients tested. Whole numbers that repeat between samples, such as donors 101 and 107, are
+        labels, and a warning says so: write `I(minute)` for a slope. See :doc:`/designs`.
     contrast
         What is compared in the design: `("condition", "treated", "ctrl")`, the name of a coefficient or a term, weights of the
         coefficients, or several of these by name; see :doc:`/designs`. If None, `groups` with `reference`.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from nbcompare._anndata import SampleTable, as_text, column_names
+from nbcompare._anndata import SampleTable, as_text, column_names, reference_missing
 from nbcompare._nb.glm import DesignTests, design_tests
 from nbcompare._nb.status import Status
 
@@ -122,8 +122,7 @@ def make_plan(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) 
         )
         raise ValueError(msg)
     if reference is None:
-        msg = f"reference is None: with which of {', '.join(map(repr, dict.fromkeys(conditions)))} is to be compared?"
-        raise ValueError(msg)
+        raise ValueError(reference_missing(list(dict.fromkeys(conditions)), rest=False))
     groups = comparisons_with(samples, list(dict.fromkeys(conditions)), reference, options["groups"])
     at = {
         name: covariates[groupby].iloc[np.flatnonzero(conditions == name)[0]].to_dict() for name in [reference, *groups]

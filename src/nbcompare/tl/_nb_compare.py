@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from anndata import AnnData
 
-from nbcompare._anndata import Results, SampleTable, check_key, write_results
+from nbcompare._anndata import Level, Results, SampleTable, asked_levels, check_key, write_results
 from nbcompare._nb.status import Status
 
 from ._contrast import Contrast
@@ -20,7 +20,7 @@ from ._design import name_idle_blocks, offer_blocks, read_sample_counts, suggest
 from ._designed import check_design_options, check_plan
 from ._effects import Alternative, check_effect_options
 from ._posterior import check_posterior_options
-from ._splits import check_levels, check_splits, compare_splits
+from ._splits import check_splits, compare_splits
 
 Method = Literal["mom", "mle", "transformer", "quadrature"]
 TestName = Literal["moderated", "wald", "lrt", "ql"]
@@ -31,8 +31,8 @@ def nb_compare(
     adata: AnnData,
     groupby: str | Sequence[str],
     *,
-    reference: str | None = None,
-    groups: Literal["all"] | Sequence[str] = "all",
+    reference: Level | None = None,
+    groups: Level | Sequence[Level] = "all",
     replicate_key: str | Sequence[str] | None = None,
     block_key: str | Sequence[str] | None = None,
     split_by: str | Sequence[str] | None = None,
@@ -236,6 +236,8 @@ def nb_compare(
     if copy and adata.isbacked:
         msg = "copy=True cannot copy a matrix that lies in a file. Use copy=False, which writes to memory, or adata.to_memory()."
         raise ValueError(msg)
+    reference, groups = asked_levels(adata, groupby, reference, groups, required=contrast is None, rest=design is None)
+    params |= {"reference": reference, "groups": groups}
     samples, counts = read_sample_counts(
         adata,
         groupby,
@@ -246,6 +248,7 @@ def nb_compare(
         min_cells=min_cells,
         min_counts=min_counts,
         cells_as_replicates=cells_as_replicates,
+        named=[str(reference), *([groups] if isinstance(groups, str) else groups)],
         check=_early_check(adata, params),
     )
     splits, split_table = None, None
@@ -312,8 +315,6 @@ def _early_check(adata: AnnData, params: Mapping[str, Any]) -> Callable[[SampleT
         return partial(check_splits, adata=adata, options=params)
     if params["design"] is not None:
         return partial(check_plan, adata=adata, options=params)
-    if params["reference"] is None:
-        return partial(check_levels, reference=str(params["reference"]), groups=params["groups"])
     return None
 
 

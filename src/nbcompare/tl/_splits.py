@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from nbcompare._anndata import SampleTable, as_text, choices, column_names
+from nbcompare._anndata import SampleTable, as_text, choices, level_list, the_level
 from nbcompare._nb.status import Status
 
 from ._data_set import Outcome, compare_samples
@@ -68,7 +68,7 @@ def compare_splits(
 
 def _asked(samples: SampleTable, reference: str, groups: str | Sequence[str]) -> list[str]:
     every = isinstance(groups, str) and groups == "all"
-    asked = samples.conditions if every else [str(group) for group in column_names(groups)]
+    asked = samples.conditions if every else [the_level(group, samples.conditions) for group in level_list(groups)]
     return [group for group in dict.fromkeys(asked) if group != reference]
 
 

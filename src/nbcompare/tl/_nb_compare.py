@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from anndata import AnnData
 
-from nbcompare._anndata import Level, Results, SampleTable, asked_levels, check_key, write_results
+from nbcompare._anndata import Level, Results, SampleTable, asked_levels, check_key, is_missing, write_results
 from nbcompare._nb.status import Status
 
 from ._contrast import Contrast
@@ -231,6 +231,7 @@ def nb_compare(
     >>> nb.get.nb_compare_df(adata, "treated_1").columns[:5].tolist()
     ['names', 'scores', 'logfoldchanges', 'pvals', 'pvals_adj']
     """
+    reference = None if is_missing(reference) else reference
     params = {name: value for name, value in locals().items() if name != "adata"}
     _check_options(params)
     if copy and adata.isbacked:

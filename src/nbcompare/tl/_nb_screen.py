@@ -221,8 +221,8 @@ def nb_screen(
     >>> screen.shape
     (4, 100)
     """
+    reference = None if is_missing(reference) else level_name(reference)
     params = {name: value for name, value in locals().items() if name != "adata"}
-    reference = params["reference"] = None if is_missing(reference) else level_name(reference)
     check_options(params)
     result: ScreenResult = MemoryScreen() if path is None else ScreenStore(path)
     if isinstance(result, ScreenStore):

@@ -41,7 +41,7 @@ def test_contrasts_are_called_as_the_page_says(adata):
             "condition",
             reference="ctrl",
             replicate_key="donor",
-            design="~ condition * sex + age",
+            design="~ condition * sex + I(age)",
             contrast=eval(contrast[1]),
             key_added="x",
         )

@@ -264,19 +264,22 @@ def test_an_interaction_without_a_contrast_says_at_which_level(bulk):
     assert_close(stored(bulk), stored(bulk, "x"))
 
 
-def test_whole_numbers_are_slopes_unless_they_are_labels(bulk, paired):
+def test_whole_numbers_that_repeat_are_labels(bulk):
     bulk.obs["plate"] = [1, 1, 2, 2, 3, 3, 2, 3]
-    with pytest.warns(UserWarning, match="'plate' holds the whole numbers 1 to 3.*write C.plate.*float") as said:
+    with pytest.warns(UserWarning, match=r"'plate' holds whole numbers.*I\(plate\).*C\(plate\)") as said:
         tl.nb_compare(bulk, "condition", reference="ctrl", design="~ plate + condition")
     assert said[0].filename == __file__
-    assert bulk.varm["nb_compare_coefficients"].shape[1] == 3
-    tl.nb_compare(bulk, "condition", reference="ctrl", design="~ C(plate) + condition")
+    assert len(said) == 1
     assert bulk.varm["nb_compare_coefficients"].shape[1] == 4
-    bulk.obs["plate"] = bulk.obs["plate"].astype(float)
-    tl.nb_compare(bulk, "condition", reference="ctrl", design="~ plate + condition")
+    for design, n_coefficients in {"C(plate)": 4, "I(plate)": 3, "poly(plate, 2)": 4, "plate + log(plate)": 4}.items():
+        tl.nb_compare(bulk, "condition", reference="ctrl", design=f"~ {design} + condition")  # states it: no warning
+        assert bulk.varm["nb_compare_coefficients"].shape[1] == n_coefficients, design
+
+
+def test_a_replicate_is_a_label_whatever_its_type(paired):
     compare(paired)
     numbers = paired.copy()
-    numbers.obs["donor"] = numbers.obs["donor"].str[-1].astype(int)  # a replicate is a label, whatever its type
+    numbers.obs["donor"] = numbers.obs["donor"].str[-1].astype(int)
     compare(numbers)
     assert_close(stored(paired), stored(numbers), rtol=1e-12)
 
@@ -437,11 +440,12 @@ def test_designs_in_splits(paired):
 def by_hand(adata, matrix, kept, weights, **options):
     """The same comparison with the columns that are left, each as a quantity of its own, and no intercept."""
     names = [f"x{j}" for j in kept]
+    terms = [f"I({name})" for name in names]  # 0 and 1, but coefficients and no levels
     for name, j in zip(names, kept, strict=True):
         adata.obs[name] = matrix[:, j]
-    contrast = {"asked": {f"x{j}": float(weights[j]) for j in kept if weights[j]}}
+    contrast = {"asked": {f"I(x{j})": float(weights[j]) for j in kept if weights[j]}}
     tl.nb_compare(
-        adata, "condition", design="~ 0 + " + " + ".join(names), contrast=contrast, key_added="hand", **options
+        adata, "condition", design="~ 0 + " + " + ".join(terms), contrast=contrast, key_added="hand", **options
     )
     return stored(adata, "hand")
 
@@ -547,7 +551,7 @@ REFUSED = {
     ),
     "no degrees of freedom": ({"design": "~ donor * condition"}, ValueError, "12 coefficients for 12 samples"),
     "no such reference": ({"reference": "Ctrl"}, ValueError, "Did you mean 'ctrl'"),
-    "no reference": ({"reference": None}, ValueError, "reference is None: with which of 'ctrl', 'treated_1'"),
+    "no reference": ({"reference": None}, ValueError, "reference is required. Available groups: 'ctrl', 'treated_1'.$"),
     "rest": ({"reference": "rest"}, ValueError, "not defined in a design"),
     "groupby not in the design": ({"design": "~ donor"}, ValueError, "does not name 'condition'"),
     "no such group": ({"groups": ["treated_3"]}, ValueError, "no group 'treated_3'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .counts import read_matrix, read_values, sum_counts, sum_gene_counts
 from .fingerprint import differences, fingerprint
 from .labelled import as_floats, as_labelled, is_labelled, numbers_of
+from .levels import Level, asked_levels, is_missing, is_one_level, level_list, level_name, reference_missing, the_level
 from .obs import as_text, choices, column_names, in_memory, levels_of, read_obs
 from .opening import opened
 from .results import FORMAT, Results, check_format, check_key, write_results
@@ -13,6 +14,14 @@ from .screen_layers import OVER_ALL, MemoryScreen, ScreenResult, bytes_a_test, l
 from .screen_store import ScreenStore
 
 __all__ = [
+    "Level",
+    "the_level",
+    "reference_missing",
+    "level_name",
+    "level_list",
+    "is_one_level",
+    "is_missing",
+    "asked_levels",
     "FORMAT",
     "OVER_ALL",
     "MemoryScreen",

@@ -47,13 +47,17 @@ def column_names(columns: Columns | None) -> list[str]:
 
 def levels_of(obs: pd.DataFrame, columns: Columns) -> Levels:
     """One level for each value of a column, or for each combination of several columns' values that occurs."""
-    parts = [_levels_of_one(obs[name], name) for name in column_names(columns)]
+    return joined_levels([levels_of_one(obs[name], name) for name in column_names(columns)], columns)
+
+
+def joined_levels(parts: Sequence[Levels], columns: Columns) -> Levels:
+    """The combinations of the levels of several columns."""
     if len(parts) == 1:
         return parts[0]
     codes = np.stack([part.codes for part in parts])
     present = (codes >= 0).all(axis=0)
     combinations, of_cell = np.unique(codes[:, present], axis=1, return_inverse=True)
-    joined = np.full(len(obs), -1, dtype=np.int64)
+    joined = np.full(codes.shape[1], -1, dtype=np.int64)
     joined[present] = of_cell.ravel()
     words = [part.labels[row] for part, row in zip(parts, combinations, strict=True)]
     labels = as_text([SEPARATOR.join(label) for label in zip(*words, strict=True)])
@@ -73,14 +77,18 @@ def choices(given: str, known: list[str]) -> str:
     return f"There are: {', '.join(map(repr, known[:20])) or 'none'}{', ...' if len(known) > 20 else '.'}"
 
 
-def _levels_of_one(column: pd.Series, name: str) -> Levels:
+def levels_of_one(column: pd.Series, name: str) -> Levels:
+    """The levels of one column: categories in their order, other values sorted."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.cat.remove_unused_categories()
     elif column.dtype == object:  # may hold several types, which have no common order: sorted as text
         column = column.astype(pd.CategoricalDtype(sorted(column.dropna().unique(), key=str)))
     else:
         column = column.astype("category")
-    labels = as_text([str(value) for value in column.cat.categories])
+    values = column.cat.categories
+    if values.dtype in (np.float32, np.float16):  # 0.1 is not 0.10000000149011612
+        values = values.to_numpy()
+    labels = as_text([str(value) for value in values])
     return _with_distinct_labels(Levels(column.cat.codes.to_numpy().astype(np.int64), labels), name)
 
 

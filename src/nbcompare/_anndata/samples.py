@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ import pandas as pd
 from nbcompare._counts.blocks import BLOCK_SIZE
 
 from .counts import sum_counts
-from .obs import SEPARATOR, Columns, Levels, as_text, choices, column_names, levels_of, read_obs
+from .levels import level_list, the_level, warn_of_level_names
+from .obs import SEPARATOR, Columns, Levels, as_text, choices, column_names, joined_levels, levels_of_one, read_obs
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -67,10 +68,13 @@ def read_samples(
     block_key: Columns | None = None,
     groups: Columns | None = None,
     split_by: Columns | None = None,
+    named: Collection[str] = (),
+    stacklevel: int | None = None,
 ) -> SampleTable:
     """One sample for each condition and replicate that occur together (in a split); without `replicate_key` each row is one.
 
-    Cells with a missing value and cells of conditions other than `groups` are left out and counted.
+    Cells with a missing value and cells of conditions other than `groups` are left out and counted. With a
+    `stacklevel` levels whose names look like mistakes are warned of, those that are `named` by the user less strictly.
     """
     if set(column_names(groupby)) == set(column_names(replicate_key)):
         msg = f"groupby and replicate_key are both {groupby!r}. Replicates of a condition need a column of their own."
@@ -78,10 +82,17 @@ def read_samples(
     _check_split(split_by, groupby, replicate_key)
     columns = [name for key in (groupby, replicate_key, block_key, split_by) for name in column_names(key)]
     obs = read_obs(adata, columns)
-    condition = levels_of(obs, groupby)
-    replicate = _rows(adata) if replicate_key is None else levels_of(obs, replicate_key)
-    block = None if block_key is None else levels_of(obs, block_key)
-    split = None if split_by is None else levels_of(obs, split_by)
+    each = {name: levels_of_one(obs[name], name) for name in dict.fromkeys(columns)}
+
+    def levels(key: Columns) -> Levels:
+        return joined_levels([each[name] for name in column_names(key)], key)
+
+    if stacklevel is not None:
+        warn_of_level_names(each, named=named, stacklevel=stacklevel)
+    condition = levels(groupby)
+    replicate = _rows(adata) if replicate_key is None else levels(replicate_key)
+    block = None if block_key is None else levels(block_key)
+    split = None if split_by is None else levels(split_by)
     used, left_out = _used(condition, replicate, block, split, _asked_for(groups, condition, groupby))
     samples = _samples(split, condition, replicate, used, left_out)
     return samples if block is None else _with_block(samples, block, block_key)
@@ -143,7 +154,7 @@ def _asked_for(groups: Columns | None, condition: Levels, groupby: Columns) -> n
     """Codes of the conditions asked for."""
     if groups is None:
         return np.arange(len(condition.labels))
-    asked = [str(group) for group in column_names(groups)]
+    asked = [the_level(group, condition.labels) for group in level_list(groups)]
     for group in asked:
         if group not in condition.labels:
             msg = f"There is no group {group!r} in adata.obs[{groupby!r}]. {choices(group, list(condition.labels))}"

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from nbcompare._anndata import is_one_level
+
 from ._stored import (
     POSTERIOR,
     SHRUNKEN,
@@ -133,9 +135,9 @@ def nb_compare_df(
     if gene_symbols is not None and gene_symbols not in adata.var:
         msg = f"gene_symbols is {gene_symbols!r}, which is no column of .var; there are: {listed(adata.var.columns)}."
         raise KeyError(msg)
-    several = group is None or not isinstance(group, str)
+    several = group is None or not is_one_level(group)
     chosen = chosen_columns(results, group, split, key)
-    splits = [] if isinstance(split, str) else chosen_splits(results, split, key)
+    splits = [] if split is not None and is_one_level(split) else chosen_splits(results, split, key)
 
     parts = []
     for column in chosen:

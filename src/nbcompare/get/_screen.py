@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import check_format, in_memory
+from nbcompare._anndata import check_format, in_memory, level_list, level_name, the_level
 from nbcompare._nb.status import status_text
 
-from ._stored import INTERVAL, POSTERIOR, close, listed
+from ._stored import INTERVAL, POSTERIOR, close, compared_keys, listed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,6 +32,11 @@ def check_screen(screen: AnnData) -> None:
             "This AnnData is no screen (uns['nb_screen'] and layers['pvals'] are not both there): give what "
             "nbcompare.tl.nb_screen returned, or its path read with anndata.experimental.read_lazy."
         )
+        if compared := compared_keys(screen):
+            msg = (
+                f"This AnnData is no screen, but holds results of nbcompare.tl.nb_compare ({listed(compared)}). Their table is "
+                "nbcompare.get.nb_compare_df(adata, group)."
+            )
         raise ValueError(msg)
     check_format(screen.uns[KEY], "The screen", "nb_screen")
 
@@ -40,7 +45,7 @@ def perturbation_rows(screen: AnnData, names: str | Sequence[str] | None) -> np.
     """Rows of the perturbations asked for, ascending; all for None."""
     if names is None:
         return np.arange(screen.n_obs)
-    asked = _asked(names, "perturbation", "perturbations")
+    asked = [the_level(name, screen.obs_names) for name in _asked(names, "perturbation", "perturbations")]
     rows = screen.obs_names.get_indexer(asked)
     for name in np.array(asked, dtype=object)[rows < 0][:1]:
         if name == screen.uns[KEY].get("reference"):
@@ -148,7 +153,7 @@ def status_words(status: np.ndarray) -> np.ndarray:
 
 
 def _asked(names: str | Sequence[str], argument: str, what: str) -> list[str]:
-    asked = [names] if isinstance(names, str) else [str(name) for name in names]
+    asked = [level_name(name) for name in level_list(names)]
     if not asked:
         msg = f"{argument} is empty; name {what} of the screen, or give None for all."
         raise ValueError(msg)

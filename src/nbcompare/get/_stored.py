@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import check_format
+from nbcompare._anndata import check_format, level_list, the_level
 from nbcompare._nb.status import status_text
 
 if TYPE_CHECKING:
@@ -37,12 +37,23 @@ class Column:
         return self.group if self.split is None else f"{self.split}: {self.group}"
 
 
-def stored_results(adata: AnnData, key: str) -> Mapping[str, Any]:
-    """What `.uns` holds of a call, or an error that lists the keys of all calls."""
-    found = [
+def compared_keys(adata: AnnData) -> list[str]:
+    """The keys of all calls of `nb_compare` whose results are stored."""
+    return [
         k for k, v in adata.uns.items() if isinstance(v, Mapping) and "comparisons" in v and f"{k}_pvals" in adata.varm
     ]
+
+
+def stored_results(adata: AnnData, key: str) -> Mapping[str, Any]:
+    """What `.uns` holds of a call, or an error that lists the keys of all calls."""
+    found = compared_keys(adata)
     if key not in found:
+        if "nb_screen" in adata.uns and "pvals" in adata.layers:
+            msg = (
+                "This AnnData is a screen, a result of nbcompare.tl.nb_screen, and holds no results of nb_compare. Its table is "
+                "nbcompare.get.nb_screen_df(screen, perturbation)."
+            )
+            raise KeyError(msg)
         there = f"there are: {listed(found)}" if found else "there are none: run nbcompare.tl.nb_compare first"
         msg = f"No results of nb_compare are stored as {key!r}; {there}."
         raise KeyError(msg)
@@ -187,7 +198,7 @@ def close(name: str, known: Sequence[str] | pd.Index) -> str:
 
 def _asked(names: str | Sequence[str], known: list[str], key: str, argument: str, noun: str) -> list[str]:
     """One name or several, all of them known."""
-    asked = [names] if isinstance(names, str) else [str(name) for name in names]
+    asked = [the_level(name, known) for name in level_list(names)]
     if not asked:
         msg = f"{argument} is empty; name {noun}s of {key!r}, or give None for all: {listed(known)}."
         raise ValueError(msg)

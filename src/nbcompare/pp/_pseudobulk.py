@@ -85,7 +85,7 @@ def pseudobulk(
     >>> bool(pdata.obs["psbulk_cells"].sum() == adata.n_obs)
     True
     """
-    samples = read_samples(adata, groupby, replicate_key=replicate_key)
+    samples = read_samples(adata, groupby, replicate_key=replicate_key, stacklevel=3)
     samples, counts = sum_samples(
         adata, samples, layer=layer, min_cells=min_cells, min_counts=min_counts, block_size=block_size
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import choices, is_labelled, numbers_of
+from nbcompare._anndata import choices, is_labelled, numbers_of, the_level
 
 from ._formula import Model
 
@@ -110,10 +110,13 @@ def _value(model: Model, column: str, asked: Any) -> Any:
         raise KeyError(msg)
     if column in model.labels:
         levels = {str(level): level for level in model.levels(column)}
-        if str(asked) not in levels:
+        name = the_level(asked, levels)
+        if name not in levels:
             msg = f"A contrast names the level {asked!r} of {column!r}, which no sample has. {choices(str(asked), list(levels))}"
+            if isinstance(asked, Real | np.number) and not isinstance(asked, bool):
+                msg += f" {column!r} is used as labels: for a slope write I({column}) in the design."
             raise ValueError(msg)
-        return levels[str(asked)]
+        return levels[name]
     try:
         value = float(asked)
     except (TypeError, ValueError):

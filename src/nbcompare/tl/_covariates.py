@@ -1,43 +1,137 @@
-"""The columns of obs that a formula names, one value for each sample: labels as categories, numbers as they are."""
+"""The columns of obs that a formula names, one value for each sample: labels as categories, quantities as numbers."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from pandas.api.types import infer_dtype
 
 from nbcompare._anndata import SampleTable, levels_of, read_obs
 
+from ._formula import formula_columns, plain_columns
+
 MOST_NAMED = 5  # samples in a message
+NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")  # pandas' names of what an object column holds
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """The columns that a formula names."""
+
+    values: pd.DataFrame  # (n_samples, n_columns), categories or numbers
+    assumed: list[str]  # columns of numbers that are labels because nothing states that they are quantities
 
 
 def read_covariates(
-    adata: AnnData, samples: SampleTable, columns: list[str], *, labels: Collection[str] = ()
-) -> pd.DataFrame:
-    """Values (n_samples, n_columns) of these columns; those in `labels` are categories even if they are numbers.
+    adata: AnnData,
+    samples: SampleTable,
+    design: str,
+    *,
+    labels: Collection[str] = (),
+    assumed: Collection[str] | None = None,
+) -> Covariates:
+    """Values of the columns of `design`, labels as categories and quantities as numbers.
+
+    A column of whole numbers that repeat is a label, unless the formula uses it as a number (`I(minute)`), however the
+    numbers are spaced. Numbers that do not repeat, or have fractions, are quantities. Columns in `labels` are
+    labels unless the formula uses them as numbers. `assumed` gives the answer for numbers that repeat where it was found before, from more samples.
 
     A column that varies within a sample, or is missing in one, is refused with the names of the samples.
     """
+    columns = formula_columns(design, list(map(str, adata.obs.columns)))
+    plain, stated = plain_columns(design)
     obs = read_obs(adata, columns)
     used = np.flatnonzero(samples.codes >= 0)
     of_cell = samples.codes[used]
     first_cell = np.empty(len(samples.table), dtype=np.int64)
     first_cell[of_cell[::-1]] = used[::-1]
     values: dict[str, Any] = {}
+    found: list[str] = []
     for name in columns:
         column = obs[name]
         codes = pd.factorize(column)[0]  # -1 where missing
         _check_constant(name, samples, of_cell[codes[used] != codes[first_cell][of_cell]], column)
         _check_present(name, samples, np.flatnonzero(codes[first_cell] < 0))
-        if name in labels or column.dtype.kind not in "iuf":
+        if name in stated:
+            numbers = _numbers_in(column, name)
+        else:
+            numbers = None if name in labels else _plain_numbers(column)
+        if numbers is not None and name in plain and name not in stated:
+            repeat = _repeat_whole(numbers.iloc[first_cell]) if assumed is None else name in assumed
+            if repeat:
+                found.append(name)
+                column, numbers = numbers, None  # levels in the order of the numbers
+        if numbers is None:
             values[name] = _as_categories(column, name, first_cell)
         else:
-            values[name] = _as_numbers(column, name, samples, first_cell)
-    return pd.DataFrame(values, index=pd.Index(samples.names, dtype=object))
+            values[name] = _as_numbers(numbers, name, samples, first_cell)
+    return Covariates(pd.DataFrame(values, index=pd.Index(samples.names, dtype=object)), found)
+
+
+def warn_of_labels(assumed: Collection[str], *, stacklevel: int) -> None:
+    """One warning that names the columns of numbers that are used as labels."""
+    if assumed:
+        warnings.warn(_labels_assumed(assumed), UserWarning, stacklevel=stacklevel)
+
+
+def with_hint(error: ValueError, assumed: Collection[str]) -> ValueError:
+    """The same error, with the columns of numbers that are used as labels, which may be its reason."""
+    if assumed:
+        error.args = (f"{error.args[0]} {_labels_assumed(assumed)}", *error.args[1:])
+    return error
+
+
+def _labels_assumed(assumed: Collection[str]) -> str:
+    names, several = ", ".join(map(repr, assumed)), len(assumed) > 1
+    slopes, labels = (" and ".join(f"{word}({_quoted(name)})" for name in assumed) for word in ("I", "C"))
+    return (
+        f"{names} {'hold' if several else 'holds'} whole numbers that repeat between samples, and {'are' if several else 'is'} used as "
+        f"labels, one level for each number. In the design write {slopes} for a slope, or {labels} to confirm the labels."
+    )
+
+
+def _quoted(name: str) -> str:
+    return name if name.isidentifier() else f"`{name}`"
+
+
+def _plain_numbers(column: pd.Series) -> pd.Series | None:
+    """A column of numbers, also one of Python numbers in an object column; None for text, categories, booleans and dates."""
+    if column.dtype.kind in "iuf":
+        return column
+    if column.dtype == object and infer_dtype(column, skipna=True) in NUMBERS:
+        return pd.to_numeric(column)
+    return None
+
+
+def _numbers_in(column: pd.Series, name: str) -> pd.Series | None:
+    """Numbers of a column that the formula uses as such, also if they are written as text; None for other text."""
+    if column.dtype.kind in "Mm":
+        msg = (
+            f"The design uses adata.obs[{name!r}] as a number, but it holds dates or times. Make a column of numbers first, such as "
+            f"(obs[{name!r}] - obs[{name!r}].min()) / pd.Timedelta('1D')."
+        )
+        raise ValueError(msg)
+    if column.dtype.kind == "b":
+        return None
+    numbers = _plain_numbers(column)
+    if numbers is not None:
+        return numbers
+    numbers = pd.to_numeric(column.astype(object), errors="coerce")
+    return None if (numbers.isna() & column.notna()).any() else numbers.astype(np.float64)
+
+
+def _repeat_whole(numbers: pd.Series) -> bool:
+    """Whether all numbers are whole, and at least two samples have the same one."""
+    values = numbers.to_numpy(np.float64, na_value=np.nan)
+    return bool(
+        np.isfinite(values).all() and (values == np.round(values)).all() and len(np.unique(values)) < len(values)
+    )
 
 
 def _as_categories(column: pd.Series, name: str, first_cell: np.ndarray) -> pd.Categorical:
@@ -53,19 +147,6 @@ def _as_numbers(column: pd.Series, name: str, samples: SampleTable, first_cell: 
         msg = f"adata.obs[{name!r}] is infinite in {_named(samples, bad)}. Leave these samples out, or mend the column."
         raise ValueError(msg)
     return values
-
-
-def warn_of_codes(covariates: pd.DataFrame, slopes: Collection[str]) -> None:
-    """Whole numbers 1, 2, ..., that repeat are mostly labels of batches or donors, and a slope over them means nothing."""
-    for name in slopes:
-        values, repeats = np.unique(covariates[name], return_counts=True)
-        counted = len(values) > 2 and values[0] in (0, 1) and np.array_equal(values, values[0] + np.arange(len(values)))
-        if covariates[name].dtype.kind in "iu" and counted and (repeats > 1).all():
-            msg = (
-                f"{name!r} holds the whole numbers {values[0]} to {values[-1]} and is taken for a quantity: one slope. If they are "
-                f"labels, write C({name}) in the design; if it is a quantity, make the column float to be rid of this warning."
-            )
-            warnings.warn(msg, UserWarning, stacklevel=6)
 
 
 def _check_constant(name: str, samples: SampleTable, mixed: np.ndarray, column: pd.Series) -> None:

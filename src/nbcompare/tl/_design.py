@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -11,7 +11,17 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from nbcompare._anndata import SampleTable, choices, column_names, numbers_of, read_obs, read_samples, sum_samples
+from nbcompare._anndata import (
+    SampleTable,
+    choices,
+    column_names,
+    level_list,
+    numbers_of,
+    read_obs,
+    read_samples,
+    sum_samples,
+    the_level,
+)
 from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._counts.exposure import Method, check_factors, follows_depth, given_factors, measure_depths
 from nbcompare._nb.blocks import connected_parts, residual_degrees
@@ -56,6 +66,8 @@ def read_sample_counts(
     min_cells: int,
     min_counts: float,
     cells_as_replicates: bool | None,
+    named: Collection[str] = (),
+    stacklevel: int = 4,
     check: Callable[[SampleTable], None] | None = None,
     block_size: int = BLOCK_SIZE,
     may_share: bool = False,
@@ -63,10 +75,18 @@ def read_sample_counts(
 ) -> tuple[SampleTable, np.ndarray]:
     """The samples that are large enough, and their counts (n_samples, n_genes); with `may_share` perhaps those of `adata`.
 
-    `cells_as_replicates` is None where the caller has no such argument. `check` may refuse the samples of enough
+    `named` are the levels that the user names as reference or groups. `cells_as_replicates` is None where the caller has no such argument. `check` may refuse the samples of enough
     cells before they are summed.
     """
-    samples = read_samples(adata, groupby, replicate_key=replicate_key, block_key=block_key, split_by=split_by)
+    samples = read_samples(
+        adata,
+        groupby,
+        replicate_key=replicate_key,
+        block_key=block_key,
+        split_by=split_by,
+        named=named,
+        stacklevel=stacklevel,
+    )
     summed = "psbulk_cells" in adata.obs.columns
     if replicate_key is None or summed:
         min_cells, n_cells = (min_cells if summed else 1), _cells_in_rows(adata, summed)
@@ -149,7 +169,11 @@ def comparisons_with(
             "Lower min_cells or min_counts, or choose another reference."
         )
         raise ValueError(msg)
-    asked = known if isinstance(groups, str) and groups == "all" else [str(group) for group in column_names(groups)]
+    asked = (
+        known
+        if isinstance(groups, str) and groups == "all"
+        else [the_level(group, known) for group in level_list(groups)]
+    )
     for group in asked:
         if group not in known:
             msg = f"There is no group {group!r} to compare. {choices(group, known)}"

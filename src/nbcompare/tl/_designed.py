@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from anndata import AnnData
 
-from nbcompare._anndata import SampleTable, as_text, column_names
+from nbcompare._anndata import SampleTable, as_text, column_names, reference_missing
 from nbcompare._nb.glm import DesignTests, design_tests
 from nbcompare._nb.status import Status
 
 from ._confounding import Reduction, check_design, check_estimable, warn_of_aliases
 from ._contrast import Hypothesis, group_contrasts, read_contrasts
-from ._covariates import read_covariates, warn_of_codes
+from ._covariates import read_covariates, warn_of_labels, with_hint
 from ._design import comparisons_with
-from ._formula import Model, build_model, formula_columns
+from ._formula import Model, build_model
 
 TINY = 10  # cells
 TELLS = 1e-9  # least weight of a sample in the least-squares estimate of a contrast, relative to the largest
@@ -88,8 +89,7 @@ def check_design_options(options: Mapping[str, Any]) -> None:
 def check_plan(samples: SampleTable, adata: AnnData, options: Mapping[str, Any]) -> None:
     """The same refusals as `make_plan`, before anything is summed; in several splits those of the columns alone."""
     if samples.splits:
-        columns = formula_columns(options["design"], list(map(str, adata.obs.columns)))
-        read_covariates(adata, samples, columns, labels=_labels(options))
+        read_covariates(adata, samples, options["design"], labels=_labels(options))
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is said when the samples are final
@@ -98,8 +98,11 @@ def check_plan(samples: SampleTable, adata: AnnData, options: Mapping[str, Any])
 
 def make_plan(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) -> Plan:
     """Model matrix and contrasts; refuses what these samples cannot answer, and says why."""
-    columns = formula_columns(options["design"], list(map(str, adata.obs.columns)))
-    covariates = read_covariates(adata, samples, columns, labels=_labels(options))
+    assumed = options.get("number_labels")  # found for all splits together, and named there
+    read = read_covariates(adata, samples, options["design"], labels=_labels(options), assumed=assumed)
+    covariates, columns = read.values, list(read.values.columns)
+    if assumed is None:
+        warn_of_labels(read.assumed, stacklevel=6)
     conditions, groupby = samples.table["condition"].to_numpy(), column_names(options["groupby"])
     reference = None if options["reference"] is None else str(options["reference"])
     if reference is not None and (at := np.flatnonzero(conditions == reference)).size:
@@ -110,9 +113,8 @@ def make_plan(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) 
                 covariates[name] = covariates[name].cat.reorder_categories([first, *others])
     model = build_model(options["design"], covariates)
     check_design(model)
-    warn_of_codes(covariates, [name for name in columns if name not in model.labels])
     if options["contrast"] is not None:
-        return _plan(model, read_contrasts(model, options["contrast"]))
+        return _plan(model, read_contrasts(model, options["contrast"]), read.assumed)
     if missing := [name for name in groupby if name not in columns]:
         msg = (
             f"design {options['design']!r} does not name {', '.join(map(repr, missing))}, by which is compared (groupby). Add it, or "
@@ -120,19 +122,32 @@ def make_plan(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) 
         )
         raise ValueError(msg)
     if reference is None:
-        msg = f"reference is None: with which of {', '.join(map(repr, dict.fromkeys(conditions)))} is to be compared?"
-        raise ValueError(msg)
+        raise ValueError(reference_missing(list(dict.fromkeys(conditions)), rest=False))
     groups = comparisons_with(samples, list(dict.fromkeys(conditions)), reference, options["groups"])
     at = {
         name: covariates[groupby].iloc[np.flatnonzero(conditions == name)[0]].to_dict() for name in [reference, *groups]
     }
     _warn_of_interactions(model, groupby)
-    return _plan(model, group_contrasts(model, {name: at[name] for name in groups}, at[reference]))
+    return _plan(model, group_contrasts(model, {name: at[name] for name in groups}, at[reference]), read.assumed)
 
 
-def _plan(model: Model, hypotheses: list[Hypothesis]) -> Plan:
+def number_labels(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) -> set[str]:
+    """Columns of numbers that are labels in all splits, because their values repeat within one of them; one warning names them."""
+    found: dict[str, None] = {}
+    for split in samples.splits:
+        with suppress(ValueError):  # a split that the formula refuses is named with its reason later
+            part = samples.of_split(split)
+            found |= dict.fromkeys(read_covariates(adata, part, options["design"], labels=_labels(options)).assumed)
+    warn_of_labels(list(found), stacklevel=5)
+    return set(found)
+
+
+def _plan(model: Model, hypotheses: list[Hypothesis], assumed: list[str]) -> Plan:
     """The plan of hypotheses that the samples determine."""
-    reduction = check_estimable(model, {one.name: one.weights for one in hypotheses})
+    try:
+        reduction = check_estimable(model, {one.name: one.weights for one in hypotheses})
+    except ValueError as error:
+        raise with_hint(error, assumed) from None
     warn_of_aliases(model, stacklevel=7)
     return Plan(model, hypotheses, reduction)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,18 @@ def formula_columns(design: str, known: Sequence[str]) -> list[str]:
                 msg = f"design {design!r} names {name!r}, which is no column of adata.obs. {choices(name, list(known))}"
                 raise KeyError(msg)
     return list(columns)
+
+
+def plain_columns(design: str) -> tuple[set[str], set[str]]:
+    """Columns that the formula names by themselves, and those that it uses as numbers, in a function other than `C( )` or in arithmetic."""
+    plain: set[str] = set()
+    numbers: set[str] = set()
+    for factor in (factor for term in _parsed(design) for factor in term.factors):
+        if factor.eval_method.value == "lookup":
+            plain.add(factor.expr)
+        elif factor.eval_method.value != "literal":
+            numbers |= _outside_of_c(factor.expr)
+    return plain, numbers
 
 
 def build_model(design: str, covariates: pd.DataFrame) -> Model:
@@ -140,6 +153,27 @@ def _names(expression: str, known: Sequence[str]) -> dict[str, str]:
         if isinstance(node, ast.Name) and node.id not in aliases:
             names.setdefault(node.id, "function" if node.id in CONTRASTS and node.id not in known else "")
     return names
+
+
+def _outside_of_c(expression: str) -> set[str]:
+    """Names in an expression that are not within `C( )`, functions and modules included."""
+    quoted = re.findall(r"`([^`]+)`", expression)
+    of_quoted = {f"quoted_{i}_": name for i, name in enumerate(quoted)}
+    for identifier, name in of_quoted.items():
+        expression = expression.replace(f"`{name}`", identifier, 1)
+    try:
+        waiting: list[ast.AST] = [ast.parse(expression.strip(), mode="eval")]
+    except SyntaxError:  # refused by formulaic when it is evaluated
+        return set()
+    found: set[str] = set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "C":
+            continue
+        if isinstance(node, ast.Name):
+            found.add(of_quoted.get(node.id, node.id))
+        waiting += ast.iter_child_nodes(node)
+    return found
 
 
 def _first_line(error: Exception) -> str:

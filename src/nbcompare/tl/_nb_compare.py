@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from anndata import AnnData
 
-from nbcompare._anndata import Results, SampleTable, check_key, write_results
+from nbcompare._anndata import Level, Results, SampleTable, asked_levels, check_key, is_missing, write_results
 from nbcompare._nb.status import Status
 
 from ._contrast import Contrast
@@ -21,7 +21,7 @@ from ._designed import check_design_options, check_plan
 from ._effects import Alternative, check_effect_options
 from ._posterior import check_posterior_options
 from ._prior import plain_prior
-from ._splits import check_levels, check_splits, compare_splits
+from ._splits import check_splits, compare_splits
 
 Method = Literal["mom", "mle", "transformer", "quadrature"]
 TestName = Literal["moderated", "wald", "lrt", "ql"]
@@ -32,8 +32,8 @@ def nb_compare(
     adata: AnnData,
     groupby: str | Sequence[str],
     *,
-    reference: str | None = None,
-    groups: Literal["all"] | Sequence[str] = "all",
+    reference: Level | None = None,
+    groups: Level | Sequence[Level] = "all",
     replicate_key: str | Sequence[str] | None = None,
     block_key: str | Sequence[str] | None = None,
     split_by: str | Sequence[str] | None = None,
@@ -91,7 +91,8 @@ def nb_compare(
         its own with its own size factors, trend and dispersions. What a value lacks samples for stays NaN.
     design
         Formula on columns of `.obs` that are constant within each sample, `"~ donor + condition"`: all samples are fitted at
-        once, and contrasts of the coefficients tested. See :doc:`/designs`.
+        once, and contrasts of the coefficients tested. Whole numbers that repeat between samples, such as donors 101 and 107, are
+        labels, and a warning says so: write `I(minute)` for a slope. See :doc:`/designs`.
     contrast
         What is compared in the design: `("condition", "treated", "ctrl")`, the name of a coefficient or a term, weights of the
         coefficients, or several of these by name; see :doc:`/designs`. A Series of weights is aligned by its labels, the names of all
@@ -232,12 +233,15 @@ def nb_compare(
     >>> nb.get.nb_compare_df(adata, "treated_1").columns[:5].tolist()
     ['names', 'scores', 'logfoldchanges', 'pvals', 'pvals_adj']
     """
+    reference = None if is_missing(reference) else reference
     params = {name: value for name, value in locals().items() if name != "adata"}
     params["prior"] = plain_prior(prior, lambda: adata.var_names, "gene")
     _check_options(params)
     if copy and adata.isbacked:
         msg = "copy=True cannot copy a matrix that lies in a file. Use copy=False, which writes to memory, or adata.to_memory()."
         raise ValueError(msg)
+    reference, groups = asked_levels(adata, groupby, reference, groups, required=contrast is None, rest=design is None)
+    params |= {"reference": reference, "groups": groups}
     samples, counts = read_sample_counts(
         adata,
         groupby,
@@ -248,6 +252,7 @@ def nb_compare(
         min_cells=min_cells,
         min_counts=min_counts,
         cells_as_replicates=cells_as_replicates,
+        named=[str(reference), *([groups] if isinstance(groups, str) else groups)],
         check=_early_check(adata, params),
     )
     splits, split_table = None, None
@@ -314,8 +319,6 @@ def _early_check(adata: AnnData, params: Mapping[str, Any]) -> Callable[[SampleT
         return partial(check_splits, adata=adata, options=params)
     if params["design"] is not None:
         return partial(check_plan, adata=adata, options=params)
-    if params["reference"] is None:
-        return partial(check_levels, reference=str(params["reference"]), groups=params["groups"])
     return None
 
 

@@ -9,7 +9,18 @@ from typing import Any, Literal
 
 from anndata import AnnData
 
-from nbcompare._anndata import MemoryScreen, ScreenResult, ScreenStore, bytes_a_test, fingerprint, layer_types
+from nbcompare._anndata import (
+    Level,
+    MemoryScreen,
+    ScreenResult,
+    ScreenStore,
+    bytes_a_test,
+    fingerprint,
+    is_missing,
+    layer_types,
+    level_name,
+    the_level,
+)
 from nbcompare._counts.blocks import BLOCK_SIZE
 
 from ._posterior import check_prior
@@ -28,7 +39,7 @@ def nb_screen(
     adata: AnnData | str | PathLike,
     groupby: str | Sequence[str],
     *,
-    reference: str,
+    reference: Level | None = None,
     replicate_key: str | Sequence[str] | None = None,
     block_key: str | Sequence[str] | None = None,
     guide_key: str | Sequence[str] | None = None,
@@ -212,6 +223,7 @@ def nb_screen(
     >>> screen.shape
     (4, 100)
     """
+    reference = None if is_missing(reference) else level_name(reference)
     params = {name: value for name, value in locals().items() if name != "adata"}
     params["prior"] = plain_prior(prior, lambda: gene_names(adata), "gene")
     check_options(params)
@@ -219,6 +231,7 @@ def nb_screen(
     if isinstance(result, ScreenStore):
         check_store(result, params)
     data = read_screen(adata, params)
+    reference = params["reference"] = the_level(reference, data.samples.conditions)
     check_prior(params["prior"], len(data.var))
     asked = fingerprint(data.described, data.counts, data.var.index, recorded(params))
     if isinstance(result, ScreenStore):

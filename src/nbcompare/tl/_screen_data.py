@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from nbcompare._anndata import SampleTable, column_names, in_memory, opened
+from nbcompare._anndata import SampleTable, column_names, in_memory, opened, reference_missing
 
 from ._design import factors_of_samples, read_sample_counts
 from ._progress import bar
@@ -45,6 +46,9 @@ def read_screen(adata: AnnData | str | PathLike, params: Mapping[str, Any]) -> S
                 replicate_key=replicate_key,
                 **{name: params[name] for name in ("block_key", "layer", "min_cells", "min_counts", "block_size")},
                 cells_as_replicates=None,
+                named=[params["reference"]],
+                stacklevel=5,
+                check=partial(_check_reference, reference=params["reference"]),
                 may_share=True,
                 progress=shown.update,
             )
@@ -57,6 +61,12 @@ def gene_names(adata: AnnData | str | PathLike) -> pd.Index:
     """The names of the genes, in memory or in a file."""
     with opened(adata) as cells:
         return cells.var_names
+
+
+def _check_reference(samples: SampleTable, reference: str | None) -> None:
+    """Refuse a reference that is missing, before a cell is summed."""
+    if reference is None:
+        raise ValueError(reference_missing(samples.conditions, rest=False))
 
 
 def replicates(params: Mapping[str, Any]) -> list[str] | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from nbcompare._anndata import ScreenStore, differences
+from nbcompare._anndata import ScreenStore, differences, the_level
 from nbcompare._counts.exposure import Method
 from nbcompare._optional import require
 
@@ -103,7 +103,9 @@ def check_store(store: ScreenStore, params: Mapping[str, Any]) -> None:
         msg = f"This call is {given}, the screen at {path!r} is not. Perturbations that are added need the same design."
         raise ValueError(msg)
     if store.runs:
-        _refuse_other(store, {"params": recorded(params)}, only=SHARED_BY_RUNS if params["append"] else None)
+        began = store.runs[0]["fingerprint"]["params"]["reference"]
+        same = {**params, "reference": the_level(params["reference"], [began])}
+        _refuse_other(store, {"params": recorded(same)}, only=SHARED_BY_RUNS if params["append"] else None)
 
 
 def check_run(store: ScreenStore, asked: Mapping[str, Any], *, append: bool) -> None:

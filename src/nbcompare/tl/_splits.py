@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from nbcompare._anndata import SampleTable, as_text, choices, column_names
+from nbcompare._anndata import SampleTable, as_text, choices, level_list, the_level
 from nbcompare._nb.status import Status
 
 from ._data_set import Outcome, compare_samples
-from ._designed import check_plan, make_plan
+from ._designed import check_plan, make_plan, number_labels
 from ._split_columns import Part, absence, join, refusal, tabulate, warn_of_untested
 
 
@@ -50,6 +50,8 @@ def compare_splits(
     """
     named = options["contrast"] is not None
     asked = [] if named else _asked(samples, str(options["reference"]), options["groups"])
+    if options["design"] is not None:
+        options = {**options, "number_labels": number_labels(adata, samples, options)}
     of_sample = samples.table["split"].to_numpy()
     parts = {
         split: _compared(adata, samples.of_split(split), counts[of_sample == split], options, asked)
@@ -66,7 +68,7 @@ def compare_splits(
 
 def _asked(samples: SampleTable, reference: str, groups: str | Sequence[str]) -> list[str]:
     every = isinstance(groups, str) and groups == "all"
-    asked = samples.conditions if every else [str(group) for group in column_names(groups)]
+    asked = samples.conditions if every else [the_level(group, samples.conditions) for group in level_list(groups)]
     return [group for group in dict.fromkeys(asked) if group != reference]
 
 

@@ -116,7 +116,9 @@ def _submit(
     for chunk, of_cells in zip(chunks, of_chunks, strict=True):
         bounds = [(int(edges[part]), int(edges[part + 1])) for part in chunk.parts]
         task = delayed(_sums_of_chunk, pure=False, nout=1 + len(bounds))
-        tasks.append(list(task(chunk.values, of_cells, chunk.rows.start, chunk.first_gene, chunk.n_genes, n_genes, bounds)))
+        tasks.append(
+            list(task(chunk.values, of_cells, chunk.rows.start, chunk.first_gene, chunk.n_genes, n_genes, bounds))
+        )
     flat = iter(client.compute([result for results in tasks for result in results]))
     return [[next(flat) for _ in results] for results in tasks]
 

@@ -57,8 +57,12 @@ def check_tokens(tokens: Iterable) -> None:
         kind, text = token.kind.value, token.token
         if kind == "python":
             check_expression(text)
-        if before in ("**", "^") and not (kind == "value" and text.isdecimal() and 1 <= int(text) <= LARGEST_INTERACTION):
-            msg = f"the power {before}{text}, but interactions are of order 1 to {LARGEST_INTERACTION}, such as (a + b)^2"
+        if before in ("**", "^") and not (
+            kind == "value" and text.isdecimal() and 1 <= int(text) <= LARGEST_INTERACTION
+        ):
+            msg = (
+                f"the power {before}{text}, but interactions are of order 1 to {LARGEST_INTERACTION}, such as (a + b)^2"
+            )
             raise NotAllowedError(msg)
         before = text if kind == "operator" else ""
         if before not in ("**", "^") and ("^" in before or "**" in before):

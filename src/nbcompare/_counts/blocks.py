@@ -11,7 +11,7 @@ import numpy as np
 from fast_array_utils import types
 from scipy.sparse import csc_matrix, csr_matrix
 
-from .damage import check_bounds, check_storage
+from .damage import check_bounds, check_kind, check_storage, not_computed
 
 BLOCK_SIZE = (
     8192  # rows read at once from disk: a few hundred MB of a dense transcriptome, large enough for fast reading
@@ -72,6 +72,7 @@ def _bounds_on_disk(matrix: types.CSDataset) -> np.ndarray:
     bounds = parts["indptr"][:]
     n_lines = matrix.shape[0 if by_row else 1]
     check_bounds(bounds, n_lines, parts["data"].shape[0], parts["indices"].shape[0], "rows" if by_row else "columns")
+    check_kind(parts["indices"])
     return bounds
 
 
@@ -98,7 +99,11 @@ def _dask(matrix: types.DaskArray, block_size: int) -> Iterator[Block]:
         together.append(place)
         n_values += matrix.chunks[0][place[0]] * matrix.chunks[1][place[1]]
         if n_values >= block_size * matrix.shape[1] or place == tuple(size - 1 for size in chunks.shape):
-            for (i, j), values in zip(together, dask.compute(*[chunks[at] for at in together]), strict=True):
+            try:
+                computed = dask.compute(*[chunks[at] for at in together])
+            except (IndexError, OverflowError, ValueError) as error:  # of scipy, where a file is read lazily
+                raise not_computed(error) from error
+            for (i, j), values in zip(together, computed, strict=True):
                 shape = (int(matrix.chunks[0][i]), int(matrix.chunks[1][j]))
                 yield Block(values, row=int(corners[0][i]), column=int(corners[1][j]), shape=shape)
             together, n_values = [], 0
@@ -151,10 +156,14 @@ def _column_on_disk(matrix: types.CSCDataset, position: int, block_size: int) ->
 
 @column.register(types.DaskArray)
 def _column_dask(matrix: types.DaskArray, position: int, block_size: int) -> np.ndarray:
-    one = matrix[:, position : position + 1]
+    first, one = position, matrix[:, position : position + 1]
+    if isinstance(matrix._meta, types.CSBase):  # its chunks are checked before they are cut
+        edges = chunk_edges(matrix)[1]
+        chunk = int(np.searchsorted(edges, position, side="right")) - 1
+        first, one = int(edges[chunk]), matrix.blocks[:, chunk]
     values = np.zeros(matrix.shape[0])
-    for block in blocks(one, block_size * matrix.shape[1]):
-        values[block.row : block.row + block.values.shape[0]] = column(block.values, 0, block_size)
+    for block in blocks(one, max(1, block_size * matrix.shape[1] // one.shape[1])):
+        values[block.row : block.row + block.values.shape[0]] = column(block.values, position - first, block_size)
     return values
 
 

@@ -51,6 +51,21 @@ def check_bounds(bounds: np.ndarray, n_lines: int, n_data: int, n_indices: int, 
         raise DamagedMatrixError(msg)
 
 
+def check_kind(indices) -> None:
+    """Refuse indices, in memory or on disk, that are not a list of whole numbers: scipy would round them."""
+    if len(indices.shape) != 1 or indices.dtype.kind not in "iu":
+        msg = f"is a damaged sparse matrix: its indices are of dtype {indices.dtype}, not whole numbers. {REREAD}"
+        raise DamagedMatrixError(msg)
+
+
+def not_computed(error: Exception) -> DamagedMatrixError:
+    """The error for chunks of a dask array that are not computed because what they read does not fit together."""
+    found = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+    return DamagedMatrixError(
+        f"has chunks that cannot be computed ({found}). If they are read from a file, it is damaged. {REREAD}"
+    )
+
+
 def check_codes(codes: np.ndarray, n_rows: int, n_groups: int) -> None:
     """Refuse codes of groups unless there is one for each row, a whole number from -1 to `n_groups` - 1."""
     right = codes.shape == (n_rows,) and codes.dtype.kind in "iu"
@@ -65,9 +80,7 @@ def _check_sparse(values: types.CSBase, row: int, column: int) -> None:
     n_lines, n_across = values.shape if by_row else values.shape[::-1]
     bounds, indices = values.indptr, values.indices
     check_bounds(bounds, n_lines, len(values.data), len(indices), "rows" if by_row else "columns")
-    if indices.ndim != 1 or indices.dtype.kind not in "iu":
-        msg = f"is a damaged sparse matrix: its indices are of dtype {indices.dtype}, not whole numbers. {REREAD}"
-        raise DamagedMatrixError(msg)
+    check_kind(indices)
     used = indices[: bounds[-1]]
     if not used.size or used.view(used.dtype.str.replace("i", "u")).max() < n_across:  # negative ones count as huge
         return

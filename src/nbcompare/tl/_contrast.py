@@ -196,7 +196,7 @@ def _is_levels(model: Model, asked: Any) -> bool:
         and len(asked) == 3
         and isinstance(asked[0], str)
         and not any(isinstance(part, list | tuple | Mapping) or np.ndim(part) > 0 for part in asked)
-        and not all(part in model.coefficients or part in model.terms for part in asked)
+        and not all(isinstance(part, str) and (part in model.coefficients or part in model.terms) for part in asked)
     )
 
 

@@ -218,7 +218,7 @@ def test_errors_say_what_there_is(either, stored):
         get.nb_screen_df(either, n_top=0)
     with pytest.raises(KeyError, match="'symbol' is no column of .var; there are: .*'base_mean'"):
         get.nb_screen_df(either, "gene_003", gene_symbols="symbol")
-    with pytest.raises(ValueError, match="no screen.*nb_screen"):
+    with pytest.raises(ValueError, match="no screen.*nb_compare_df"):
         get.nb_screen_df(stored, "treated_1")
 
 

@@ -551,7 +551,7 @@ REFUSED = {
     ),
     "no degrees of freedom": ({"design": "~ donor * condition"}, ValueError, "12 coefficients for 12 samples"),
     "no such reference": ({"reference": "Ctrl"}, ValueError, "Did you mean 'ctrl'"),
-    "no reference": ({"reference": None}, ValueError, "reference is required. Available groups: 'ctrl', 'treated_1'.$"),
+    "no reference": ({"reference": None}, ValueError, "reference is required. Available groups: 'ctrl', 'treated_1'"),
     "rest": ({"reference": "rest"}, ValueError, "not defined in a design"),
     "groupby not in the design": ({"design": "~ donor"}, ValueError, "does not name 'condition'"),
     "no such group": ({"groups": ["treated_3"]}, ValueError, "no group 'treated_3'"),

@@ -22,7 +22,11 @@ REFUSED = {
         ValueError,
         "no group 'Ctrl' to be the reference. Did you mean 'ctrl'",
     ),
-    "no reference": ({"reference": None}, ValueError, "no group 'None'.*There are: 'ctrl', 'a/b', 'c', 'rest'"),
+    "no reference": (
+        {"reference": None},
+        ValueError,
+        "reference is required. Available groups: 'ctrl', 'a/b', 'c' .or 'rest'.",
+    ),
     "no such group": ({"groups": ["a/b", "d"]}, ValueError, "no group 'd' to compare"),
     "only the reference": ({"groups": ["ctrl"]}, ValueError, "nothing to compare with the reference 'ctrl'"),
     "no groups": ({"groups": []}, ValueError, "nothing to compare"),

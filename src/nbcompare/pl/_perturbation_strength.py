@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from nbcompare._anndata import level_list
 from nbcompare._optional import require
 from nbcompare.get._screen import check_screen, perturbation_rows, read_obs
 
@@ -73,7 +72,7 @@ def perturbation_strength(
         msg = f"kind is {kind!r}; choose 'cells' or 'ranked'."
         raise ValueError(msg)
     check_screen(screen)
-    asked = screen.obs_names[perturbation_rows(screen, perturbations)] if len(level_list(perturbations)) else []
+    asked = screen.obs_names[perturbation_rows(screen, perturbations)] if np.size(perturbations) else []
     table = read_obs(screen, ["n_cells", "n_tested", "n_hits", "pval", "selected"])
     table = table[table["n_tested"] > 0].sort_values(["n_hits", "pval"], ascending=[False, True], kind="stable")
     if table.empty:

@@ -200,8 +200,8 @@ def _is_levels(model: Model, asked: Any) -> bool:
         isinstance(asked, list | tuple)
         and len(asked) == 3
         and isinstance(asked[0], str)
-        and not any(isinstance(part, list | tuple | Mapping | np.ndarray) for part in asked)
-        and not all(part in model.coefficients or part in model.terms for part in asked)
+        and not any(isinstance(part, list | tuple | Mapping) or np.ndim(part) > 0 for part in asked)
+        and not all(isinstance(part, str) and (part in model.coefficients or part in model.terms) for part in asked)
     )
 
 

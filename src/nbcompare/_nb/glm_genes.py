@@ -55,6 +55,7 @@ def fit_and_test(
     full = make_lanes(n, p)
     at_root = make_lanes(n, p)
     without = make_lanes(n, p)
+    shift = np.empty(LANES)
     several = tested.shape[0] > 0 and tested.max() > 1
     apart = test == QUASI_LIKELIHOOD or (test == MODERATED and several)
     depth = common_depth(log_exposure)
@@ -75,7 +76,8 @@ def fit_and_test(
             design = Matrices(rows[c + 1], columns[c + 1], products[c + 1], ratio)
             q = p - tested[c]
             rooted = at_root if test == QUASI_LIKELIHOOD or (apart and tested[c] > 1) else full
-            start_null(design, null[c] if tested[c] == 1 else 0.0, size, q, rooted, without)
+            shift[:] = null[c] if tested[c] == 1 else 0.0
+            start_null(design, shift, size, q, rooted, without)
             fit_lanes(design, size, q, without, y, fitted, space)
             for k in range(size):
                 g = first + k

@@ -111,17 +111,17 @@ def start_lanes(design, size, p, lanes):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def start_null(design, shift, size, q, full, lanes):
-    """The same genes in the first q columns, the last one's coefficient being `shift`: from the projection of the fit on them."""
+    """The same genes in the first q columns, the last one's coefficient being `shift` (LANES,): from the projection of the fit on them."""
     last = design.rows.shape[1] - 1
     for k in range(size):
         lanes.total[k] = full.total[k]
         lanes.phi[k] = full.phi[k]
     for i in range(full.y.shape[0]):
-        x = shift * design.columns[last, i]
+        x = design.columns[last, i]
         c = design.ratio[i]
         for k in range(size):
             lanes.y[i, k] = full.y[i, k]
-            lanes.offset[i, k] = full.offset[i, k] + x
+            lanes.offset[i, k] = full.offset[i, k] + shift[k] * x
             lanes.w[i, k] = full.m[i, k] / (1.0 + c * full.phi[k] * full.m[i, k])
             lanes.move[i, k] = lanes.w[i, k] * (full.eta[i, k] - lanes.offset[i, k])
     transposed_times(lanes.move, design.columns, size, q, lanes.b)

@@ -13,13 +13,12 @@ from numba import njit
 
 from nbcompare._nb.glm_contrast import MODERATED, QUASI_LIKELIHOOD, WALD, contrast_result
 from nbcompare._nb.glm_fit import Matrices, centre, common_depth, make_fitted, make_space
-from nbcompare._nb.glm_lanes import LANES, fit_genes, fit_lanes, make_lanes, take_fit
+from nbcompare._nb.glm_lanes import LANES, fit_genes, fit_lanes, make_lanes, start_null, take_fit
 from nbcompare._nb.glm_matrices import DesignMatrices
 from nbcompare._nb.glm_maximum import maximise_gene
 from nbcompare._nb.glm_moderation import Moderation
 from nbcompare._nb.interval_search import NORMAL, ONE_SIDED, SIZE, X, advance, begin, t_critical
 from nbcompare._nb.intervals import wald_intervals
-from nbcompare._nb.packed_lanes import backward, factor, forward, transposed_times
 from nbcompare._nb.pieces import in_pieces
 
 LOWER, UPPER = 0, 1
@@ -195,7 +194,7 @@ def _search(
                     done[k] = False
                     n_left += 1
                 while n_left > 0:
-                    start_nulls(design, shift, size, p - 1, rooted, without)
+                    start_null(design, shift, size, p - 1, rooted, without)
                     fit_lanes(design, size, p - 1, without, y, fitted, space)
                     for k in range(size):
                         if done[k]:
@@ -294,24 +293,3 @@ def _search_refitted(
                     sign = target if separated[g, c] else starts[g, c] - state[X]
                     ended = advance(state, math.copysign(root, sign))
                 out[g, c, side] = state[X]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def start_nulls(design, shift, size, q, full, lanes):
-    """As `glm_lanes.start_null`, each gene with a null of its own."""
-    last = design.rows.shape[1] - 1
-    for k in range(size):
-        lanes.total[k] = full.total[k]
-        lanes.phi[k] = full.phi[k]
-    for i in range(full.y.shape[0]):
-        x = design.columns[last, i]
-        c = design.ratio[i]
-        for k in range(size):
-            lanes.y[i, k] = full.y[i, k]
-            lanes.offset[i, k] = full.offset[i, k] + shift[k] * x
-            lanes.w[i, k] = full.m[i, k] / (1.0 + c * full.phi[k] * full.m[i, k])
-            lanes.move[i, k] = lanes.w[i, k] * (full.eta[i, k] - lanes.offset[i, k])
-    transposed_times(lanes.move, design.columns, size, q, lanes.b)
-    factor(lanes.w, design.products, size, q, lanes.a)
-    forward(lanes.a, size, q, lanes.b)
-    backward(lanes.a, size, q, lanes.b)

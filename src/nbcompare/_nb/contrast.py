@@ -72,7 +72,7 @@ def compare_genes(setting: Setting, *, log_shift: float = 0.0) -> tuple[np.ndarr
 
 
 def match_statistics(statistic: np.ndarray, p_value: np.ndarray, status: np.ndarray) -> None:
-    """The statistics that belong to p-values that a rule has changed, in place: halved in an empty group, or without one replicate."""
+    """The statistics that belong to p-values that a rule has changed, in place: one-sided with an empty group, or without one replicate."""
     changed = ((status & (Status.ZERO_ARM | Status.SINGLE_REPLICATE)) > 0) & (p_value > 0)
     statistic[changed] = np.copysign(ndtri(p_value[changed] / 2), statistic[changed])
 

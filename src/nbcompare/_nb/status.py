@@ -49,7 +49,7 @@ MEANING = {
     "single_replicate": "tested: the difference rests on one replicate, the p-value is the largest without one of them",
     "high_mean_extrapolated": "tested: the mean lies more than tenfold above the dispersion trend's last knot",
     "tiny_pseudobulk": "tested: a sample of the comparison is the sum of fewer than 10 cells",
-    "one_replicate_arm": "tested: a group has one replicate, the dispersion is that of the other groups; in real data without a difference (1 against 20 replicates) p < 0.001 came up about four times too often",
+    "one_replicate_arm": "tested: a group has one replicate, the dispersion is that of the other groups; in real data without a difference (1 against 20 replicates) p < 0.001 came up four to five times too often",
     "noisy_group": "tested: the replicates of the group scatter more than those of the others; the test uses the dispersions of its own groups",
     "outside_training": "tested: the network was not trained on such a gene, its posterior is by quadrature, without refine in closed form",
     "replicate_not_left_out": "tested: too few replicates are left to test without one of them, so it is not known whether the difference rests on one replicate",

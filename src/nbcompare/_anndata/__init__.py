@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from .counts import read_matrix, read_values, sum_counts, sum_gene_counts
 from .fingerprint import differences, fingerprint
-from .obs import as_text, choices, column_names, in_memory, levels_of, read_obs
+from .obs import as_text, column_names, in_memory, levels_of, read_obs
 from .opening import opened
+from .plain import plain, plain_arguments, plain_columns, plain_levels
+from .positions import choices, known_positions, position_of, positions_of, repeated_names
 from .results import FORMAT, Results, check_format, check_key, write_results
 from .samples import SampleTable, read_samples, sum_samples
 from .screen_layers import OVER_ALL, MemoryScreen, ScreenResult, bytes_a_test, layer_types
 from .screen_store import ScreenStore
+from .writable import check_writable
 
 __all__ = [
     "FORMAT",
@@ -23,18 +26,27 @@ __all__ = [
     "bytes_a_test",
     "check_format",
     "check_key",
+    "check_writable",
     "choices",
     "column_names",
     "differences",
     "fingerprint",
     "in_memory",
+    "known_positions",
     "layer_types",
     "levels_of",
     "opened",
+    "plain",
+    "plain_arguments",
+    "plain_columns",
+    "plain_levels",
+    "position_of",
+    "positions_of",
     "read_matrix",
     "read_obs",
     "read_samples",
     "read_values",
+    "repeated_names",
     "sum_counts",
     "sum_gene_counts",
     "sum_samples",

@@ -12,7 +12,8 @@ import pandas as pd
 from nbcompare._counts.blocks import BLOCK_SIZE
 
 from .counts import sum_counts
-from .obs import SEPARATOR, Columns, Levels, as_text, choices, column_names, levels_of, read_obs
+from .obs import SEPARATOR, Columns, Levels, as_text, column_names, levels_of, read_obs
+from .positions import choices
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import check_format, in_memory
+from nbcompare._anndata import check_format, in_memory, known_positions, plain_levels, position_of, positions_of
 from nbcompare._nb.status import status_text
 
 from ._stored import INTERVAL, POSTERIOR, close, listed
@@ -41,17 +41,17 @@ def perturbation_rows(screen: AnnData, names: str | Sequence[str] | None) -> np.
     if names is None:
         return np.arange(screen.n_obs)
     asked = _asked(names, "perturbation", "perturbations")
-    rows = screen.obs_names.get_indexer(asked)
-    for name in np.array(asked, dtype=object)[rows < 0][:1]:
+
+    def missing(name: str) -> str:
         if name == screen.uns[KEY].get("reference"):
             hint = " It is the reference, with which all are compared."
         elif name in screen.var_names:
             hint = f" There is a gene of this name: gene={name!r} gives the perturbations that move it."
         else:
             hint = close(name, screen.obs_names) or f" There are: {listed(screen.obs_names, most=10)}."
-        msg = f"The screen has no perturbation {name!r}.{hint}"
-        raise KeyError(msg)
-    return np.unique(rows)
+        return f"The screen has no perturbation {name!r}.{hint}"
+
+    return np.unique(positions_of(asked, screen.obs_names, "perturbation", "obs_names", missing=missing))
 
 
 def gene_columns(screen: AnnData, names: str | Sequence[str] | None) -> np.ndarray:
@@ -59,11 +59,17 @@ def gene_columns(screen: AnnData, names: str | Sequence[str] | None) -> np.ndarr
     if names is None:
         return np.arange(screen.n_vars)
     asked = _asked(names, "gene", "genes")
-    columns = screen.var_names.get_indexer(asked)
-    for name in np.array(asked, dtype=object)[columns < 0][:1]:
-        msg = f"There is no gene {name!r} in var_names.{close(name, screen.var_names)}"
-        raise KeyError(msg)
-    return np.unique(columns)
+    return np.unique(positions_of(asked, screen.var_names, "gene", "var_names"))
+
+
+def gene_column(adata: AnnData, name: str) -> int:
+    """Column of one gene."""
+    return position_of(name, adata.var_names, "gene", "var_names")
+
+
+def own_columns(screen: AnnData, rows: np.ndarray) -> np.ndarray:
+    """Columns of the genes that perturbations are named after, -1 where there is none, or the name repeats."""
+    return known_positions(screen.obs_names[rows], screen.var_names)
 
 
 def read_tests(screen: AnnData, word: str, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -134,9 +140,11 @@ def read_obs(screen: AnnData, columns: Sequence[str]) -> pd.DataFrame:
 
 def read_var(screen: AnnData, column: str) -> np.ndarray:
     """A column of the table of genes, in memory."""
-    if column not in screen.var.columns:
-        msg = f"{column!r} is no column of .var; there are: {listed(list(screen.var.columns))}."
+    known = pd.Index(screen.var.columns)
+    if column not in known:
+        msg = f"{column!r} is no column of .var; there are: {listed(list(known))}."
         raise KeyError(msg)
+    position_of(column, known, "column", ".var")
     return in_memory(screen.var[[column]])[column].to_numpy()
 
 
@@ -148,7 +156,8 @@ def status_words(status: np.ndarray) -> np.ndarray:
 
 
 def _asked(names: str | Sequence[str], argument: str, what: str) -> list[str]:
-    asked = [names] if isinstance(names, str) else [str(name) for name in names]
+    given = plain_levels(names) or []
+    asked = [given] if isinstance(given, str) else given
     if not asked:
         msg = f"{argument} is empty; name {what} of the screen, or give None for all."
         raise ValueError(msg)

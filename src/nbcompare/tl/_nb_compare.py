@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any, Literal, get_args
 
 import numpy as np
 from anndata import AnnData
 
-from nbcompare._anndata import Results, SampleTable, check_key, write_results
+from nbcompare._anndata import Results, SampleTable, check_key, check_writable, plain, plain_arguments, write_results
 from nbcompare._nb.status import Status
 
 from ._contrast import Contrast
@@ -25,6 +25,7 @@ from ._splits import check_levels, check_splits, compare_splits
 Method = Literal["mom", "mle", "transformer", "quadrature"]
 TestName = Literal["moderated", "wald", "lrt", "ql"]
 Dispersion = Literal["all", "pair"]
+COLUMNS = ("groupby", "replicate_key", "block_key", "split_by")
 
 
 def nb_compare(
@@ -230,11 +231,10 @@ def nb_compare(
     >>> nb.get.nb_compare_df(adata, "treated_1").columns[:5].tolist()
     ['names', 'scores', 'logfoldchanges', 'pvals', 'pvals_adj']
     """
-    params = {name: value for name, value in locals().items() if name != "adata"}
+    params = plain_arguments({name: value for name, value in locals().items() if name != "adata"})
+    groupby, replicate_key, block_key, split_by = (params[name] for name in COLUMNS)
+    check_writable(adata, "nbcompare.tl.nb_compare", copy=params["copy"])
     _check_options(params)
-    if copy and adata.isbacked:
-        msg = "copy=True cannot copy a matrix that lies in a file. Use copy=False, which writes to memory, or adata.to_memory()."
-        raise ValueError(msg)
     samples, counts = read_sample_counts(
         adata,
         groupby,
@@ -331,12 +331,10 @@ def _warn_of_depths(status: np.ndarray) -> None:
 def _recorded(params: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as files can hold them."""
     recorded = {
-        name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        name: plain(value)
         for name, value in params.items()
-        if name not in ("copy", "size_factors", "contrast", "offset", "prior", "network")
+        if name not in ("copy", "size_factors", "contrast", "offset")
     }
-    recorded["prior"] = None if params["prior"] is None else dict(params["prior"])
-    recorded["network"] = None if params["network"] is None else fspath(params["network"])
     recorded["contrast"] = None if params["contrast"] is None else repr(params["contrast"])
     for name in ("size_factors", "offset"):
         recorded[name] = params[name] if params[name] is None or isinstance(params[name], str) else "given"

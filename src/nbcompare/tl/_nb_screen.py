@@ -9,12 +9,20 @@ from typing import Any, Literal
 
 from anndata import AnnData
 
-from nbcompare._anndata import MemoryScreen, ScreenResult, ScreenStore, bytes_a_test, fingerprint, layer_types
+from nbcompare._anndata import (
+    MemoryScreen,
+    ScreenResult,
+    ScreenStore,
+    bytes_a_test,
+    fingerprint,
+    layer_types,
+    plain_arguments,
+)
 from nbcompare._counts.blocks import BLOCK_SIZE
 
 from ._posterior import check_prior
 from ._progress import bar
-from ._screen_blocks import added_layers, adjust_over_all, prepare, run_blocks
+from ._screen_blocks import added_layers, adjust_over_all, prepare, run_blocks, warn_of_shared_names
 from ._screen_cluster import adjust_over_all_on, cluster_for, run_blocks_on
 from ._screen_data import read_screen, replicates
 from ._screen_design import added_targets, perturbations, rows_of_a_block
@@ -210,7 +218,7 @@ def nb_screen(
     >>> screen.shape
     (4, 100)
     """
-    params = {name: value for name, value in locals().items() if name != "adata"}
+    params = plain_arguments({name: value for name, value in locals().items() if name != "adata"})
     check_options(params)
     result: ScreenResult = MemoryScreen() if path is None else ScreenStore(path)
     if isinstance(result, ScreenStore):
@@ -231,6 +239,7 @@ def nb_screen(
         if result.runs and result.runs[0]["finished"]:
             return result.read()
 
+    warn_of_shared_names(targets, data.var.index)
     stored = result.kept("model")
     n_threads = threads_of(n_jobs)
     fit = ScreenFit.from_arrays(stored) if stored else fit_model(data, targets, params, n_threads=n_threads)

@@ -55,7 +55,7 @@ def plain(value: Any) -> Any:
         return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
-    return _listed(value) if isinstance(value, Set) else value
+    return [plain(one) for one in _listed(value)] if isinstance(value, Set) else value
 
 
 def _plain_argument(value: Any, name: str) -> Any:
@@ -68,16 +68,12 @@ def _plain_argument(value: Any, name: str) -> Any:
 
 def _is_one(value: Any) -> bool:
     """Whether this is a single value, not a collection of them."""
-    return (
-        isinstance(value, str | bytes)
-        or not isinstance(value, Iterable)
-        or np.shape(value) == ()
-        and hasattr(value, "dtype")
-    )
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        return True
+    return isinstance(value, np.ndarray) and value.ndim == 0
 
 
 def _listed(values: Iterable[Any]) -> list[Any]:
     """The members in their order, sorted where they have none."""
     members = list(values)
-    ordered = not isinstance(values, set | frozenset)
-    return members if ordered else sorted(members, key=str)
+    return sorted(members, key=str) if isinstance(values, set | frozenset) else members

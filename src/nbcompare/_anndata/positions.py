@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 import numpy as np
@@ -18,7 +18,7 @@ UNIQUE = {  # how repeated names are mended
 
 
 def positions_of(
-    names: Sequence[str],
+    names: Iterable[str],
     index: pd.Index,
     noun: str,
     where: str,
@@ -49,20 +49,22 @@ def position_of(name: str, index: pd.Index, noun: str, where: str) -> int:
     return int(positions_of([name], index, noun, where)[0])
 
 
-def known_positions(names: Sequence[str] | pd.Index, index: pd.Index) -> np.ndarray:
+def known_positions(names: Iterable[str], index: pd.Index) -> np.ndarray:
     """The same without errors: -1 for a name that the index lacks, or holds several times."""
     words = index.astype(str)
     if words.is_unique:
-        return words.get_indexer(pd.Index(names, dtype=object))
+        return words.get_indexer(pd.Index(list(names), dtype=object))
     once = np.flatnonzero(~words.duplicated(keep=False))
-    places = words[once].get_indexer(pd.Index(names, dtype=object))
+    places = words[once].get_indexer(pd.Index(list(names), dtype=object))
     return np.where(places < 0, -1, np.append(once, -1)[places])
 
 
-def repeated_names(names: Sequence[str] | pd.Index, index: pd.Index) -> list[str]:
+def repeated_names(names: Iterable[str], index: pd.Index) -> list[str]:
     """Which of the names the index holds several times."""
     twice = index[index.duplicated()].astype(str)
-    return [] if not len(twice) else [str(name) for name in pd.Index(names, dtype=object).unique() if name in twice]
+    return (
+        [] if not len(twice) else [str(name) for name in pd.Index(list(names), dtype=object).unique() if name in twice]
+    )
 
 
 def choices(given: str, known: list[str]) -> str:

@@ -138,8 +138,9 @@ def _check(screen: AnnData, style: str, fdr_scope: str, n_top: int | None, *, is
 def _as_table(screen: AnnData, tests: Tests) -> pd.DataFrame:
     """The tests under the stored words."""
     names = screen.obs_names.astype(str)
+    once = names.unique()  # a user may have renamed two perturbations alike
     table = {
-        "perturbation": pd.Categorical.from_codes(tests.row, categories=names),
+        "perturbation": pd.Categorical.from_codes(once.get_indexer(names)[tests.row], categories=once),
         "group": names.to_numpy(object)[tests.row],
         "names": screen.var_names.to_numpy(object)[tests.column],
         "pvals": tests.p,

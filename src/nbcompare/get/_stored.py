@@ -168,7 +168,7 @@ def stored_interval(adata: AnnData, key: str, gene: int, numbers: Sequence[int])
     return lower, upper
 
 
-def check_symbols(gene_symbols: str | None, columns: Sequence[str]) -> None:
+def check_symbols(gene_symbols: str | None, columns: Sequence[str] | pd.Index) -> None:
     """Refuse a column of `.var` that is called like a column of the table."""
     if gene_symbols is not None and gene_symbols in columns:
         msg = (

@@ -57,7 +57,7 @@ def pseudobulk(
     Samples x genes, float64 sums in `.X`, `.var` as in `adata`, ordered by condition, then replicate.
 
     `.obs`
-        The columns `groupby` and `replicate_key`, every other column that is constant within each sample,
+        The columns `groupby` and `replicate_key`, every other column that is constant within each sample and has a name of its own,
         `psbulk_cells` (number of cells) and `psbulk_counts` (sum of counts).
     `.uns["pseudobulk"]`
         The arguments; `dropped_samples`, a table with the `reason` for each; `n_cells_left_out`, the number of cells
@@ -85,7 +85,8 @@ def pseudobulk(
     >>> bool(pdata.obs["psbulk_cells"].sum() == adata.n_obs)
     True
     """
-    groupby, replicate_key = plain_columns(groupby, "groupby"), plain_columns(replicate_key, "replicate_key")
+    groupby = plain_columns(groupby, "groupby") or []
+    replicate_key = plain_columns(replicate_key, "replicate_key")
     samples = read_samples(adata, groupby, replicate_key=replicate_key)
     samples, counts = sum_samples(
         adata, samples, layer=layer, min_cells=min_cells, min_counts=min_counts, block_size=block_size
@@ -113,7 +114,7 @@ def _constant_columns(obs: pd.DataFrame, samples: SampleTable) -> pd.DataFrame:
     first_cell = np.empty(len(samples.table), dtype=np.int64)
     first_cell[sample[::-1]] = np.flatnonzero(used)[::-1]
     constant = []
-    for name in obs.columns:
+    for name in obs.columns[~obs.columns.duplicated(keep=False)]:
         values = pd.factorize(obs[name])[0]
         if (values[used] == values[first_cell][sample]).all():
             constant.append(name)

@@ -97,7 +97,7 @@ RUNS_CODE = [
     "~ condition + C(condition, levels=[open('MARK', 'w').write('x')])",
     "~ condition + C(condition, levels={'x': open('MARK', 'w')})",
     "~ condition + {age + log(1 + abs(open('MARK', 'w').write('x')))}",
-    "~ condition + I(eval('__import__(\"pathlib\").Path(\"MARK\").touch()') or age)",
+    '~ condition + I(eval(\'__import__("pathlib").Path("MARK").touch()\') or age)',
     "~ condition + I(exec(\"open('MARK', 'w')\") or age)",
     "~ condition + I((lambda: open('MARK', 'w'))() and age)",
     "~ condition + I((lambda f: f(f))(lambda f: f(f)) + age)",

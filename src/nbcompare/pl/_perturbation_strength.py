@@ -73,7 +73,8 @@ def perturbation_strength(
         msg = f"kind is {kind!r}; choose 'cells' or 'ranked'."
         raise ValueError(msg)
     check_screen(screen)
-    asked = screen.obs_names[perturbation_rows(screen, perturbations)] if len(level_list(perturbations)) else []
+    perturbations = level_list(perturbations)
+    asked = screen.obs_names[perturbation_rows(screen, perturbations)] if perturbations else []
     table = read_obs(screen, ["n_cells", "n_tested", "n_hits", "pval", "selected"])
     table = table[table["n_tested"] > 0].sort_values(["n_hits", "pval"], ascending=[False, True], kind="stable")
     if table.empty:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbcompare._anndata import plain_levels
 from nbcompare.get import nb_compare_df, nb_gene_df
+from nbcompare.get._nb_gene_df import plain_levels
 from nbcompare.get._screen import gene_column, read_var
 from nbcompare.get._stored import (
     chosen_columns,

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from nbcompare._anndata import level_list
 from nbcompare._optional import require
 from nbcompare.get._screen import check_screen, perturbation_rows, read_obs
+from nbcompare.get._stored import level_list
 
 from ._panel import DARK, GREY, MEDIUM, PICKED, SMALL, label_points, new_panel, point_size, title_and_legend
 

@@ -6,12 +6,15 @@ from .counts import read_matrix, read_values, sum_counts, sum_gene_counts
 from .fingerprint import differences, fingerprint
 from .labelled import as_floats, as_labelled, is_labelled, numbers_of
 from .levels import Level, asked_levels, is_missing, is_one_level, level_list, level_name, reference_missing, the_level
-from .obs import as_text, choices, column_names, in_memory, levels_of, read_obs
+from .obs import as_text, column_names, in_memory, levels_of, read_obs
 from .opening import opened
+from .plain import plain, plain_arguments, plain_columns, plain_levels
+from .positions import choices, known_positions, position_of, positions_of, repeated_names
 from .results import FORMAT, Results, check_format, check_key, write_results
 from .samples import SampleTable, read_samples, sum_samples
 from .screen_layers import OVER_ALL, MemoryScreen, ScreenResult, bytes_a_test, layer_types
 from .screen_store import ScreenStore
+from .writable import check_writable
 
 __all__ = [
     "Level",
@@ -35,20 +38,29 @@ __all__ = [
     "bytes_a_test",
     "check_format",
     "check_key",
+    "check_writable",
     "choices",
     "column_names",
     "differences",
     "fingerprint",
     "in_memory",
     "is_labelled",
+    "known_positions",
     "layer_types",
     "levels_of",
     "numbers_of",
     "opened",
+    "plain",
+    "plain_arguments",
+    "plain_columns",
+    "plain_levels",
+    "position_of",
+    "positions_of",
     "read_matrix",
     "read_obs",
     "read_samples",
     "read_values",
+    "repeated_names",
     "sum_counts",
     "sum_gene_counts",
     "sum_samples",

@@ -12,7 +12,7 @@ from nbcompare._counts.check import NotCountsError
 from nbcompare._counts.damage import DamagedMatrixError
 from nbcompare._counts.sums import Sums, as_sums, looks_like_counts, sum_gene, sum_groups
 
-from .obs import choices
+from .positions import choices
 
 if TYPE_CHECKING:
     from anndata import AnnData

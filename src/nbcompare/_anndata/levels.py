@@ -25,9 +25,17 @@ def is_one_level(values: Any) -> bool:
     return isinstance(values, str | bytes) or not isinstance(values, Iterable)
 
 
-def level_list(values: Any) -> list[Any]:
-    """The levels as a list, if one or several are given."""
-    return [values] if is_one_level(values) else list(values)
+def level_list(values: Any) -> list[str]:
+    """One level or several as a list of text, each once; none for None."""
+    if values is None:
+        return []
+    return list(dict.fromkeys(map(level_name, [values] if is_one_level(values) else in_order(values))))
+
+
+def in_order(values: Iterable[Any]) -> list[Any]:
+    """The members of a collection in their order, sorted where they have none."""
+    members = list(values)
+    return sorted(members, key=str) if isinstance(values, set | frozenset) else members
 
 
 def level_name(value: Any) -> str:
@@ -68,7 +76,7 @@ def asked_levels(
         reference = the_level(reference, known)
     if isinstance(groups, str):
         return reference, the_level(groups, known)
-    return reference, [] if groups is None else [the_level(group, known) for group in level_list(groups)]
+    return reference, list(dict.fromkeys(the_level(group, known) for group in level_list(groups)))
 
 
 def is_missing(value: Any) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+from .positions import positions_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,10 +29,7 @@ class Levels:
 
 def read_obs(adata: AnnData, columns: Sequence[str]) -> pd.DataFrame:
     """Columns of obs in memory, lazily read ones included."""
-    for name in columns:
-        if name not in adata.obs.columns:
-            msg = f"There is no column {name!r} in adata.obs. {choices(name, list(adata.obs.columns))}"
-            raise KeyError(msg)
+    positions_of(columns, pd.Index(adata.obs.columns), "column", "adata.obs")
     return in_memory(adata.obs[list(dict.fromkeys(columns))])
 
 
@@ -67,14 +65,6 @@ def joined_levels(parts: Sequence[Levels], columns: Columns) -> Levels:
 def as_text(values: Sequence[str]) -> np.ndarray:
     """An object array of str, the only text that every version of anndata writes."""
     return np.array(values, dtype=object)
-
-
-def choices(given: str, known: list[str]) -> str:
-    """The end of an error: names close to the one given, else those there are."""
-    close = get_close_matches(str(given), [str(name) for name in known], n=3)
-    if close:
-        return f"Did you mean {' or '.join(map(repr, close))}?"
-    return f"There are: {', '.join(map(repr, known[:20])) or 'none'}{', ...' if len(known) > 20 else '.'}"
 
 
 def levels_of_one(column: pd.Series, name: str) -> Levels:

@@ -13,7 +13,8 @@ from nbcompare._counts.blocks import BLOCK_SIZE
 
 from .counts import sum_counts
 from .levels import level_list, the_level, warn_of_level_names
-from .obs import SEPARATOR, Columns, Levels, as_text, choices, column_names, joined_levels, levels_of_one, read_obs
+from .obs import SEPARATOR, Columns, Levels, as_text, column_names, joined_levels, levels_of_one, read_obs
+from .positions import choices
 
 if TYPE_CHECKING:
     from anndata import AnnData

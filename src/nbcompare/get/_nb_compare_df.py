@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import is_one_level
+from nbcompare._anndata import plain_levels
 
+from ._screen import read_var
 from ._stored import (
     POSTERIOR,
     SHRUNKEN,
+    check_symbols,
     chosen_columns,
     chosen_splits,
     is_significant,
-    listed,
     stored_comparison,
     stored_results,
 )
@@ -118,7 +119,7 @@ def nb_compare_df(
     KeyError
         If there are no such results, comparison, split or column; the message lists what there is.
     ValueError
-        If the style is unknown, or a split is named where there are none.
+        If the style is unknown, or a split is named where there are none; if `gene_symbols` is called like a column of the table.
 
     Examples
     --------
@@ -132,18 +133,15 @@ def nb_compare_df(
         msg = f"style is {style!r}; choose one of {', '.join(map(repr, get_args(Style)))}."
         raise ValueError(msg)
     results = stored_results(adata, key)
-    if gene_symbols is not None and gene_symbols not in adata.var:
-        msg = f"gene_symbols is {gene_symbols!r}, which is no column of .var; there are: {listed(adata.var.columns)}."
-        raise KeyError(msg)
-    several = group is None or not is_one_level(group)
+    symbols = None if gene_symbols is None else read_var(adata, gene_symbols)
+    group, split = plain_levels(group), plain_levels(split)
+    several = group is None or not isinstance(group, str)
     chosen = chosen_columns(results, group, split, key)
-    splits = [] if split is not None and is_one_level(split) else chosen_splits(results, split, key)
+    splits = [] if isinstance(split, str) else chosen_splits(results, split, key)
 
     parts = []
     for column in chosen:
         table = stored_comparison(adata, column, key)
-        if gene_symbols is not None:
-            table[gene_symbols] = adata.var[gene_symbols].to_numpy()
         keep = np.ones(len(table), bool)
         if pval_cutoff is not None:
             keep &= is_significant(table["pvals_adj"], pval_cutoff).to_numpy()
@@ -152,6 +150,7 @@ def nb_compare_df(
         if log2fc_max is not None:
             keep &= (table["logfoldchanges"] < log2fc_max).to_numpy()
         parts.append(table[keep].sort_values("pvals", kind="stable", na_position="last"))
+    gene = np.concatenate([part.index for part in parts])
     table = pd.concat(parts, ignore_index=True)
     n_rows = [len(part) for part in parts]
     groups = [column.group for column in chosen]
@@ -166,10 +165,11 @@ def nb_compare_df(
         columns = columns | OF_SHRUNKEN[style]
     leading = ["split"] if splits else []
     leading += ["group"] if several and "group" not in columns else []
-    extra = [] if gene_symbols is None else [gene_symbols]
     if style == "deseq2":
         table = table.set_index("names").rename_axis(None)
-    return table[[*leading, *columns, *extra]].rename(columns=columns)
+    table = table[[*leading, *columns]].rename(columns=columns)
+    check_symbols(gene_symbols, table.columns)
+    return table if symbols is None else table.assign(**{str(gene_symbols): symbols[gene]})
 
 
 def with_posterior(columns: Mapping[str, str], words: Sequence[str]) -> dict[str, str]:

@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import read_samples, sum_gene_counts
+from nbcompare._anndata import (
+    plain_columns,
+    plain_levels,
+    position_of,
+    positions_of,
+    read_samples,
+    repeated_names,
+    sum_gene_counts,
+)
 
-from ._stored import chosen_columns, chosen_splits, close, stored_results, stored_trend
+from ._stored import chosen_columns, chosen_splits, stored_results, stored_trend
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -56,7 +64,8 @@ def nb_gene_df(
     KeyError
         If there are no such results, gene, split, layer or columns of `.obs`.
     ValueError
-        If cells were taken away after the comparison; if a sample lies in several blocks.
+        If cells were taken away after the comparison; if a sample lies in several blocks; if several genes, or several samples, have
+        this name.
 
     Examples
     --------
@@ -67,10 +76,8 @@ def nb_gene_df(
     ['ctrl', 'ctrl_1']
     """
     results = stored_results(adata, key)
-    if gene not in adata.var_names:
-        msg = f"There is no gene {gene!r} in var_names.{close(gene, adata.var_names)}"
-        raise KeyError(msg)
-    position = int(np.flatnonzero(adata.var_names == gene)[0])
+    split, block_key = plain_levels(split), plain_columns(block_key, "block_key")
+    position = position_of(gene, adata.var_names, "gene", "var_names")
     samples = results["samples"].reset_index(drop=True)
     counts, blocks = _read_samples(adata, position, samples, results["params"], block_key)
     table = samples.assign(block=blocks if block_key is not None else samples.get("block", ""), counts=counts)
@@ -138,6 +145,8 @@ def _read_samples(
         split_by=params.get("split_by"),
     )
     label = found.label
+    if replicate_key is None:  # samples are rows, whose names may repeat
+        positions_of(repeated_names(stored["replicate"], adata.obs_names), adata.obs_names, "sample", "obs_names")
     rows = pd.MultiIndex.from_frame(stored[label].astype(str)).get_indexer(
         pd.MultiIndex.from_frame(found.table[label].astype(str))
     )

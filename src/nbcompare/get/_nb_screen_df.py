@@ -18,7 +18,7 @@ from ._screen import (
     status_words,
 )
 from ._screen_tests import Adjustment, FdrScope, Tests, read_block
-from ._stored import INTERVAL
+from ._stored import INTERVAL, check_symbols
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -84,7 +84,7 @@ def nb_screen_df(
     KeyError
         If there is no such perturbation, gene or column; the message names the closest.
     ValueError
-        If this is no screen; if `fdr_scope` or `style` is unknown or `n_top` below 1; if the whole screen is asked
+        If this is no screen; if `fdr_scope` or `style` is unknown or `n_top` below 1; if `gene_symbols` is called like a column of the table; if the whole screen is asked
         for without `n_top` or `pval_cutoff`.
 
     Examples
@@ -109,10 +109,9 @@ def nb_screen_df(
         found = found.joined(tests).first(n_top)
     found = found.sorted()
 
-    table = _as_table(screen, found)
-    if symbols is not None:
-        table[gene_symbols] = symbols[found.column]
-    return _in_style(table, style, posterior_words(screen), [] if gene_symbols is None else [gene_symbols])
+    table = _in_style(_as_table(screen, found), style, posterior_words(screen))
+    check_symbols(gene_symbols, table.columns)
+    return table if symbols is None else table.assign(**{str(gene_symbols): symbols[found.column]})
 
 
 def _check(screen: AnnData, style: str, fdr_scope: str, n_top: int | None, *, is_whole: bool) -> None:
@@ -139,8 +138,9 @@ def _check(screen: AnnData, style: str, fdr_scope: str, n_top: int | None, *, is
 def _as_table(screen: AnnData, tests: Tests) -> pd.DataFrame:
     """The tests under the stored words."""
     names = screen.obs_names.astype(str)
+    once = names.unique()  # a user may have renamed two perturbations alike
     table = {
-        "perturbation": pd.Categorical.from_codes(tests.row, categories=names),
+        "perturbation": pd.Categorical.from_codes(once.get_indexer(names)[tests.row], categories=once),
         "group": names.to_numpy(object)[tests.row],
         "names": screen.var_names.to_numpy(object)[tests.column],
         "pvals": tests.p,
@@ -154,10 +154,10 @@ def _as_table(screen: AnnData, tests: Tests) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _in_style(table: pd.DataFrame, style: Style, of_posterior: list[str], extra: list[str]) -> pd.DataFrame:
+def _in_style(table: pd.DataFrame, style: Style, of_posterior: list[str]) -> pd.DataFrame:
     columns = with_posterior(COLUMNS[style], of_posterior) if style == "scanpy" else COLUMNS[style]
     columns = {word: name for word, name in columns.items() if word in table or word not in INTERVAL}
     leading = [] if "group" in columns else ["perturbation"]
     if style == "deseq2":
         table = table.set_index("names").rename_axis(None)
-    return table[[*leading, *columns, *extra]].rename(columns=columns)
+    return table[[*leading, *columns]].rename(columns=columns)

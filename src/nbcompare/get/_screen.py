@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import check_format, in_memory, level_list, level_name, the_level
+from nbcompare._anndata import (
+    check_format,
+    in_memory,
+    known_positions,
+    level_list,
+    position_of,
+    positions_of,
+    the_level,
+)
 from nbcompare._nb.status import status_text
 
 from ._stored import INTERVAL, POSTERIOR, close, compared_keys, listed
@@ -46,17 +54,17 @@ def perturbation_rows(screen: AnnData, names: str | Sequence[str] | None) -> np.
     if names is None:
         return np.arange(screen.n_obs)
     asked = [the_level(name, screen.obs_names) for name in _asked(names, "perturbation", "perturbations")]
-    rows = screen.obs_names.get_indexer(asked)
-    for name in np.array(asked, dtype=object)[rows < 0][:1]:
+
+    def missing(name: str) -> str:
         if name == screen.uns[KEY].get("reference"):
             hint = " It is the reference, with which all are compared."
         elif name in screen.var_names:
             hint = f" There is a gene of this name: gene={name!r} gives the perturbations that move it."
         else:
             hint = close(name, screen.obs_names) or f" There are: {listed(screen.obs_names, most=10)}."
-        msg = f"The screen has no perturbation {name!r}.{hint}"
-        raise KeyError(msg)
-    return np.unique(rows)
+        return f"The screen has no perturbation {name!r}.{hint}"
+
+    return np.unique(positions_of(asked, screen.obs_names, "perturbation", "obs_names", missing=missing))
 
 
 def gene_columns(screen: AnnData, names: str | Sequence[str] | None) -> np.ndarray:
@@ -64,11 +72,17 @@ def gene_columns(screen: AnnData, names: str | Sequence[str] | None) -> np.ndarr
     if names is None:
         return np.arange(screen.n_vars)
     asked = _asked(names, "gene", "genes")
-    columns = screen.var_names.get_indexer(asked)
-    for name in np.array(asked, dtype=object)[columns < 0][:1]:
-        msg = f"There is no gene {name!r} in var_names.{close(name, screen.var_names)}"
-        raise KeyError(msg)
-    return np.unique(columns)
+    return np.unique(positions_of(asked, screen.var_names, "gene", "var_names"))
+
+
+def gene_column(adata: AnnData, name: str) -> int:
+    """Column of one gene."""
+    return position_of(name, adata.var_names, "gene", "var_names")
+
+
+def own_columns(screen: AnnData, rows: np.ndarray) -> np.ndarray:
+    """Columns of the genes that perturbations are named after, -1 where there is none, or the name repeats."""
+    return known_positions(screen.obs_names[rows], screen.var_names)
 
 
 def read_tests(screen: AnnData, word: str, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -139,9 +153,11 @@ def read_obs(screen: AnnData, columns: Sequence[str]) -> pd.DataFrame:
 
 def read_var(screen: AnnData, column: str) -> np.ndarray:
     """A column of the table of genes, in memory."""
-    if column not in screen.var.columns:
-        msg = f"{column!r} is no column of .var; there are: {listed(list(screen.var.columns))}."
+    known = pd.Index(screen.var.columns)
+    if column not in known:
+        msg = f"{column!r} is no column of .var; there are: {listed(list(known))}."
         raise KeyError(msg)
+    position_of(column, known, "column", ".var")
     return in_memory(screen.var[[column]])[column].to_numpy()
 
 
@@ -153,7 +169,7 @@ def status_words(status: np.ndarray) -> np.ndarray:
 
 
 def _asked(names: str | Sequence[str], argument: str, what: str) -> list[str]:
-    asked = [level_name(name) for name in level_list(names)]
+    asked = level_list(names)
     if not asked:
         msg = f"{argument} is empty; name {what} of the screen, or give None for all."
         raise ValueError(msg)

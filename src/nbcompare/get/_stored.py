@@ -179,6 +179,16 @@ def stored_interval(adata: AnnData, key: str, gene: int, numbers: Sequence[int])
     return lower, upper
 
 
+def check_symbols(gene_symbols: str | None, columns: Sequence[str] | pd.Index) -> None:
+    """Refuse a column of `.var` that is called like a column of the table."""
+    if gene_symbols is not None and gene_symbols in columns:
+        msg = (
+            f"gene_symbols is {gene_symbols!r}, but the table has a column of this name already. Give the column of .var another "
+            f"name: adata.var = adata.var.rename(columns={{{gene_symbols!r}: 'gene_symbol'}}), then gene_symbols='gene_symbol'."
+        )
+        raise ValueError(msg)
+
+
 def is_significant(adjusted: Any, cutoff: float) -> Any:
     """Where adjusted p-values are at most the cut-off, the rule of Benjamini and Hochberg; NaN is not. The only such rule for tables and figures."""
     return adjusted <= cutoff
@@ -198,7 +208,7 @@ def close(name: str, known: Sequence[str] | pd.Index) -> str:
 
 def _asked(names: str | Sequence[str], known: list[str], key: str, argument: str, noun: str) -> list[str]:
     """One name or several, all of them known."""
-    asked = [the_level(name, known) for name in level_list(names)]
+    asked = list(dict.fromkeys(the_level(name, known) for name in level_list(names)))
     if not asked:
         msg = f"{argument} is empty; name {noun}s of {key!r}, or give None for all: {listed(known)}."
         raise ValueError(msg)

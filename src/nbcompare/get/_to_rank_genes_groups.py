@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nbcompare._anndata import check_writable
+
 from ._stored import chosen_columns, one_split, stored_results
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def to_rank_genes_groups(
     >>> adata.uns["rank_genes_groups"]["names"].dtype.names
     ('treated_1',)
     """
+    check_writable(adata, "nbcompare.get.to_rank_genes_groups")
     results = stored_results(adata, key)
     split = one_split(results, split, key)
     chosen = chosen_columns(results, None, split, key)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nbcompare.get._screen import read_var, status_words
+from nbcompare.get._screen import gene_column, read_var, status_words
 from nbcompare.get._stored import chosen_columns, is_significant, stored_interval, stored_results
 
-from ._panel import DARK, DOWN, MEDIUM, SMALL, UP, check_genes, draw_intervals, interval_limits, new_panel
+from ._panel import DARK, DOWN, MEDIUM, SMALL, UP, draw_intervals, interval_limits, new_panel
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -80,14 +80,14 @@ def forest(
     >>> [label.get_text() for label in nb.pl.forest(adata, "gene_00").get_yticklabels()]
     ['treated_1', 'treated_2']
     """
-    check_genes(adata, [name])
+    gene_column(adata, name)  # refused before the rest
     results = stored_results(adata, key)
     if shrunk and f"{key}_lfc_shrunk" not in adata.varm:
         msg = f"{key!r} was compared without shrink=True, so there are no shrunken effects. Compare with it, or leave shrunk out."
         raise ValueError(msg)
     rows = _rows(adata, name, groups, split, key, shrunk=shrunk)
     labels = _place(rows)
-    title = name if gene_symbols is None else str(read_var(adata, gene_symbols)[adata.var_names.get_loc(name)])
+    title = name if gene_symbols is None else str(read_var(adata, gene_symbols)[gene_column(adata, name)])
 
     ax = new_panel(ax, width=3.4, height=0.75 + ROW * max(len(labels), 2))
     ax.set_ylim(len(labels) - 0.4, -0.6)
@@ -117,8 +117,7 @@ def _rows(
 ) -> pd.DataFrame:
     """The gene in every comparison and split: effect, bounds of the interval, adjusted p-value, status."""
     results = stored_results(adata, key)
-    chosen = chosen_columns(results, groups, split, key)
-    gene = int(np.flatnonzero(adata.var_names == name)[0])
+    chosen, gene = chosen_columns(results, groups, split, key), gene_column(adata, name)
     numbers = [column.number for column in chosen]
     words = ("logfoldchanges", "pvals_adj")
     rows = pd.DataFrame({word: np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in words})

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nbcompare.get import nb_compare_df, nb_gene_df
+from nbcompare.get._nb_gene_df import plain_levels
+from nbcompare.get._screen import gene_column, read_var
 from nbcompare.get._stored import (
     chosen_columns,
     chosen_groups,
@@ -89,7 +91,8 @@ def gene(
     >>> [label.get_text() for label in nb.pl.gene(adata, "gene_00").get_xticklabels()]
     ['ctrl', 'treated_1']
     """
-    results = stored_results(adata, key)
+    results, groups = stored_results(adata, key), plain_levels(groups)
+    block_key = plain_levels(block_key)
     split = one_split(results, split, key)
     samples = nb_gene_df(adata, name, split=split, block_key=block_key, key=key)
     if samples.empty:
@@ -139,7 +142,7 @@ def gene(
     if not log:
         ax.set_ylim(bottom=0)
     ax.set_ylabel("normalized counts" + (" (log$_2$ scale)" if log else ""), fontsize=MEDIUM)
-    shown = name if gene_symbols is None else str(adata.var.loc[name, gene_symbols])
+    shown = name if gene_symbols is None else str(read_var(adata, gene_symbols)[gene_column(adata, name)])
     title, pad = (shown, None) if split is None else (f"{shown}\n{split}", 5 + 8 * len(seen))
     ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold", fontstyle="italic", pad=pad)
     return ax

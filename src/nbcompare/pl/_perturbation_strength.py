@@ -7,6 +7,7 @@ import numpy as np
 
 from nbcompare._optional import require
 from nbcompare.get._screen import check_screen, perturbation_rows, read_obs
+from nbcompare.get._stored import level_list
 
 from ._panel import DARK, GREY, MEDIUM, PICKED, SMALL, label_points, new_panel, point_size, title_and_legend
 
@@ -72,7 +73,8 @@ def perturbation_strength(
         msg = f"kind is {kind!r}; choose 'cells' or 'ranked'."
         raise ValueError(msg)
     check_screen(screen)
-    asked = screen.obs_names[perturbation_rows(screen, perturbations)] if np.size(perturbations) else []
+    perturbations = level_list(perturbations)
+    asked = screen.obs_names[perturbation_rows(screen, perturbations)] if perturbations else []
     table = read_obs(screen, ["n_cells", "n_tested", "n_hits", "pval", "selected"])
     table = table[table["n_tested"] > 0].sort_values(["n_hits", "pval"], ascending=[False, True], kind="stable")
     if table.empty:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbcompare.get._screen import gene_columns, perturbation_rows, read_obs, read_tests
+from nbcompare.get._screen import gene_columns, own_columns, perturbation_rows, read_obs, read_tests
 from nbcompare.get._stored import is_significant
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _strongest(screen: AnnData, n: int) -> np.ndarray:
 
 def _most_moved(screen: AnnData, rows: np.ndarray, called: np.ndarray, n: int) -> np.ndarray:
     """Columns of the genes that most of these perturbations move, ascending."""
-    own = screen.var_names.get_indexer(screen.obs_names[rows])
+    own = own_columns(screen, rows)
     counted = called.copy()
     counted[np.flatnonzero(own >= 0), own[own >= 0]] = False
     scores = read_tests(screen, "scores", rows, np.arange(screen.n_vars))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nbcompare._optional import require
-from nbcompare.get._screen import check_screen, read_var
+from nbcompare.get._screen import check_screen, own_columns, read_var
 
 from ._clustering import Tree, cluster, draw_tree
 from ._panel import DARK, DOWN, MEDIUM, SMALL, UP, new_panel
@@ -131,7 +131,7 @@ def _draw_squares(ax: Axes, effects: Effects) -> PolyCollection:
 def _draw_own_targets(ax: Axes, effects: Effects, screen: AnnData) -> None:
     """A frame where a perturbation meets the gene that it names."""
     rectangle = require("matplotlib.patches", "plot").Rectangle
-    own = screen.var_names.get_indexer(screen.obs_names[effects.rows])
+    own = own_columns(screen, effects.rows)
     for y, x in zip(*np.nonzero(own[:, None] == effects.columns), strict=True):
         frame = rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.7, gid="own target")
         ax.add_patch(frame)

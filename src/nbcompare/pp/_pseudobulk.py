@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from anndata.utils import make_index_unique
 
-from nbcompare._anndata import SampleTable, column_names, in_memory, read_samples, sum_samples
+from nbcompare._anndata import SampleTable, column_names, in_memory, plain, plain_columns, read_samples, sum_samples
 from nbcompare._counts.blocks import BLOCK_SIZE
 
 
@@ -57,7 +57,7 @@ def pseudobulk(
     Samples x genes, float64 sums in `.X`, `.var` as in `adata`, ordered by condition, then replicate.
 
     `.obs`
-        The columns `groupby` and `replicate_key`, every other column that is constant within each sample,
+        The columns `groupby` and `replicate_key`, every other column that is constant within each sample and has a name of its own,
         `psbulk_cells` (number of cells) and `psbulk_counts` (sum of counts).
     `.uns["pseudobulk"]`
         The arguments; `dropped_samples`, a table with the `reason` for each; `n_cells_left_out`, the number of cells
@@ -85,6 +85,8 @@ def pseudobulk(
     >>> bool(pdata.obs["psbulk_cells"].sum() == adata.n_obs)
     True
     """
+    groupby = plain_columns(groupby, "groupby") or []
+    replicate_key = plain_columns(replicate_key, "replicate_key")
     samples = read_samples(adata, groupby, replicate_key=replicate_key, stacklevel=3)
     samples, counts = sum_samples(
         adata, samples, layer=layer, min_cells=min_cells, min_counts=min_counts, block_size=block_size
@@ -95,9 +97,9 @@ def pseudobulk(
     settings = {
         "groupby": column_names(groupby),
         "replicate_key": column_names(replicate_key),
-        "layer": layer,
-        "min_cells": min_cells,
-        "min_counts": min_counts,
+        "layer": plain(layer),
+        "min_cells": plain(min_cells),
+        "min_counts": plain(min_counts),
         "dropped_samples": samples.dropped,
         "n_cells_left_out": {reason: samples.n_cells_left_out[reason] for reason in ("no_condition", "no_replicate")},
         "version": version("nbcompare"),
@@ -112,7 +114,7 @@ def _constant_columns(obs: pd.DataFrame, samples: SampleTable) -> pd.DataFrame:
     first_cell = np.empty(len(samples.table), dtype=np.int64)
     first_cell[sample[::-1]] = np.flatnonzero(used)[::-1]
     constant = []
-    for name in obs.columns:
+    for name in obs.columns[~obs.columns.duplicated(keep=False)]:
         values = pd.factorize(obs[name])[0]
         if (values[used] == values[first_cell][sample]).all():
             constant.append(name)

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 from anndata import AnnData
 
-from nbcompare._anndata import column_names, numbers_of, read_obs, sum_counts
+from nbcompare._anndata import check_writable, column_names, numbers_of, plain, plain_columns, read_obs, sum_counts
 from nbcompare._counts import exposure
 from nbcompare._counts.exposure import Method
 
@@ -92,6 +92,8 @@ def size_factors(
     >>> pdata.uns["size_factors"]["method_used"]
     'median_of_ratios'
     """
+    groupby, layer = plain_columns(groupby, "groupby"), plain(layer)
+    check_writable(pdata, "nbcompare.pp.size_factors", copy=copy)
     if isinstance(method, str) and method in get_args(Method):
         counts = sum_counts(pdata, np.arange(pdata.n_obs), pdata.n_obs, layer=layer).counts
         factors, used = exposure.size_factors(counts, method, None if groupby is None else _groups(pdata, groupby))
@@ -105,7 +107,7 @@ def size_factors(
     target = pdata.copy() if copy else pdata
     target.obs[key_added] = factors
     target.uns[key_added] = {
-        "method": method if isinstance(method, str) else "given",
+        "method": str(method) if isinstance(method, str) else "given",
         "method_used": used,
         "layer": layer,
     }

@@ -5,13 +5,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any, Literal, get_args
 
 import numpy as np
 from anndata import AnnData
 
-from nbcompare._anndata import Level, Results, SampleTable, asked_levels, check_key, is_missing, write_results
+from nbcompare._anndata import (
+    Level,
+    Results,
+    SampleTable,
+    asked_levels,
+    check_key,
+    check_writable,
+    is_missing,
+    level_name,
+    plain,
+    plain_arguments,
+    write_results,
+)
 from nbcompare._nb.status import Status
 
 from ._contrast import Contrast
@@ -26,6 +38,7 @@ from ._splits import check_splits, compare_splits
 Method = Literal["mom", "mle", "transformer", "quadrature"]
 TestName = Literal["moderated", "wald", "lrt", "ql"]
 Dispersion = Literal["all", "pair"]
+COLUMNS = ("groupby", "replicate_key", "block_key", "split_by")
 
 
 def nb_compare(
@@ -233,14 +246,15 @@ def nb_compare(
     >>> nb.get.nb_compare_df(adata, "treated_1").columns[:5].tolist()
     ['names', 'scores', 'logfoldchanges', 'pvals', 'pvals_adj']
     """
-    reference = None if is_missing(reference) else reference
-    params = {name: value for name, value in locals().items() if name != "adata"}
+    reference = None if is_missing(reference) else level_name(reference)
+    params = plain_arguments({name: value for name, value in locals().items() if name != "adata"})
     params["prior"] = plain_prior(prior, lambda: adata.var_names, "gene")
+    groupby, replicate_key, block_key, split_by = (params[name] for name in COLUMNS)
+    check_writable(adata, "nbcompare.tl.nb_compare", copy=params["copy"])
     _check_options(params)
-    if copy and adata.isbacked:
-        msg = "copy=True cannot copy a matrix that lies in a file. Use copy=False, which writes to memory, or adata.to_memory()."
-        raise ValueError(msg)
-    reference, groups = asked_levels(adata, groupby, reference, groups, required=contrast is None, rest=design is None)
+    reference, groups = asked_levels(
+        adata, groupby, reference, params["groups"], required=contrast is None, rest=design is None
+    )
     params |= {"reference": reference, "groups": groups}
     samples, counts = read_sample_counts(
         adata,
@@ -337,12 +351,10 @@ def _warn_of_depths(status: np.ndarray) -> None:
 def _recorded(params: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as files can hold them."""
     recorded = {
-        name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        name: plain(value)
         for name, value in params.items()
-        if name not in ("copy", "size_factors", "contrast", "offset", "prior", "network")
+        if name not in ("copy", "size_factors", "contrast", "offset")
     }
-    recorded["prior"] = None if params["prior"] is None else dict(params["prior"])
-    recorded["network"] = None if params["network"] is None else fspath(params["network"])
     recorded["contrast"] = None if params["contrast"] is None else repr(params["contrast"])
     for name in ("size_factors", "offset"):
         recorded[name] = params[name] if params[name] is None or isinstance(params[name], str) else "given"

@@ -19,6 +19,7 @@ from nbcompare._anndata import (
     is_missing,
     layer_types,
     level_name,
+    plain_arguments,
     the_level,
 )
 from nbcompare._counts.blocks import BLOCK_SIZE
@@ -26,7 +27,7 @@ from nbcompare._counts.blocks import BLOCK_SIZE
 from ._posterior import check_prior
 from ._prior import plain_prior
 from ._progress import bar
-from ._screen_blocks import added_layers, adjust_over_all, prepare, run_blocks
+from ._screen_blocks import added_layers, adjust_over_all, prepare, run_blocks, warn_of_shared_names
 from ._screen_cluster import adjust_over_all_on, cluster_for, run_blocks_on
 from ._screen_data import gene_names, read_screen, replicates
 from ._screen_design import added_targets, perturbations, rows_of_a_block
@@ -224,7 +225,7 @@ def nb_screen(
     (4, 100)
     """
     reference = None if is_missing(reference) else level_name(reference)
-    params = {name: value for name, value in locals().items() if name != "adata"}
+    params = plain_arguments({name: value for name, value in locals().items() if name != "adata"})
     params["prior"] = plain_prior(prior, lambda: gene_names(adata), "gene")
     check_options(params)
     result: ScreenResult = MemoryScreen() if path is None else ScreenStore(path)
@@ -247,6 +248,7 @@ def nb_screen(
         if result.runs and result.runs[0]["finished"]:
             return result.read()
 
+    warn_of_shared_names(targets, data.var.index)
     stored = result.kept("model")
     n_threads = threads_of(n_jobs)
     fit = ScreenFit.from_arrays(stored) if stored else fit_model(data, targets, params, n_threads=n_threads)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from nbcompare._anndata import OVER_ALL, ScreenResult
+from nbcompare._anndata import OVER_ALL, ScreenResult, known_positions, repeated_names
 from nbcompare._nb.intervals_screen import target_intervals
 from nbcompare._nb.screen import ScreenBlock, compare_targets
 from nbcompare._nb.screen_adjust import PooledPValues, adjust_rows, count_hits
@@ -210,9 +211,20 @@ def _flag(result: ScreenBlock, flags: np.ndarray) -> None:
 
 
 def _genes_on_target(screen: Screen, targets: Targets) -> np.ndarray:
-    """The gene that each perturbation is named after, (n_targets,), -1 for none."""
-    place = {name: j for j, name in reversed(list(enumerate(screen.genes)))}
-    return np.array([place.get(name, -1) for name in targets.names], np.int64)
+    """The gene that each perturbation is named after, (n_targets,), -1 for none, and where several genes have the name."""
+    return known_positions(targets.names, pd.Index(screen.genes)).astype(np.int64)
+
+
+def warn_of_shared_names(targets: Targets, genes: pd.Index) -> None:
+    """Several genes called like a perturbation: none of them can be taken for its target."""
+    if not (shared := repeated_names(targets.names, genes)):
+        return
+    msg = (
+        f"{len(shared)} perturbations have no on-target values (on_target_* is NaN), because several genes of var_names have the "
+        f"name of the target: {', '.join(map(repr, shared[:5]))}{', ...' if len(shared) > 5 else '.'} "
+        "Make the names unique, for instance with adata.var_names_make_unique()."
+    )
+    warnings.warn(msg, UserWarning, stacklevel=3)
 
 
 def _summary(

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from nbcompare._anndata import ScreenStore, differences, the_level
+from nbcompare._anndata import ScreenStore, differences, plain, the_level
 from nbcompare._counts.exposure import Method
 from nbcompare._optional import require
 
@@ -67,13 +67,9 @@ def check_options(params: Mapping[str, Any]) -> None:
 
 def recorded(params: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that the results depend on, as files can hold them."""
-    plain = {
-        name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        for name, value in params.items()
-        if name not in NOT_OF_THE_RESULT
-    }
-    factors = params["size_factors"]
-    return plain | {
+    factors, by_themselves = params["size_factors"], ("size_factors", "prior", "network", *NOT_OF_THE_RESULT)
+    of_result = {name: plain(value) for name, value in params.items() if name not in by_themselves}
+    return of_result | {
         "size_factors": factors if isinstance(factors, str) else "given",
         "prior": None if params["prior"] is None else _as_text(params["prior"]),
         "network": None if params["network"] is None else fspath(params["network"]),

@@ -105,7 +105,7 @@ def test_simulated_donors_are_shared():
         ({"n_replicates": [3, 4], "paired": True}, "same donors"),
         ({"dispersion": -0.1}, "dispersion is -0.1"),
         ({"effect_sd": float("nan")}, "effect_sd is nan"),
-        ({"de_fraction": 1.5}, "between 0 and 1"),
+        ({"de_fraction": 1.5}, "from 0 to 1"),
     ],
 )
 def test_simulate_refuses(arguments, words):

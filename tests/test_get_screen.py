@@ -120,7 +120,7 @@ def test_more_than_there_are(either, screen):
 
 
 def test_no_hits(either):
-    table = get.nb_screen_df(either, pval_cutoff=-1)
+    table = get.nb_screen_df(either, log2fc_min=1000, pval_cutoff=0.05)
     assert table.empty
     assert table.columns.to_list() == get.nb_screen_df(either, n_top=1).columns.to_list()
 

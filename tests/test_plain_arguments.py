@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from nbcompare import datasets, get, pl, pp, tl
-from nbcompare._anndata.plain import plain, plain_columns, plain_levels
+from nbcompare._arguments import plain
+from nbcompare._arguments.kinds import columns, levels
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Blocks with samples of one condition only:UserWarning"),
@@ -204,18 +205,17 @@ def test_tables_and_figures(build, stored, screen):
 def test_what_is_no_name():
     for value in (5, 2.5, [1, 2], np.arange(3), [None], True, b"a", [["a"]]):
         with pytest.raises(TypeError, match="block_key is .*must be the name of a column of .obs"):
-            plain_columns(value, "block_key")
+            columns(value, "block_key")
     for value in ([], (), set(), pd.Index([])):
         with pytest.raises(ValueError, match="block_key is empty"):
-            plain_columns(value, "block_key")
+            columns(value, "block_key")
 
 
 def test_levels_become_text_once():
-    assert plain_levels([0, True, "a", 2.5, np.int64(0)]) == ["0", "True", "a", "2.5"]
-    assert plain_levels(np.int64(24)) == "24"
-    assert plain_levels(pd.Series(["b", "a", "b"])) == ["b", "a"]
-    assert plain_levels({"b", "a"}) == ["a", "b"]
-    assert plain_levels(None) is None
+    assert levels([0, True, "a", 2.5, np.int64(0)], "groups") == ["0", "True", "a", "2.5"]
+    assert levels(np.int64(24), "groups") == "24"
+    assert levels(pd.Series(["b", "a", "b"]), "groups") == ["b", "a"]
+    assert levels({"b", "a"}, "groups") == ["a", "b"]
 
 
 def test_plain_values():

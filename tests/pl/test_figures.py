@@ -231,7 +231,7 @@ def test_histogram_bars_and_null_height(stored):
     height = next(line for line in ax.lines if line.get_gid() == "null").get_ydata()[0]
     assert height == pytest.approx(min(1, 2 * np.mean(p > 0.5)) * p.size / 10)
     assert ax.get_xlim() == (0, 1)
-    with pytest.raises(ValueError, match="'histogram' or 'qq'"):
+    with pytest.raises(ValueError, match="'histogram', 'qq'"):
         pl.pvalues(stored, "treated_1", kind="bars")
 
 

@@ -76,7 +76,7 @@ class TestAgreement:
     def test_refusals(self, stored):
         with pytest.raises(ValueError, match="two to 4"):
             pl.agreement(stored, ["mom"])
-        with pytest.raises(ValueError, match="choose one of"):
+        with pytest.raises(ValueError, match="must be one of"):
             pl.agreement(stored, ["mom", "mle"], values="pvals")
         with pytest.raises(KeyError, match="there are"):
             pl.agreement(stored, ["mom", "wrong"])

@@ -126,8 +126,9 @@ class TestScreenMap:
         assert [label.get_text() for label in ax.get_xticklabels()] == ["S7"]
 
     def test_nothing_to_show(self, screen):
-        with pytest.raises(ValueError, match="of at most -1; name genes"):
-            pl.screen_map(screen, pval_cutoff=-1)
+        screen.layers["pvals_adj"] = np.full(screen.shape, 0.5)
+        with pytest.raises(ValueError, match="of at most 0.05; name genes"):
+            pl.screen_map(screen)
         screen.obs["n_hits"] = 0
         with pytest.raises(ValueError, match="No perturbation of the screen has a hit"):
             pl.screen_map(screen)
@@ -177,7 +178,7 @@ class TestPerturbationStrength:
         assert listed.split() == [word for rank, name in enumerate(top, start=1) for word in (str(rank), name)]
 
     def test_errors(self, screen):
-        with pytest.raises(ValueError, match="'cells' or 'ranked'"):
+        with pytest.raises(ValueError, match="'cells', 'ranked'"):
             pl.perturbation_strength(screen, kind="sorted")
         with pytest.raises(KeyError, match="Did you mean 'pert_0"):
             pl.perturbation_strength(screen, perturbations=["pert_03"])

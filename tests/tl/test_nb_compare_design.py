@@ -563,7 +563,7 @@ REFUSED = {
     "contrast without design": ({"design": None, "contrast": "condition"}, ValueError, "contrast goes with a design"),
     "ql without design": ({"design": None, "test": "ql"}, ValueError, "test='ql' goes with a design"),
     "no test": ({"test": "score"}, ValueError, "must be one of"),
-    "a number": ({"design": 3}, TypeError, "design is int"),
+    "a number": ({"design": 3}, TypeError, "design is 3, but must be text, a formula"),
     "one level": ({"design": "~ constant + condition"}, ValueError, "all 12 samples that are left have the value 'k'"),
 }
 

@@ -89,9 +89,9 @@ def test_shrinkage_is_that_of_the_test_against_zero(cells):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"lfc_threshold": -1}, "0 or more"),
-        ({"lfc_threshold": np.nan}, "0 or more"),
-        ({"lfc_threshold": 100}, "is a log2 fold change: 1 means twofold"),
+        ({"lfc_threshold": -1}, "from 0 to 30"),
+        ({"lfc_threshold": np.nan}, "from 0 to 30"),
+        ({"lfc_threshold": 100}, "a log2 fold change from 0 to 30 .1 stands for twofold"),
         ({"lfc_threshold": 1, "test": "wald"}, "lfc_threshold goes with test='moderated'"),
         ({"alternative": "less_abs"}, "Pass lfc_threshold"),
         ({"alternative": "two-sided"}, "'greater_abs', 'less_abs'"),

@@ -66,7 +66,7 @@ REFUSED = {
     "an array for cells": ({"size_factors": np.ones(3)}, ValueError, r"shape \(3,\).*pp.pseudobulk"),
     "one size factor": ({"size_factors": 2.0}, ValueError, r"shape \(\)"),
     "slash in the key": ({"key_added": "a/b"}, ValueError, "key_added is 'a/b'.*slash"),
-    "empty key": ({"key_added": ""}, ValueError, "key_added is ''"),
+    "empty key": ({"key_added": ""}, ValueError, "key_added is empty"),
     "negative min_total": ({"min_total": -1}, ValueError, "min_total is -1.*0 or more"),
     "min_total is not a number": ({"min_total": np.nan}, ValueError, "min_total is nan"),
     "all samples too small": ({"min_cells": 10_000}, ValueError, "None of the 9 samples has 10000 cells"),

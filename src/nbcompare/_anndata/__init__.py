@@ -8,8 +8,7 @@ from .labelled import as_floats, as_labelled, is_labelled, numbers_of
 from .levels import Level, asked_levels, is_missing, is_one_level, level_list, level_name, reference_missing, the_level
 from .obs import as_text, column_names, in_memory, levels_of, read_obs
 from .opening import opened
-from .plain import plain, plain_arguments, plain_columns, plain_levels
-from .positions import choices, known_positions, position_of, positions_of, repeated_names
+from .positions import known_positions, position_of, positions_of, repeated_names
 from .results import FORMAT, Results, check_format, check_key, write_results
 from .samples import SampleTable, read_samples, sum_samples
 from .screen_layers import OVER_ALL, MemoryScreen, ScreenResult, bytes_a_test, layer_types
@@ -39,7 +38,6 @@ __all__ = [
     "check_format",
     "check_key",
     "check_writable",
-    "choices",
     "column_names",
     "differences",
     "fingerprint",
@@ -50,10 +48,6 @@ __all__ = [
     "levels_of",
     "numbers_of",
     "opened",
-    "plain",
-    "plain_arguments",
-    "plain_columns",
-    "plain_levels",
     "position_of",
     "positions_of",
     "read_matrix",

@@ -11,8 +11,7 @@ from nbcompare._counts.blocks import BLOCK_SIZE, in_memory
 from nbcompare._counts.check import NotCountsError
 from nbcompare._counts.damage import DamagedMatrixError
 from nbcompare._counts.sums import Sums, as_sums, looks_like_counts, sum_gene, sum_groups
-
-from .positions import choices
+from nbcompare._messages import choices
 
 if TYPE_CHECKING:
     from anndata import AnnData

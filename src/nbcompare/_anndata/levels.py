@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from nbcompare._messages import warn
 
 from .obs import SEPARATOR, Columns, Levels, column_names, levels_of, read_obs
 
@@ -91,7 +92,7 @@ def reference_missing(known: Collection[str], *, rest: bool) -> str:
     return f"reference is required. Available groups: {shown or 'none'}{or_rest}."
 
 
-def warn_of_level_names(columns: Mapping[str, Levels], *, named: Collection[str] = (), stacklevel: int) -> None:
+def warn_of_level_names(columns: Mapping[str, Levels], *, named: Collection[str] = ()) -> None:
     """One warning of text that stands for missing values, and one of levels that differ only by spaces or case.
 
     A level in `named` (the reference, the groups asked for) is meant by the user and is not taken for missing.
@@ -114,10 +115,10 @@ def warn_of_level_names(columns: Mapping[str, Levels], *, named: Collection[str]
             similar.append(f"adata.obs[{name!r}]: {'; '.join(alike[:MOST_NAMED])}{more}")
     if missing:
         msg = f"Text that usually means missing is used as a level. {' '.join(missing)} Such cells are then left out."
-        warnings.warn(msg, UserWarning, stacklevel=stacklevel + 1)
+        warn(msg)
     if similar:
         msg = f"Levels that differ only by spaces or case are different levels. Rename them if they are the same. {'. '.join(similar)}."
-        warnings.warn(msg, UserWarning, stacklevel=stacklevel + 1)
+        warn(msg)
 
 
 def _alike(labels: np.ndarray, n_cells: np.ndarray) -> list[str]:

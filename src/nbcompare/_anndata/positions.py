@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
 
-MOST_LISTED = 20  # names in a message
+from nbcompare._messages import choices
+
 MOST_POSITIONS = 5
 
 UNIQUE = {  # how repeated names are mended
@@ -65,15 +65,6 @@ def repeated_names(names: Iterable[str], index: pd.Index) -> list[str]:
     return (
         [] if not len(twice) else [str(name) for name in pd.Index(list(names), dtype=object).unique() if name in twice]
     )
-
-
-def choices(given: str, known: list[str]) -> str:
-    """The end of an error: names close to the one given, else those there are."""
-    close = get_close_matches(str(given), [str(name) for name in known], n=3)
-    if close:
-        return f"Did you mean {' or '.join(map(repr, close))}?"
-    more = ", ..." if len(known) > MOST_LISTED else "."
-    return f"There are: {', '.join(map(repr, known[:MOST_LISTED])) or 'none'}{more}"
 
 
 def _repeated(name: str, found: np.ndarray, noun: str, where: str) -> str:

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._counts.blocks import BLOCK_SIZE
+from nbcompare._messages import choices
 
 from .counts import sum_counts
 from .levels import level_list, the_level, warn_of_level_names
 from .obs import SEPARATOR, Columns, Levels, as_text, column_names, joined_levels, levels_of_one, read_obs
-from .positions import choices
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -69,13 +69,13 @@ def read_samples(
     block_key: Columns | None = None,
     groups: Columns | None = None,
     split_by: Columns | None = None,
+    check_names: bool = True,
     named: Collection[str] = (),
-    stacklevel: int | None = None,
 ) -> SampleTable:
     """One sample for each condition and replicate that occur together (in a split); without `replicate_key` each row is one.
 
-    Cells with a missing value and cells of conditions other than `groups` are left out and counted. With a
-    `stacklevel` levels whose names look like mistakes are warned of, those that are `named` by the user less strictly.
+    Cells with a missing value and cells of conditions other than `groups` are left out and counted. With `check_names`
+    levels whose names look like mistakes are warned of, those that are `named` by the user less strictly.
     """
     if set(column_names(groupby)) == set(column_names(replicate_key)):
         msg = f"groupby and replicate_key are both {groupby!r}. Replicates of a condition need a column of their own."
@@ -88,8 +88,8 @@ def read_samples(
     def levels(key: Columns) -> Levels:
         return joined_levels([each[name] for name in column_names(key)], key)
 
-    if stacklevel is not None:
-        warn_of_level_names(each, named=named, stacklevel=stacklevel)
+    if check_names:
+        warn_of_level_names(each, named=named)
     condition = levels(groupby)
     replicate = _rows(adata) if replicate_key is None else levels(replicate_key)
     block = None if block_key is None else levels(block_key)

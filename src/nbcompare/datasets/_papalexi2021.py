@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING
 
 import anndata
 
+from nbcompare._arguments import checked
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked
 def papalexi2021() -> AnnData:
     """Part of a real Perturb-seq screen with replicates: knock-outs in THP-1 cells under interferon gamma.
 

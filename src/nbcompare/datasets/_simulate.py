@@ -7,7 +7,10 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from nbcompare._arguments import checked
 
+
+@checked
 def simulate(
     *,
     n_genes: int = 2000,

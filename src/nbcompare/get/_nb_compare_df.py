@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import plain_levels
+from nbcompare._arguments import checked
 
 from ._screen import read_var
 from ._stored import (
@@ -65,6 +65,7 @@ OF_SHRUNKEN = {
 }
 
 
+@checked
 def nb_compare_df(
     adata: AnnData,
     group: str | Sequence[str] | None = None,
@@ -129,12 +130,8 @@ def nb_compare_df(
     >>> nb.get.nb_compare_df(adata, "treated_1", pval_cutoff=0.05).columns[:5].to_list()
     ['names', 'scores', 'logfoldchanges', 'pvals', 'pvals_adj']
     """
-    if style not in get_args(Style):
-        msg = f"style is {style!r}; choose one of {', '.join(map(repr, get_args(Style)))}."
-        raise ValueError(msg)
     results = stored_results(adata, key)
     symbols = None if gene_symbols is None else read_var(adata, gene_symbols)
-    group, split = plain_levels(group), plain_levels(split)
     several = group is None or not isinstance(group, str)
     chosen = chosen_columns(results, group, split, key)
     splits = [] if isinstance(split, str) else chosen_splits(results, split, key)

@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._anndata import (
-    plain_columns,
-    plain_levels,
     position_of,
     positions_of,
     read_samples,
     repeated_names,
     sum_gene_counts,
 )
+from nbcompare._arguments import checked
 
 from ._stored import chosen_columns, chosen_splits, stored_results, stored_trend
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked
 def nb_gene_df(
     adata: AnnData,
     gene: str,
@@ -76,7 +76,6 @@ def nb_gene_df(
     ['ctrl', 'ctrl_1']
     """
     results = stored_results(adata, key)
-    split, block_key = plain_levels(split), plain_columns(block_key, "block_key")
     position = position_of(gene, adata.var_names, "gene", "var_names")
     samples = results["samples"].reset_index(drop=True)
     counts, blocks = _read_samples(adata, position, samples, results["params"], block_key)
@@ -143,6 +142,7 @@ def _read_samples(
         replicate_key=replicate_key,
         block_key=block_key,
         split_by=params.get("split_by"),
+        check_names=False,
     )
     label = found.label
     if replicate_key is None:  # samples are rows, whose names may repeat

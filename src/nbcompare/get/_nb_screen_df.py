@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import pandas as pd
+
+from nbcompare._arguments import checked
 
 from ._nb_compare_df import COLUMNS, Style, with_posterior
 from ._screen import (
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked
 def nb_screen_df(
     screen: AnnData,
     perturbation: str | Sequence[str] | None = None,
@@ -115,17 +118,8 @@ def nb_screen_df(
 
 
 def _check(screen: AnnData, style: str, fdr_scope: str, n_top: int | None, *, is_whole: bool) -> None:
-    if style not in get_args(Style):
-        msg = f"style is {style!r}; choose one of {', '.join(map(repr, get_args(Style)))}."
-        raise ValueError(msg)
-    if fdr_scope not in get_args(FdrScope):
-        msg = f"fdr_scope is {fdr_scope!r}; choose one of {', '.join(map(repr, get_args(FdrScope)))}."
-        raise ValueError(msg)
     if fdr_scope == "global" and "pvals_adj_global" not in screen.layers:
         msg = "fdr_scope is 'global', but the screen has no layer 'pvals_adj_global'; run nbcompare.tl.nb_screen to its end."
-        raise ValueError(msg)
-    if n_top is not None and n_top < 1:
-        msg = f"n_top is {n_top}; give 1 or more, or None for all."
         raise ValueError(msg)
     if is_whole and n_top is None:
         msg = (

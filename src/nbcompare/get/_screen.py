@@ -17,9 +17,10 @@ from nbcompare._anndata import (
     positions_of,
     the_level,
 )
+from nbcompare._messages import did_you_mean, listed
 from nbcompare._nb.status import status_text
 
-from ._stored import INTERVAL, POSTERIOR, close, compared_keys, listed
+from ._stored import INTERVAL, POSTERIOR, compared_keys
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,7 +62,7 @@ def perturbation_rows(screen: AnnData, names: str | Sequence[str] | None) -> np.
         elif name in screen.var_names:
             hint = f" There is a gene of this name: gene={name!r} gives the perturbations that move it."
         else:
-            hint = close(name, screen.obs_names) or f" There are: {listed(screen.obs_names, most=10)}."
+            hint = did_you_mean(name, screen.obs_names) or f" There are: {listed(screen.obs_names, most=10)}."
         return f"The screen has no perturbation {name!r}.{hint}"
 
     return np.unique(positions_of(asked, screen.obs_names, "perturbation", "obs_names", missing=missing))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from nbcompare._anndata import check_format, level_list, the_level
+from nbcompare._messages import did_you_mean, listed
 from nbcompare._nb.status import status_text
 
 if TYPE_CHECKING:
@@ -194,18 +194,6 @@ def is_significant(adjusted: Any, cutoff: float) -> Any:
     return adjusted <= cutoff
 
 
-def listed(names: Sequence[str] | pd.Index, *, most: int = 20) -> str:
-    """Names in a message, no more than fit."""
-    shown = ", ".join(repr(str(name)) for name in names[:most])
-    return shown if len(names) <= most else f"{shown}, ... ({len(names)} in all)"
-
-
-def close(name: str, known: Sequence[str] | pd.Index) -> str:
-    """A suggestion for a mistyped name."""
-    near = get_close_matches(str(name), [str(other) for other in known], n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
 def _asked(names: str | Sequence[str], known: list[str], key: str, argument: str, noun: str) -> list[str]:
     """One name or several, all of them known."""
     asked = list(dict.fromkeys(the_level(name, known) for name in level_list(names)))
@@ -214,6 +202,6 @@ def _asked(names: str | Sequence[str], known: list[str], key: str, argument: str
         raise ValueError(msg)
     for name in asked:
         if name not in known:
-            msg = f"{key!r} has no {noun} {name!r}; there are: {listed(known)}.{close(name, known)}"
+            msg = f"{key!r} has no {noun} {name!r}; there are: {listed(known)}.{did_you_mean(name, known)}"
             raise KeyError(msg)
     return asked

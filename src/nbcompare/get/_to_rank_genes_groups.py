@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nbcompare._anndata import check_writable
+from nbcompare._arguments import checked
 
 from ._stored import chosen_columns, one_split, stored_results
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 MOST_RANKED = 900  # comparisons; h5ad cannot hold the header of a record array with more fields
 
 
+@checked
 def to_rank_genes_groups(
     adata: AnnData, key: str = "nb_compare", *, split: str | None = None, key_added: str = "rank_genes_groups"
 ) -> None:

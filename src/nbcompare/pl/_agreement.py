@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
+from nbcompare._arguments import checked
 from nbcompare.get._stored import one_column, stored_comparison, stored_results
 
 from ._panel import DARK, DOWN, MEDIUM, PICKED, UP, new_panel, point_size, title_and_legend
@@ -19,6 +20,7 @@ COLOURS = (UP, DOWN, PICKED)
 SHOWN = (1e-4, 1e2)  # dispersions; what lies beyond stands on the edge
 
 
+@checked
 def agreement(
     adata: AnnData,
     keys: Sequence[str],
@@ -75,9 +77,6 @@ def agreement(
     keys = [keys] if isinstance(keys, str) else list(keys)
     if not 2 <= len(keys) <= len(COLOURS) + 1:
         msg = f"keys names {len(keys)} results, but two to {len(COLOURS) + 1} are compared: the first with the others."
-        raise ValueError(msg)
-    if values not in get_args(Values):
-        msg = f"values is {values!r}; choose one of {', '.join(map(repr, get_args(Values)))}."
         raise ValueError(msg)
     columns = [one_column(adata, group, split, key) for key in keys]
     tables = [stored_comparison(adata, column, key) for column, key in zip(columns, keys, strict=True)]

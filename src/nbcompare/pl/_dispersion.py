@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nbcompare._arguments import checked
 from nbcompare.get._stored import one_column, stored_results, stored_trend
 
 from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, comparison_table, new_panel, point_size, title_and_legend
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def dispersion(
     adata: AnnData,
     group: str | None = None,

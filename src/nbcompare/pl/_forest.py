@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nbcompare._arguments import checked
 from nbcompare.get._screen import gene_column, read_var, status_words
 from nbcompare.get._stored import chosen_columns, is_significant, stored_interval, stored_results
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 ROW = 0.17  # inches
 
 
+@checked
 def forest(
     adata: AnnData,
     name: str,

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nbcompare._arguments import checked
 from nbcompare.get import nb_compare_df, nb_gene_df
-from nbcompare.get._nb_gene_df import plain_levels
 from nbcompare.get._screen import gene_column, read_var
 from nbcompare.get._stored import (
     chosen_columns,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MOST_JOINED = 4  # conditions between which lines still show something
 
 
+@checked
 def gene(
     adata: AnnData,
     name: str,
@@ -91,8 +92,7 @@ def gene(
     >>> [label.get_text() for label in nb.pl.gene(adata, "gene_00").get_xticklabels()]
     ['ctrl', 'treated_1']
     """
-    results, groups = stored_results(adata, key), plain_levels(groups)
-    block_key = plain_levels(block_key)
+    results, groups = stored_results(adata, key), groups
     split = one_split(results, split, key)
     samples = nb_gene_df(adata, name, split=split, block_key=block_key, key=key)
     if samples.empty:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nbcompare._arguments import checked
 from nbcompare.get._screen import check_screen, perturbation_rows, read_obs
 from nbcompare.get._stored import is_significant
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 MOST_NAMED = 60  # perturbations, one line each
 
 
+@checked
 def knockdown(
     screen: AnnData,
     *,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nbcompare._arguments import checked
+
 from ._panel import (
     DARK,
     MEDIUM,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def ma(
     adata: AnnData,
     group: str | None = None,

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from nbcompare._arguments import checked
 from nbcompare._optional import require
 from nbcompare.get._screen import check_screen, perturbation_rows, read_obs
-from nbcompare.get._stored import level_list
 
 from ._panel import DARK, GREY, MEDIUM, PICKED, SMALL, label_points, new_panel, point_size, title_and_legend
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Kind = Literal["cells", "ranked"]
 
 
+@checked
 def perturbation_strength(
     screen: AnnData,
     *,
@@ -69,11 +70,7 @@ def perturbation_strength(
     >>> nb.pl.perturbation_strength(screen).get_xlabel()
     'cells'
     """
-    if kind not in get_args(Kind):
-        msg = f"kind is {kind!r}; choose 'cells' or 'ranked'."
-        raise ValueError(msg)
     check_screen(screen)
-    perturbations = level_list(perturbations)
     asked = screen.obs_names[perturbation_rows(screen, perturbations)] if perturbations else []
     table = read_obs(screen, ["n_cells", "n_tested", "n_hits", "pval", "selected"])
     table = table[table["n_tested"] > 0].sort_values(["n_hits", "pval"], ascending=[False, True], kind="stable")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nbcompare._arguments import checked
 from nbcompare.get._screen import is_screen, prior_of_perturbation
 from nbcompare.get._stored import one_column, stored_prior, stored_results
 
@@ -18,6 +19,7 @@ ROOM = 1.35  # height of the panel over that of the curves: the legend stands th
 REACH = 3.5  # standard deviations of the curves that are shown
 
 
+@checked
 def posterior(
     adata: AnnData,
     gene: str,

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from nbcompare._arguments import checked
 from nbcompare.get._stored import is_significant
 
 from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, comparison_table, new_panel, point_size
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 Kind = Literal["histogram", "qq"]
 
 
+@checked
 def pvalues(
     adata: AnnData,
     group: str | None = None,
@@ -73,9 +75,6 @@ def pvalues(
     >>> nb.pl.pvalues(adata, kind="qq").get_xlabel()
     'expected $-$log$_{10}$ p-value'
     """
-    if kind not in get_args(Kind):
-        msg = f"kind is {kind!r}; choose 'histogram' or 'qq'."
-        raise ValueError(msg)
     table, title = comparison_table(adata, group, split, key, None)
     table = table[table["pvals"].notna()].sort_values("pvals", kind="stable")
     if table.empty:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nbcompare._arguments import checked
 from nbcompare._optional import require
 from nbcompare.get._screen import check_screen, own_columns, read_var
 
@@ -23,6 +24,7 @@ SIDE, SIDE_UNCALLED = 0.92, 0.42  # of a cell
 MOST_NAMED = 150  # rows or columns with names that can be read
 
 
+@checked
 def screen_map(
     screen: AnnData,
     *,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nbcompare._arguments import checked
 from nbcompare.get._stored import is_significant
 
 from ._panel import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def volcano(
     adata: AnnData,
     group: str | None = None,

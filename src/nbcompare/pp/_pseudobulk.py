@@ -10,10 +10,12 @@ import pandas as pd
 from anndata import AnnData
 from anndata.utils import make_index_unique
 
-from nbcompare._anndata import SampleTable, column_names, in_memory, plain, plain_columns, read_samples, sum_samples
+from nbcompare._anndata import SampleTable, column_names, in_memory, read_samples, sum_samples
+from nbcompare._arguments import checked
 from nbcompare._counts.blocks import BLOCK_SIZE
 
 
+@checked
 def pseudobulk(
     adata: AnnData,
     groupby: str | Sequence[str],
@@ -85,9 +87,7 @@ def pseudobulk(
     >>> bool(pdata.obs["psbulk_cells"].sum() == adata.n_obs)
     True
     """
-    groupby = plain_columns(groupby, "groupby") or []
-    replicate_key = plain_columns(replicate_key, "replicate_key")
-    samples = read_samples(adata, groupby, replicate_key=replicate_key, stacklevel=3)
+    samples = read_samples(adata, groupby, replicate_key=replicate_key)
     samples, counts = sum_samples(
         adata, samples, layer=layer, min_cells=min_cells, min_counts=min_counts, block_size=block_size
     )
@@ -97,9 +97,9 @@ def pseudobulk(
     settings = {
         "groupby": column_names(groupby),
         "replicate_key": column_names(replicate_key),
-        "layer": plain(layer),
-        "min_cells": plain(min_cells),
-        "min_counts": plain(min_counts),
+        "layer": layer,
+        "min_cells": min_cells,
+        "min_counts": min_counts,
         "dropped_samples": samples.dropped,
         "n_cells_left_out": {reason: samples.n_cells_left_out[reason] for reason in ("no_condition", "no_replicate")},
         "version": version("nbcompare"),

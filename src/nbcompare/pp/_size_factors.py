@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
 from anndata import AnnData
 
-from nbcompare._anndata import check_writable, column_names, numbers_of, plain, plain_columns, read_obs, sum_counts
+from nbcompare._anndata import check_writable, column_names, numbers_of, read_obs, sum_counts
+from nbcompare._arguments import checked
 from nbcompare._counts import exposure
 from nbcompare._counts.exposure import Method
+from nbcompare._messages import warn
 
 
+@checked
 def size_factors(
     pdata: AnnData,
     *,
@@ -92,13 +94,12 @@ def size_factors(
     >>> pdata.uns["size_factors"]["method_used"]
     'median_of_ratios'
     """
-    groupby, layer = plain_columns(groupby, "groupby"), plain(layer)
     check_writable(pdata, "nbcompare.pp.size_factors", copy=copy)
     if isinstance(method, str) and method in get_args(Method):
         counts = sum_counts(pdata, np.arange(pdata.n_obs), pdata.n_obs, layer=layer).counts
         factors, used = exposure.size_factors(counts, method, None if groupby is None else _groups(pdata, groupby))
         if used == "poscounts" and (text := exposure.follows_depth(factors, counts.sum(axis=1))):
-            warnings.warn(text, UserWarning, stacklevel=2)
+            warn(text)
     elif isinstance(method, str):
         factors, used = _given(pdata, _column(pdata, method)), "given"
     else:

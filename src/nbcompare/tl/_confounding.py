@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
+
+from nbcompare._messages import warn
 
 from ._formula import Model
 
@@ -84,7 +85,7 @@ def check_estimable(model: Model, contrasts: Mapping[str, np.ndarray] | None = N
     return reduction
 
 
-def warn_of_aliases(model: Model, *, stacklevel: int = 2) -> None:
+def warn_of_aliases(model: Model) -> None:
     """Name the coefficients that the samples do not determine; contrasts without them are tested all the same."""
     aliases = aliased(model.matrix)
     if not aliases:
@@ -94,7 +95,7 @@ def warn_of_aliases(model: Model, *, stacklevel: int = 2) -> None:
         f"design {model.design!r} does not determine all coefficients: {'; '.join(_causes(model, aliases))}. The contrasts asked for are "
         f"estimable and are tested; the stored coefficients {_listed([model.coefficients[j] for j in np.flatnonzero(lost)])} are NaN."
     )
-    warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+    warn(msg)
 
 
 def _not_estimable(model: Model, refused: Mapping[str, np.ndarray], word: str) -> str:

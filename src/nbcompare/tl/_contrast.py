@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import choices, is_labelled, numbers_of, the_level
+from nbcompare._anndata import is_labelled, numbers_of, the_level
+from nbcompare._messages import choices
 
 from ._formula import Model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from anndata import AnnData
 from pandas.api.types import infer_dtype
 
 from nbcompare._anndata import SampleTable, levels_of, read_obs
+from nbcompare._messages import warn
 
 from ._formula import formula_columns, plain_columns
 
@@ -74,10 +74,10 @@ def read_covariates(
     return Covariates(pd.DataFrame(values, index=pd.Index(samples.names, dtype=object)), found)
 
 
-def warn_of_labels(assumed: Collection[str], *, stacklevel: int) -> None:
+def warn_of_labels(assumed: Collection[str]) -> None:
     """One warning that names the columns of numbers that are used as labels."""
     if assumed:
-        warnings.warn(_labels_assumed(assumed), UserWarning, stacklevel=stacklevel)
+        warn(_labels_assumed(assumed))
 
 
 def with_hint(error: ValueError, assumed: Collection[str]) -> ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -13,7 +12,6 @@ from anndata import AnnData
 
 from nbcompare._anndata import (
     SampleTable,
-    choices,
     column_names,
     level_list,
     numbers_of,
@@ -24,6 +22,7 @@ from nbcompare._anndata import (
 )
 from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._counts.exposure import Method, check_factors, follows_depth, given_factors, measure_depths
+from nbcompare._messages import choices, warn
 from nbcompare._nb.blocks import connected_parts, residual_degrees
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.status import Status
@@ -67,7 +66,6 @@ def read_sample_counts(
     min_counts: float,
     cells_as_replicates: bool | None,
     named: Collection[str] = (),
-    stacklevel: int = 4,
     check: Callable[[SampleTable], None] | None = None,
     block_size: int = BLOCK_SIZE,
     may_share: bool = False,
@@ -85,7 +83,6 @@ def read_sample_counts(
         block_key=block_key,
         split_by=split_by,
         named=named,
-        stacklevel=stacklevel,
     )
     summed = "psbulk_cells" in adata.obs.columns
     if replicate_key is None or summed:
@@ -122,7 +119,7 @@ def make_design(
 ) -> Design:
     """Groups, blocks, depths and pairs; refuses a design that cannot answer anything, and says how."""
     levels = list(dict.fromkeys(samples.table["condition"]))
-    comparisons = comparisons_with(samples, levels, str(reference), groups, stacklevel=5)
+    comparisons = comparisons_with(samples, levels, str(reference), groups)
     code = {level: k for k, level in enumerate(levels)}
     group = samples.table["condition"].map(code).to_numpy(np.intp)
     blocked = "block" in samples.table
@@ -152,9 +149,7 @@ def _refuse_cells(samples: SampleTable, groupby: str | Sequence[str], *, can_ins
         raise ValueError(msg)
 
 
-def comparisons_with(
-    samples: SampleTable, levels: list[str], reference: str, groups: str | Sequence[str], *, stacklevel: int = 4
-) -> list[str]:
+def comparisons_with(samples: SampleTable, levels: list[str], reference: str, groups: str | Sequence[str]) -> list[str]:
     lost = [level for level in dict.fromkeys(samples.dropped["condition"]) if level not in levels]
     known = levels + lost
     if reference == "rest" and "rest" in known:
@@ -180,7 +175,7 @@ def comparisons_with(
             raise ValueError(msg)
     if gone := [group for group in asked if group in lost]:
         msg = f"No sample of {', '.join(map(repr, gone))} is left ({_reasons(samples, gone[0])}): not compared."
-        warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+        warn(msg)
     comparisons = [group for group in dict.fromkeys(asked) if group in levels and group != reference]
     if not comparisons or len(levels) < 2:
         msg = f"There is nothing to compare with the reference {reference!r}: the groups with samples are {levels}."
@@ -211,7 +206,7 @@ def sample_depths(
         found = measure_depths(corrected, factors, pd.factorize(samples.table["condition"])[0])
         exposure, used, unstable = found.factors, found.method, found.unstable
         if used == "poscounts" and (text := follows_depth(exposure, corrected.sum(axis=1))):
-            warnings.warn(text, UserWarning, stacklevel=5)
+            warn(text)
     else:
         of_sample = factors_of_samples(adata, samples, factors, replicate_key)
         exposure, used = given_factors(of_sample, len(of_sample)), "given"
@@ -290,7 +285,7 @@ def blocks_that_tell(samples: SampleTable) -> dict[str, np.ndarray]:
     return {"block_tells": (samples.table.groupby("block")["condition"].transform("nunique") > 1).to_numpy()}
 
 
-def name_idle_blocks(table: pd.DataFrame, *, stacklevel: int = 3) -> None:
+def name_idle_blocks(table: pd.DataFrame) -> None:
     """Say which blocks hold samples of one condition alone, from which no difference can be told."""
     if "block_tells" not in table or table["block_tells"].all():
         return
@@ -300,7 +295,7 @@ def name_idle_blocks(table: pd.DataFrame, *, stacklevel: int = 3) -> None:
         f"Blocks with samples of one condition only, {shown}, tell nothing of the differences. They are marked in the table of samples "
         "(block_tells)."
     )
-    warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+    warn(msg)
 
 
 def suggest_design(
@@ -309,8 +304,6 @@ def suggest_design(
     reference: str,
     groupby: str | Sequence[str],
     block_key: str | Sequence[str],
-    *,
-    stacklevel: int = 3,
 ) -> None:
     """Warn of comparisons whose two groups share no block, but are linked through blocks with other groups.
 
@@ -339,7 +332,7 @@ def suggest_design(
         f"No block holds samples of both {reference!r} and {shown}: with block_key these comparisons have almost no power, though other groups "
         f"link the blocks. Fit one model to all groups instead: leave block_key out and pass design={formula!r}."
     )
-    warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+    warn(msg)
 
 
 def _term(columns: str | Sequence[str]) -> str:
@@ -347,11 +340,11 @@ def _term(columns: str | Sequence[str]) -> str:
     return ":".join(name if name.isidentifier() else f"`{name}`" for name in column_names(columns))
 
 
-def offer_blocks(samples: SampleTable, replicate_key: str | Sequence[str] | None, *, stacklevel: int = 4) -> None:
+def offer_blocks(samples: SampleTable, replicate_key: str | Sequence[str] | None) -> None:
     shared = samples.table.groupby("replicate")["condition"].nunique()
     if replicate_key is not None and len(shared) > 1 and (shared > 1).all():
         msg = (
             f"Every replicate in {replicate_key!r} occurs in several groups. If these are the same donors, animals or batches, pass "
             f"block_key={replicate_key!r}: differences between them are then taken out, which finds far more."
         )
-        warnings.warn(msg, UserWarning, stacklevel=stacklevel)
+        warn(msg)

@@ -12,6 +12,7 @@ import numpy as np
 from anndata import AnnData
 
 from nbcompare._anndata import SampleTable, as_text, column_names, reference_missing
+from nbcompare._messages import warn
 from nbcompare._nb.glm import DesignTests, design_tests
 from nbcompare._nb.status import Status
 
@@ -102,7 +103,7 @@ def make_plan(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) 
     read = read_covariates(adata, samples, options["design"], labels=_labels(options), assumed=assumed)
     covariates, columns = read.values, list(read.values.columns)
     if assumed is None:
-        warn_of_labels(read.assumed, stacklevel=6)
+        warn_of_labels(read.assumed)
     conditions, groupby = samples.table["condition"].to_numpy(), column_names(options["groupby"])
     reference = None if options["reference"] is None else str(options["reference"])
     if reference is not None and (at := np.flatnonzero(conditions == reference)).size:
@@ -138,7 +139,7 @@ def number_labels(adata: AnnData, samples: SampleTable, options: Mapping[str, An
         with suppress(ValueError):  # a split that the formula refuses is named with its reason later
             part = samples.of_split(split)
             found |= dict.fromkeys(read_covariates(adata, part, options["design"], labels=_labels(options)).assumed)
-    warn_of_labels(list(found), stacklevel=5)
+    warn_of_labels(list(found))
     return set(found)
 
 
@@ -148,7 +149,7 @@ def _plan(model: Model, hypotheses: list[Hypothesis], assumed: list[str]) -> Pla
         reduction = check_estimable(model, {one.name: one.weights for one in hypotheses})
     except ValueError as error:
         raise with_hint(error, assumed) from None
-    warn_of_aliases(model, stacklevel=7)
+    warn_of_aliases(model)
     return Plan(model, hypotheses, reduction)
 
 
@@ -251,7 +252,7 @@ def _warn_of_interactions(model: Model, groupby: list[str]) -> None:
                 f"design {model.design!r} lets differences depend on {', '.join(map(repr, others))} ({term}): the comparisons are "
                 f"those at {at}. Say with contrast what is compared, the interaction {term!r} for instance."
             )
-            warnings.warn(msg, UserWarning, stacklevel=6)
+            warn(msg)
             return
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import choices
+from nbcompare._messages import choices
 
 from ._formula_check import ALLOWED, CONTRASTS, LONGEST, NUMERIC, NotAllowedError, check_tokens, expression_tree
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from anndata import AnnData
@@ -16,14 +15,11 @@ from nbcompare._anndata import (
     Results,
     SampleTable,
     asked_levels,
-    check_key,
     check_writable,
-    is_missing,
-    level_name,
-    plain,
-    plain_arguments,
     write_results,
 )
+from nbcompare._arguments import checked, plain
+from nbcompare._messages import warn
 from nbcompare._nb.status import Status
 
 from ._contrast import Contrast
@@ -38,9 +34,9 @@ from ._splits import check_splits, compare_splits
 Method = Literal["mom", "mle", "transformer", "quadrature"]
 TestName = Literal["moderated", "wald", "lrt", "ql"]
 Dispersion = Literal["all", "pair"]
-COLUMNS = ("groupby", "replicate_key", "block_key", "split_by")
 
 
+@checked
 def nb_compare(
     adata: AnnData,
     groupby: str | Sequence[str],
@@ -246,15 +242,11 @@ def nb_compare(
     >>> nb.get.nb_compare_df(adata, "treated_1").columns[:5].tolist()
     ['names', 'scores', 'logfoldchanges', 'pvals', 'pvals_adj']
     """
-    reference = None if is_missing(reference) else level_name(reference)
-    params = plain_arguments({name: value for name, value in locals().items() if name != "adata"})
+    params = {name: value for name, value in locals().items() if name != "adata"}
     params["prior"] = plain_prior(prior, lambda: adata.var_names, "gene")
-    groupby, replicate_key, block_key, split_by = (params[name] for name in COLUMNS)
-    check_writable(adata, "nbcompare.tl.nb_compare", copy=params["copy"])
+    check_writable(adata, "nbcompare.tl.nb_compare", copy=copy)
     _check_options(params)
-    reference, groups = asked_levels(
-        adata, groupby, reference, params["groups"], required=contrast is None, rest=design is None
-    )
+    reference, groups = asked_levels(adata, groupby, reference, groups, required=contrast is None, rest=design is None)
     params |= {"reference": reference, "groups": groups}
     samples, counts = read_sample_counts(
         adata,
@@ -279,7 +271,7 @@ def nb_compare(
         suggest_design(outcome.samples, outcome.comparisons, str(reference), groupby, block_key)
     _warn_of_depths(outcome.arrays["status"])
     if block_key is None and design is None:
-        offer_blocks(samples, replicate_key, stacklevel=3)
+        offer_blocks(samples, replicate_key)
     results = Results(
         outcome.arrays,
         outcome.columns,
@@ -302,17 +294,9 @@ def nb_compare(
 
 
 def _check_options(params: Mapping[str, Any]) -> None:
-    check_key(params["key_added"])
-    for name, allowed in {"method": Method, "test": TestName, "dispersion": Dispersion}.items():
-        if params[name] not in get_args(allowed):
-            msg = f"{name} is {params[name]!r}, but must be one of {', '.join(map(repr, get_args(allowed)))}."
-            raise ValueError(msg)
     check_posterior_options(params)
     check_effect_options(params)
     check_design_options(params)
-    if not params["min_total"] >= 0:
-        msg = f"min_total is {params['min_total']!r}, but it is a number of counts: 0 or more."
-        raise ValueError(msg)
     if params["block_key"] is not None and (params["test"], params["method"]) != ("moderated", "mom"):
         msg = (
             f"block_key goes with test='moderated' and method='mom', not with test={params['test']!r} and "
@@ -345,7 +329,7 @@ def _warn_of_depths(status: np.ndarray) -> None:
             "the counts of some samples are too few, or too different from the others', to determine their sequencing depth. "
             "Drop such samples with min_counts or min_cells, or pass size_factors='total'."
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn(msg)
 
 
 def _recorded(params: Mapping[str, Any]) -> dict[str, Any]:

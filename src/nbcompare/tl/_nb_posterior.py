@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._anndata import as_labelled, is_labelled, numbers_of
+from nbcompare._arguments import checked
 from nbcompare._nb.closed_form import closed_form
 from nbcompare._nb.empirical import Data
 from nbcompare._nb.mixture import Mixture
@@ -23,6 +24,7 @@ EXPOSURES = (1e-15, 1e15)  # beyond them a float has no digits left for rates
 SOURCES = np.array(["network", "refined", "quadrature", "closed_form", "not_computed"], dtype=object)
 
 
+@checked
 def nb_posterior(
     counts_reference: np.ndarray,
     counts_treated: np.ndarray,

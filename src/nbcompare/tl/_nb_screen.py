@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
@@ -16,13 +15,12 @@ from nbcompare._anndata import (
     ScreenStore,
     bytes_a_test,
     fingerprint,
-    is_missing,
     layer_types,
-    level_name,
-    plain_arguments,
     the_level,
 )
+from nbcompare._arguments import checked
 from nbcompare._counts.blocks import BLOCK_SIZE
+from nbcompare._messages import warn
 
 from ._posterior import check_prior
 from ._prior import plain_prior
@@ -36,6 +34,7 @@ from ._screen_options import EstimateMethod, check_options, check_run, check_sto
 from ._screen_table import sample_tables, tables
 
 
+@checked
 def nb_screen(
     adata: AnnData | str | PathLike,
     groupby: str | Sequence[str],
@@ -224,8 +223,7 @@ def nb_screen(
     >>> screen.shape
     (4, 100)
     """
-    reference = None if is_missing(reference) else level_name(reference)
-    params = plain_arguments({name: value for name, value in locals().items() if name != "adata"})
+    params = {name: value for name, value in locals().items() if name != "adata"}
     params["prior"] = plain_prior(prior, lambda: gene_names(adata), "gene")
     check_options(params)
     result: ScreenResult = MemoryScreen() if path is None else ScreenStore(path)
@@ -241,7 +239,7 @@ def nb_screen(
         targets = added_targets(data.samples, reference, result)
         if not len(targets):
             msg = f"Nothing is added: every perturbation with samples is in the screen at {str(path)!r} already."
-            warnings.warn(msg, UserWarning, stacklevel=2)
+            warn(msg)
             return result.read()
     else:
         targets = perturbations(data.samples, reference, replicates(params))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._anndata import OVER_ALL, ScreenResult, known_positions, repeated_names
+from nbcompare._messages import warn
 from nbcompare._nb.intervals_screen import target_intervals
 from nbcompare._nb.screen import ScreenBlock, compare_targets
 from nbcompare._nb.screen_adjust import PooledPValues, adjust_rows, count_hits
@@ -81,7 +81,7 @@ def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[
             "too different from the others', to determine their sequencing depth. Drop such samples with min_counts or "
             "min_cells, or pass size_factors='total'."
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn(msg)
     flags = sample_flags(data.samples, rows, unstable)
     block = block_codes(data.samples, fit.blocks, rows)
     names = data.var.index.astype(str).to_numpy(object)
@@ -224,7 +224,7 @@ def warn_of_shared_names(targets: Targets, genes: pd.Index) -> None:
         f"name of the target: {', '.join(map(repr, shared[:5]))}{', ...' if len(shared) > 5 else '.'} "
         "Make the names unique, for instance with adata.var_names_make_unique()."
     )
-    warnings.warn(msg, UserWarning, stacklevel=3)
+    warn(msg)
 
 
 def _summary(

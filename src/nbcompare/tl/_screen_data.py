@@ -47,7 +47,6 @@ def read_screen(adata: AnnData | str | PathLike, params: Mapping[str, Any]) -> S
                 **{name: params[name] for name in ("block_key", "layer", "min_cells", "min_counts", "block_size")},
                 cells_as_replicates=None,
                 named=[params["reference"]],
-                stacklevel=5,
                 check=partial(_check_reference, reference=params["reference"]),
                 may_share=True,
                 progress=shown.update,

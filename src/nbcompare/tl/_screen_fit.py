@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from nbcompare._anndata import SampleTable, as_text
 from nbcompare._counts.depth import DepthReference, depth_factors, fit_depths
 from nbcompare._counts.exposure import follows_depth
+from nbcompare._messages import warn
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.screen import ScreenModel, fit_screen
 from nbcompare._nb.status import Status
@@ -52,7 +52,7 @@ def depths_by(method: str, counts: np.ndarray, groups: np.ndarray, *, n_threads:
     """Size factors by a method, relative to samples (n_samples, n_genes) of these groups (n_samples,)."""
     factors, reference = fit_depths(counts, method, groups, n_threads=n_threads)
     if reference.method == "poscounts" and (text := follows_depth(factors, counts.sum(axis=1))):
-        warnings.warn(text, UserWarning, stacklevel=4)
+        warn(text)
     return Depths(reference, 0.0, method == "auto")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._anndata import as_text
+from nbcompare._messages import warn
 from nbcompare._nb.status import NOT_TESTED, Status, status_text
 
 from ._data_set import Outcome
@@ -86,7 +86,7 @@ def warn_of_untested(table: pd.DataFrame) -> None:
             f"{len(untested)} of {len(table)} comparisons could not be made, their p-values are NaN (the table of splits in "
             f".uns has all reasons). {_reasons(reasons)}"
         )
-        warnings.warn(msg, UserWarning, stacklevel=4)
+        warn(msg)
 
 
 def absence(dropped: pd.DataFrame, group: str) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from nbcompare._anndata import SampleTable, as_text, choices, level_list, the_level
+from nbcompare._anndata import SampleTable, as_text, level_list, the_level
+from nbcompare._messages import choices
 from nbcompare._nb.status import Status
 
 from ._data_set import Outcome, compare_samples

@@ -102,6 +102,7 @@ def good(cells, compared, screen, pdata) -> dict[str, dict[str, Any]]:
         "get.nb_compare_df": {"adata": compared, "group": "treated_1"},
         "get.nb_gene_df": {"adata": compared, "gene": gene},
         "get.nb_screen_df": {"screen": screen, "perturbation": "treated_1"},
+        "get.summary": {"adata": compared},
         "get.to_rank_genes_groups": {"adata": compared},
         "pl.agreement": {"adata": compared, "keys": ["nb_compare", "shrunken"], "group": "treated_1"},
         "pl.forest": {"adata": compared, "name": gene},

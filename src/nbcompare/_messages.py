@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Collection, Sized
@@ -20,6 +21,32 @@ def warn(message: str) -> None:
     while frame is not None and frame.f_code.co_filename.startswith(FOLDER):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def inform(message: str) -> None:
+    """Say what was done, by the logger `nbcompare`; on stderr where the user has set up no logging."""
+    logger = logging.getLogger("nbcompare")
+    if not logger.hasHandlers():
+        logger.addHandler(_ToStderr())
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+    logger.info(message)
+
+
+class _ToStderr(logging.Handler):
+    """Writes to what `sys.stderr` is at the time, as notebooks and tests exchange it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "gene"), counted(2000, "gene")
+    ('1 gene', '2,000 genes')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def shown(value: Any) -> str:

@@ -277,6 +277,7 @@ def test_depths_of_perturbations_outside_the_fit() -> None:
         assert (p[np.isfinite(p)] <= 0.05).mean() < 0.06
 
 
+@pytest.mark.filterwarnings("ignore:No gene is tested:UserWarning")
 def test_a_nearly_empty_sample_costs_its_perturbation_only(cells: AnnData) -> None:
     pdata = nb.pp.pseudobulk(cells, "condition", replicate_key="replicate", min_cells=1)
     name = sorted(set(pdata.obs["condition"]) - {"ctrl"})[1]  # not among the seven that lend

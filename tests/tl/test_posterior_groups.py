@@ -192,6 +192,7 @@ def test_a_missing_number_has_a_source_that_says_so(options, exposure):
     np.testing.assert_array_equal(finite.any(axis=1), ~missing)
 
 
+@pytest.mark.filterwarnings("ignore:No gene is tested:UserWarning")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("depth", [1e-150, 1e-20, 1e20, 1e150])
 @pytest.mark.parametrize("ask", [compare, screened])

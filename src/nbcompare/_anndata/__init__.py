@@ -9,14 +9,18 @@ from .levels import Level, asked_levels, is_missing, is_one_level, level_list, l
 from .obs import as_text, column_names, in_memory, levels_of, read_obs
 from .opening import opened
 from .positions import known_positions, position_of, positions_of, repeated_names
-from .results import FORMAT, Results, check_format, check_key, write_results
+from .results import FORMAT, Results, check_format, write_results
 from .samples import SampleTable, read_samples, sum_samples
 from .screen_layers import OVER_ALL, MemoryScreen, ScreenResult, bytes_a_test, layer_types
 from .screen_store import ScreenStore
+from .summary import reasons_untested, summary_of_samples, summary_of_screen
 from .writable import check_writable
 
 __all__ = [
     "Level",
+    "reasons_untested",
+    "summary_of_samples",
+    "summary_of_screen",
     "the_level",
     "reference_missing",
     "level_name",
@@ -36,7 +40,6 @@ __all__ = [
     "as_text",
     "bytes_a_test",
     "check_format",
-    "check_key",
     "check_writable",
     "column_names",
     "differences",

@@ -11,6 +11,8 @@ import numpy as np
 
 from nbcompare._nb.status import MEANING, status_codes
 
+from .summary import summary_of_comparison
+
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
@@ -51,24 +53,25 @@ def check_format(stored: Mapping[str, Any], what: str, verb: str) -> None:
         raise ValueError(msg)
 
 
-def check_key(key: str) -> None:
-    """Refuse a `key_added` that cannot be the start of a key in a file."""
-    if not key or "/" in key:
-        msg = (
-            f"key_added is {key!r}, but the names of arrays in h5ad and zarr files are neither empty nor hold a slash."
-        )
-        raise ValueError(msg)
-
-
-def write_results(adata: AnnData, results: Results, key: str) -> None:
-    """Store the results under `key`, replacing those of an earlier call with the same key."""
+def write_results(adata: AnnData, results: Results, key: str) -> str:
+    """Store the results under `key`, replacing those of an earlier call with the same key; the summary of the call."""
+    summary = summary_of_comparison(
+        results.params,
+        list(dict.fromkeys(results.comparisons)),
+        results.reference,
+        results.arrays["status"],
+        {
+            "samples": results.samples,
+            "dropped_samples": results.dropped_samples,
+            "n_cells_left_out": results.n_cells_left_out,
+        },
+        results.design,
+        [] if results.splits is None else list(dict.fromkeys(results.splits)),
+    )
     of_genes = {word: values for word, values in results.columns.items() if values.ndim == 1}
     arrays = {**results.arrays, **{word: values for word, values in results.columns.items() if values.ndim == 2}}
     arrays |= {} if results.coefficients is None else {"coefficients": results.coefficients}
-    for slot, words in ((adata.varm, arrays), (adata.var, of_genes)):
-        stale = {f"{key}_{word}" for word in WORDS.difference(words)}.intersection(slot.keys())
-        for name in stale:
-            del (slot if hasattr(slot, "__delitem__") else slot.ds)[name]  # a lazily read var hides its data set
+    _remove_earlier(adata, key)
     for word, values in arrays.items():
         adata.varm[f"{key}_{word}"] = values
     for word, values in of_genes.items():
@@ -83,6 +86,11 @@ def write_results(adata: AnnData, results: Results, key: str) -> None:
         "trend": dict(results.trend),
         "status_codes": status_codes(),
         "status_meaning": dict(MEANING),
+        "summary": summary,
+        "written": {
+            "varm": sorted(f"{key}_{word}" for word in arrays),
+            "var": sorted(f"{key}_{word}" for word in of_genes),
+        },
         "log_base": 2,
         "fdr_scope": "comparison" if results.splits is None else "split and comparison",
         "version": version("nbcompare"),
@@ -91,32 +99,13 @@ def write_results(adata: AnnData, results: Results, key: str) -> None:
         **({"design": dict(results.design)} if results.design else {}),
         **({"prior": dict(results.prior)} if results.prior else {}),
     }
+    return summary
 
 
-WORDS = frozenset(
-    {
-        "logfoldchanges",
-        "lfc_se",
-        "lfc_unshrunken",
-        "lfc_median",
-        "lfc_sd",
-        "lfc_lower",
-        "lfc_upper",
-        "null_probability",
-        "lfsr",
-        "lfc_shrunk",
-        "lfc_shrunk_se",
-        "svalue",
-        "pareto_k",
-        "scores",
-        "pvals",
-        "pvals_adj",
-        "pvals_all_replicates",
-        "dispersions",
-        "dispersions_genewise",
-        "coefficients",
-        "status",
-        "base_mean",
-        "dispersion_trend",
-    }
-)
+def _remove_earlier(adata: AnnData, key: str) -> None:
+    """Remove the arrays that the last call with this key says it wrote."""
+    earlier = adata.uns.get(key)
+    written = earlier.get("written", {}) if isinstance(earlier, Mapping) else {}
+    for slot, names in ((adata.varm, written.get("varm", [])), (adata.var, written.get("var", []))):
+        for name in {str(name) for name in np.atleast_1d(names)}.intersection(slot.keys()):
+            del (slot if hasattr(slot, "__delitem__") else slot.ds)[name]  # a lazily read var hides its data set

@@ -48,6 +48,7 @@ KINDS: dict[str, Kind] = {
     "path": optional(path),
     "append": truth,
     "copy": truth,
+    "verbose": truth,
     "key": text("text, the key_added of the comparison"),
     "key_added": new_key,
     "keys": levels,

@@ -41,7 +41,7 @@ MEANING = {
     "no_replicates": "not tested: nothing tells how much replicates differ (one each, or blocks take up all), and no other group lends",
     "confounded": "not tested: blocks and conditions coincide, less than 5 % of the information is left",
     "size_factor_unstable": "not tested: the counts are too few or too different to determine the sequencing depth of a group of this comparison (95 % interval beyond twofold)",
-    "group_missing": "not tested: the split (cell type) has no sample of a group of this comparison",
+    "group_missing": "not tested: a group of this comparison has no sample left (of this cell type, with split_by)",
     "not_compared": "not tested: nothing could be compared in this split (cell type), for the reason in the table of splits",
     "not_computed": "not tested: the counts or size factors are too extreme for a number to be computed",
     "few_genes": "tested: fewer than 30 usable genes, the scatter of the dispersions is the prior's",

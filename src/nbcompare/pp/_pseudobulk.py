@@ -10,9 +10,10 @@ import pandas as pd
 from anndata import AnnData
 from anndata.utils import make_index_unique
 
-from nbcompare._anndata import SampleTable, column_names, in_memory, read_samples, sum_samples
+from nbcompare._anndata import SampleTable, column_names, in_memory, read_samples, sum_samples, summary_of_samples
 from nbcompare._arguments import checked
 from nbcompare._counts.blocks import BLOCK_SIZE
+from nbcompare._messages import inform
 
 
 @checked
@@ -25,6 +26,7 @@ def pseudobulk(
     min_cells: int = 10,
     min_counts: float = 0,
     block_size: int = BLOCK_SIZE,
+    verbose: bool = True,
 ) -> AnnData:
     r"""Sum the counts of the cells of each condition and replicate.
 
@@ -53,6 +55,8 @@ def pseudobulk(
     block_size
         Rows read at once from disk or dask. The memory needed is the result, at most twice, and about
         `block_size` x n_vars values.
+    verbose
+        Whether to say in one line how many samples were made and dropped, and why.
 
     Returns
     -------
@@ -104,6 +108,9 @@ def pseudobulk(
         "n_cells_left_out": {reason: samples.n_cells_left_out[reason] for reason in ("no_condition", "no_replicate")},
         "version": version("nbcompare"),
     }
+    if verbose:
+        tables = {"samples": obs, "dropped_samples": samples.dropped, "n_cells_left_out": settings["n_cells_left_out"]}
+        inform(summary_of_samples(tables, adata.n_vars))
     return AnnData(counts, obs=obs, var=in_memory(adata.var).copy(), uns={"pseudobulk": settings})
 
 

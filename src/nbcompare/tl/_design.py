@@ -149,7 +149,10 @@ def _refuse_cells(samples: SampleTable, groupby: str | Sequence[str], *, can_ins
         raise ValueError(msg)
 
 
-def comparisons_with(samples: SampleTable, levels: list[str], reference: str, groups: str | Sequence[str]) -> list[str]:
+def comparisons_with(
+    samples: SampleTable, levels: list[str], reference: str, groups: str | Sequence[str], *, name_dropped: bool = True
+) -> list[str]:
+    """The groups that are compared with the reference, those that have samples; warns of those that have none."""
     lost = [level for level in dict.fromkeys(samples.dropped["condition"]) if level not in levels]
     known = levels + lost
     if reference == "rest" and "rest" in known:
@@ -173,7 +176,8 @@ def comparisons_with(samples: SampleTable, levels: list[str], reference: str, gr
         if group not in known:
             msg = f"There is no group {group!r} to compare. {choices(group, known)}"
             raise ValueError(msg)
-    if gone := [group for group in asked if group in lost]:
+    gone = [group for group in asked if group in lost]
+    if gone and name_dropped:
         msg = f"No sample of {', '.join(map(repr, gone))} is left ({_reasons(samples, gone[0])}): not compared."
         warn(msg)
     comparisons = [group for group in dict.fromkeys(asked) if group in levels and group != reference]

@@ -16,11 +16,12 @@ from nbcompare._anndata import (
     SampleTable,
     asked_levels,
     check_writable,
+    reasons_untested,
     write_results,
 )
 from nbcompare._arguments import checked, plain
-from nbcompare._messages import warn
-from nbcompare._nb.status import Status
+from nbcompare._messages import counted, inform, listed, warn
+from nbcompare._nb.status import NOT_TESTED, Status
 
 from ._contrast import Contrast
 from ._data_set import compare_samples
@@ -68,6 +69,7 @@ def nb_compare(
     cells_as_replicates: bool = False,
     key_added: str = "nb_compare",
     copy: bool = False,
+    verbose: bool = True,
 ) -> AnnData | None:
     r"""Compare groups with a reference by a negative binomial for every gene, on cells summed into replicates.
 
@@ -169,6 +171,8 @@ def nb_compare(
         Start of every name that is written.
     copy
         Return a copy with the results instead of writing to `adata`.
+    verbose
+        Whether to say in one line what was done: samples, genes tested, test. :func:`~nbcompare.get.summary` returns it later.
 
     Returns
     -------
@@ -270,6 +274,8 @@ def nb_compare(
     if block_key is not None:
         suggest_design(outcome.samples, outcome.comparisons, str(reference), groupby, block_key)
     _warn_of_depths(outcome.arrays["status"])
+    if split_by is None:
+        _warn_of_untested(outcome.arrays["status"], outcome.comparisons, min_total)
     if block_key is None and design is None:
         offer_blocks(samples, replicate_key)
     results = Results(
@@ -289,7 +295,9 @@ def nb_compare(
         outcome.prior,
     )
     target = adata.copy() if copy else adata
-    write_results(target, results, key_added)
+    summary = write_results(target, results, key_added)
+    if verbose:
+        inform(summary)
     return target if copy else None
 
 
@@ -332,12 +340,32 @@ def _warn_of_depths(status: np.ndarray) -> None:
         warn(msg)
 
 
+def _warn_of_untested(status: np.ndarray, comparisons: list[str], min_total: float) -> None:
+    """One warning of the comparisons in which no gene is tested, status (n_genes, n_comparisons), and why."""
+    named_already = ((status & Status.SIZE_FACTOR_UNSTABLE) > 0).all(axis=0)  # by the warning about sequencing depths
+    without = np.flatnonzero(((status & NOT_TESTED) > 0).all(axis=0) & ~(named_already & (len(status) > 0)))
+    if not without.size:
+        return
+    reasons = reasons_untested(status[:, without])
+    why = ", ".join(
+        f"{n:,} {reason}" + (f" (min_total is {min_total:g})" if reason == "low_total" else "")
+        for reason, n in reasons.items()
+    )
+    named = listed([comparisons[c] for c in without], most=5)
+    msg = (
+        f"No gene is tested in {len(without)} of {counted(len(comparisons), 'comparison')} ({named}): of "
+        f"{counted(len(status) * len(without), 'test')}, {why or 'there are none'}. The status of each gene says why, see "
+        "nbcompare.get.nb_compare_df."
+    )
+    warn(msg)
+
+
 def _recorded(params: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as files can hold them."""
     recorded = {
         name: plain(value)
         for name, value in params.items()
-        if name not in ("copy", "size_factors", "contrast", "offset")
+        if name not in ("copy", "verbose", "size_factors", "contrast", "offset")
     }
     recorded["contrast"] = None if params["contrast"] is None else repr(params["contrast"])
     for name in ("size_factors", "offset"):

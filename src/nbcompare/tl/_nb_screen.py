@@ -20,7 +20,7 @@ from nbcompare._anndata import (
 )
 from nbcompare._arguments import checked
 from nbcompare._counts.blocks import BLOCK_SIZE
-from nbcompare._messages import warn
+from nbcompare._messages import inform, warn
 
 from ._posterior import check_prior
 from ._prior import plain_prior
@@ -31,7 +31,7 @@ from ._screen_data import gene_names, read_screen, replicates
 from ._screen_design import added_targets, perturbations, rows_of_a_block
 from ._screen_fit import ScreenFit, fit_model
 from ._screen_options import EstimateMethod, check_options, check_run, check_store, recorded, threads_of
-from ._screen_table import sample_tables, tables
+from ._screen_table import sample_tables, tables, warn_of_untested
 
 
 @checked
@@ -63,6 +63,7 @@ def nb_screen(
     targets_a_block: int | None = None,
     n_jobs: int | None = None,
     progress: bool = True,
+    verbose: bool = True,
 ) -> AnnData:
     r"""Compare every perturbation of a screen with the control, from cells that may not fit in memory to a result that may not.
 
@@ -150,6 +151,8 @@ def nb_screen(
         Threads, all cores if None. The result does not depend on it.
     progress
         Show how many cells have been read, then how many perturbations compared.
+    verbose
+        Whether to say in one line what was done. :func:`~nbcompare.get.summary` returns the line later.
 
     Returns
     -------
@@ -175,7 +178,8 @@ def nb_screen(
     `.layers["dispersions"]`, `.layers["status"]`
         The dispersion that the test used, of a posterior its median; why there is no p-value, or what to know beside it.
     `.obs`
-        `n_cells`, `n_replicates`, `n_tested`; `n_hits`, genes with `pvals_adj` up to `fdr`; `dispersion_ratio`, how much
+        `n_cells`, `n_replicates`, `n_tested`; `status` and `reason`: `"ok"` and empty where a gene is tested, otherwise why none
+        is. Perturbations whose samples were all dropped stay as rows, the last ones, with NaN; `n_hits`, genes with `pvals_adj` up to `fdr`; `dispersion_ratio`, how much
         more its replicates scatter than the screen's; `on_target_logfoldchange`, `on_target_lfc_se`, `on_target_lfc_lower`,
         `on_target_lfc_upper`, `on_target_pval` of the gene that the perturbation is named after, if there is one; `pval`, that it does nothing (Simes over its
         genes); `pval_adj`, over perturbations; `selected`, that `pval_adj` is up to `fdr`. Of a posterior `prior_null_share`,
@@ -273,4 +277,8 @@ def nb_screen(
             adjust_over_all(result, n_threads=n_threads)
         else:
             adjust_over_all_on(client, result)
-        return result.finish(*tables(result, screen, data.var))
+        finished = result.finish(*tables(result, screen, data.var))
+    warn_of_untested(finished.obs)
+    if verbose:
+        inform(finished.uns["nb_screen"]["summary"])
+    return finished

@@ -20,7 +20,7 @@ from nbcompare._nb.status import NOT_TESTED, Status, status_of
 from ._screen_data import ScreenData
 from ._screen_design import Targets, block_codes
 from ._screen_fit import ScreenFit, sample_flags
-from ._screen_posterior import Wanted, add_posterior, one_thread_each, wanted
+from ._screen_posterior import Wanted, add_posterior, one_thread_each, priors_of, wanted
 
 FIELDS = {
     "logfoldchanges": "log_fc",
@@ -114,7 +114,30 @@ def run_blocks(
 
 
 def compare_block(screen: Screen, run: slice, into: dict[str, np.ndarray], *, n_threads: int = 1) -> dict[str, Any]:
-    """Fill the layers (n_targets, n_genes) of a run of the perturbations, and sum them up."""
+    """Fill the layers (n_targets, n_genes) of a run of the perturbations, and sum them up; those without a sample are NaN."""
+    targets = screen.targets[run]
+    n_sampled = targets.n_sampled
+    if n_sampled == len(targets):
+        return _compare_sampled(screen, run, into, n_threads=n_threads)
+    without = _without_samples(screen, targets[n_sampled:], {word: values[n_sampled:] for word, values in into.items()})
+    if not n_sampled:
+        return without
+    first = {word: values[:n_sampled] for word, values in into.items()}
+    found = _compare_sampled(screen, slice(run.start, run.start + n_sampled), first, n_threads=n_threads)
+    of_genes = {"n_perturbations": found["n_perturbations"]}
+    return {word: np.concatenate([values, without[word]]) for word, values in found.items()} | of_genes
+
+
+def _without_samples(screen: Screen, targets: Targets, into: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The same of perturbations all of whose samples were dropped."""
+    for word, values in into.items():
+        values[...] = Status.GROUP_MISSING if word == "status" else np.nan if values.dtype.kind == "f" else 0
+    own, nothing = np.full(len(targets), -1), np.full(len(targets), np.nan)
+    summary = _summary(screen, targets, own, into, nothing) | {f"on_target_{word}": nothing for word in BOUNDS}
+    return summary | ({} if screen.posterior is None else priors_of([None] * len(targets)))
+
+
+def _compare_sampled(screen: Screen, run: slice, into: dict[str, np.ndarray], *, n_threads: int) -> dict[str, Any]:
     targets = screen.targets[run]
     bounds = screen.targets.bounds
     rows = slice(bounds[run.start], bounds[run.stop])
@@ -244,5 +267,6 @@ def _summary(
         "on_target_lfc_se": np.where(own < 0, np.nan, layers["lfc_se"][own_of].astype(np.float64)),
         "on_target_pval": np.where(own < 0, np.nan, layers["pvals"][own_of]),
         "pval": hits.overall,
+        "status": np.bitwise_and.reduce(layers["status"] & np.uint32(NOT_TESTED), axis=1),
         "n_perturbations": hits.rows_of_gene,
     }

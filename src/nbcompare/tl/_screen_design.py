@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._anndata import SampleTable, ScreenResult
+from nbcompare._messages import listed, warn
 from nbcompare._nb.data import Pseudobulk
 
 from ._design import check_replicates, comparisons_with, offer_blocks
@@ -19,7 +20,7 @@ N_PARTS = 16
 
 @dataclass(frozen=True)
 class Targets:
-    """Perturbations of a run; the samples of each lie side by side."""
+    """Perturbations of a run; the samples of each lie side by side. Those without a sample, all of which were dropped, come last."""
 
     names: np.ndarray  # (n_targets,) object array of str
     starts: np.ndarray  # (n_targets,) int64, first sample
@@ -43,6 +44,11 @@ class Targets:
         if np.array_equal(self.starts[1:], self.stops[:-1]):
             return by_sample[self.starts[0] : self.stops[-1]]
         return by_sample[self.samples]
+
+    @property
+    def n_sampled(self) -> int:
+        """How many have samples."""
+        return int((self.stops > self.starts).sum())
 
     @property
     def bounds(self) -> np.ndarray:
@@ -69,23 +75,42 @@ def targets_of(samples: SampleTable, names: Sequence[str]) -> Targets:
 def perturbations(samples: SampleTable, reference: str, replicate_key: Sequence[str] | None) -> Targets:
     """All conditions but the reference; refuses what cannot be compared."""
     levels = list(dict.fromkeys(samples.table["condition"]))
-    names = comparisons_with(samples, levels, reference, "all")
+    names = comparisons_with(samples, levels, reference, "all", name_dropped=False)
     if "block" not in samples.table:
         offer_blocks(samples, replicate_key)
-    return targets_of(samples, names)
+    return _with_dropped(targets_of(samples, names), samples, [*levels, reference])
+
+
+def _with_dropped(targets: Targets, samples: SampleTable, known: Sequence[str]) -> Targets:
+    """The same, then those all of whose samples were dropped, unless they are known."""
+    table = samples.dropped[~samples.dropped["condition"].isin(list(known))]
+    n_cells = table.groupby("condition", sort=False)["n_cells"].sum()
+    end = np.full(len(n_cells), targets.stops[-1] if len(targets) else 0)
+    added = (n_cells.index.to_numpy(object), end, end, n_cells.to_numpy(np.int64))
+    return Targets(*(np.concatenate(pair) for pair in zip(vars(targets).values(), added, strict=True)))
 
 
 def added_targets(samples: SampleTable, reference: str, result: ScreenResult) -> Targets:
-    """The conditions that are not in the finished runs of a screen."""
+    """The conditions that are not in the finished runs of a screen; warns of those that an earlier run dropped."""
     n_known = result.runs[-1]["stop"] if result.idle else result.runs[-1]["start"]
-    known = np.concatenate([summary["names"] for summary in result.summaries()])[:n_known]
-    names = samples.table["condition"].to_numpy(object)
-    return targets_of(samples, list(set(names) - set(known) - {reference}))
+    summaries = result.summaries()
+    known = np.concatenate([summary["names"] for summary in summaries])[:n_known]
+    n_replicates = np.concatenate([summary["n_replicates"] for summary in summaries])[:n_known]
+    names = set(samples.table["condition"])
+    if again := sorted(names & set(known[n_replicates == 0])):
+        msg = (
+            f"Already in the screen, without a test, because all their samples were dropped then: {listed(again, most=5)}. They stay as "
+            "they are. To test them, make a new screen of all cells."
+        )
+        warn(msg)
+    targets = targets_of(samples, list(names - set(known) - {reference}))
+    return _with_dropped(targets, samples, [*names, *known, reference])
 
 
 def lending(targets: Targets, n_lenders: int) -> np.ndarray:
     """Places of the perturbations that the model is fitted on, evenly spaced."""
-    return np.unique(np.linspace(0, len(targets) - 1, min(n_lenders, len(targets))).round().astype(np.int64))
+    n = targets.n_sampled
+    return np.unique(np.linspace(0, n - 1, min(n_lenders, n)).round().astype(np.int64))
 
 
 def samples_of_fit(samples: SampleTable, reference: str, lenders: Targets) -> tuple[np.ndarray, np.ndarray]:
@@ -125,5 +150,5 @@ def rows_of_a_block(targets_a_block: int | None, n_targets: int, n_genes: int, b
     It does not depend on the number of threads: neither do the files.
     """
     if targets_a_block is not None:
-        return targets_a_block
+        return min(targets_a_block, max(n_targets, 1))
     return max(1, min(2**27 // (bytes_a_test * n_genes), max(LEAST_ROWS, -(-n_targets // N_PARTS))))

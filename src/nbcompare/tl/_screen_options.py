@@ -18,7 +18,7 @@ from ._posterior import check_network, check_prior, refuse_unasked
 
 EstimateMethod = Literal["mom", "transformer", "quadrature"]
 METHODS = tuple(method for method in get_args(Method) if not method.startswith("tmm"))  # which knows no further samples
-NOT_OF_THE_RESULT = ("path", "append", "block_size", "n_jobs", "progress", "device")
+NOT_OF_THE_RESULT = ("path", "append", "block_size", "n_jobs", "progress", "verbose", "device")
 OF_POSTERIOR = ("method", "prior", "network_sha256", "refine")
 SHARED_BY_RUNS = (
     "genes",

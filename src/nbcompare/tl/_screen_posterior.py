@@ -129,7 +129,7 @@ def add_posterior(
             priors += [one.prior if len(one.genes) else None for one in tests]
     finally:
         set_num_threads(threads)
-    return _columns(priors)
+    return priors_of(priors)
 
 
 def prior_of_screen(asked: Wanted, scatter: float) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _joined(tests: Sequence[TestsOfTarget]) -> tuple[Data, Prior, Mixture]:
     return (arrays[0], arrays[1], arrays[2], arrays[3]), prior, anchor
 
 
-def _columns(priors: Sequence[Prior | None]) -> dict[str, np.ndarray]:
+def priors_of(priors: Sequence[Prior | None]) -> dict[str, np.ndarray]:
     """The priors of targets under the users' names, NaN where nothing was tested."""
     columns = {f"prior_{name}": np.full(len(priors), np.nan) for name in OF_PERTURBATION}
     for k, prior in enumerate(priors):

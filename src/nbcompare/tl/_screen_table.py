@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import FORMAT, ScreenResult
+from nbcompare._anndata import FORMAT, ScreenResult, in_memory, summary_of_screen
+from nbcompare._messages import counted, listed, warn
 from nbcompare._nb.screen_adjust import Selection, select_rows
-from nbcompare._nb.status import MEANING, status_codes
+from nbcompare._nb.status import MEANING, status_codes, status_text
 
 from ._screen_blocks import Screen
 from ._screen_data import ScreenData
@@ -28,9 +29,11 @@ def tables(
     """obs, var and uns of all runs."""
     first = result.runs[0]["fingerprint"]
     summaries = result.summaries()
-    obs, selection = _perturbations(summaries, first["params"]["fdr"])
     kept = [result.kept(f"samples_{run['start']:09d}") or {} for run in result.runs]
-    uns = _description(first, screen, selection, _joined(kept))
+    samples = _joined(kept)
+    obs, selection = _perturbations(summaries, first["params"]["fdr"], samples["dropped_samples"])
+    uns = _description(first, screen, selection, samples)
+    uns["summary"] = summary_of_screen(first["params"], obs, len(var), samples)
     return obs, _genes(var, screen.fit, summaries), {"nb_screen": uns}
 
 
@@ -50,13 +53,47 @@ def sample_tables(data: ScreenData, screen: Screen, reference: str | None) -> di
     }
 
 
-def _perturbations(summaries: Sequence[Mapping[str, np.ndarray]], fdr: float) -> tuple[pd.DataFrame, Selection]:
+def _perturbations(
+    summaries: Sequence[Mapping[str, np.ndarray]], fdr: float, dropped: pd.DataFrame
+) -> tuple[pd.DataFrame, Selection]:
     """A row for each perturbation, those that act selected at this false discovery rate."""
     words = [word for word in summaries[0] if word not in ("names", "n_perturbations")]
     table = pd.DataFrame({word: np.concatenate([summary[word] for summary in summaries]) for word in words})
     table.index = pd.Index(np.concatenate([summary["names"] for summary in summaries]), dtype=object)
     selection = select_rows(table["pval"].to_numpy(), fdr)
+    table = _with_reasons(table, dropped)
     return table.assign(pval_adj=selection.adjusted, selected=selection.selected), selection
+
+
+def _with_reasons(table: pd.DataFrame, dropped: pd.DataFrame) -> pd.DataFrame:
+    """The status that all genes of a perturbation share, as text, and the reason where none is tested."""
+    why: Mapping[str, str] = (
+        dict(dropped.groupby("condition", sort=False)["reason"].unique().map(", ".join)) if len(dropped) else {}
+    )
+    status = table["status"].map({value: status_text(int(value)) for value in table["status"].unique()})
+    reasons = [
+        "" if text == "ok" else f"no sample left: {why[name]}" if count == 0 and name in why else _meaning(text)
+        for name, text, count in zip(table.index, status, table["n_replicates"], strict=True)
+    ]
+    return table.assign(status=pd.Categorical(list(status)), reason=pd.Categorical(reasons))
+
+
+def warn_of_untested(obs: Any) -> None:
+    """One warning of the perturbations in which no gene is tested, by the reason."""
+    table = in_memory(obs[["n_tested", "status"]])
+    named_already = table["status"].astype(str).str.contains("size_factor_unstable").to_numpy()
+    without = table[(table["n_tested"].to_numpy() == 0) & ~named_already]
+    if len(without):
+        why = ", ".join(f"{n:,} {status}" for status, n in without["status"].astype(str).value_counts().items())
+        msg = (
+            f"No gene is tested in {len(without):,} of {counted(len(table), 'perturbation')} ({why}). They stay as rows with NaN; "
+            f"the column 'reason' of .obs says why, such as for {listed(without.index, most=5)}."
+        )
+        warn(msg)
+
+
+def _meaning(status: str) -> str:
+    return "; ".join(MEANING[word].removeprefix("not tested: ") for word in status.split("|"))
 
 
 def _genes(var: pd.DataFrame, fit: ScreenFit, summaries: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:

@@ -115,6 +115,7 @@ WORDS = frozenset(
         "dispersions",
         "dispersions_genewise",
         "coefficients",
+        "offset_factors",
         "status",
         "base_mean",
         "dispersion_trend",

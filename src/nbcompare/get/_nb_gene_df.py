@@ -37,7 +37,8 @@ def nb_gene_df(
     interval :math:`\exp\bigl(\log(T/L) \pm 1.96\sqrt{1/T + \phi \sum l_i^2 / L^2}\bigr)`: log-normal, by the variance
     :math:`m + \phi m^2` of the negative binomial. :math:`\phi` is the dispersion that the condition's test used; for
     the reference, and where the gene was not tested, the median over the comparisons with the noise of their groups
-    divided out. Block effects are not part of the interval.
+    divided out. Block effects are not part of the interval. Where the comparison had an `offset`, :math:`l_i` is the size factor
+    times the offset's factor of the gene in the sample.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ def nb_gene_df(
     Returns
     -------
     One row for each sample: `split` if there are splits, `condition`, `replicate`, `block`, `n_cells`, `counts` of the gene, `size_factor`,
-    `normalized` (counts / size factor), and `fitted_mean`, `interval_low`, `interval_high` of its condition (in its split) on the
+    with an offset `offset_factor`, `normalized` (counts over the size factor and the offset's factor), and `fitted_mean`, `interval_low`, `interval_high` of its condition (in its split) on the
     scale of `normalized`.
 
     Raises
@@ -81,7 +82,9 @@ def nb_gene_df(
     samples = results["samples"].reset_index(drop=True)
     counts, blocks = _read_samples(adata, position, samples, results["params"], block_key)
     table = samples.assign(block=blocks if block_key is not None else samples.get("block", ""), counts=counts)
-    table["normalized"] = table["counts"] / table["size_factor"]
+    if f"{key}_offset_factors" in adata.varm:
+        table["offset_factor"] = np.asarray(adata.varm[f"{key}_offset_factors"])[position].astype(float)
+    table["normalized"] = table["counts"] / depths_of(table)
     leading = [name for name in ("split", "condition", "replicate", "block") if name in table]
     table = table[[*leading, *table.columns.difference(leading, sort=False)]]
 
@@ -104,16 +107,22 @@ def _with_fit(
 ) -> pd.DataFrame:
     """The samples of a data set with the mean of their condition and its interval; `dispersions` of its comparisons."""
     table = table.copy()
-    fitted = table.groupby("condition", observed=True)[["counts", "size_factor"]].sum()
+    depths = depths_of(table)
+    fitted = table.assign(depth=depths).groupby("condition", observed=True)[["counts", "depth"]].sum()
     total = fitted["counts"].clip(lower=0.5)
-    squares = (table["size_factor"] ** 2).groupby(table["condition"], observed=True).sum()
+    squares = (depths**2).groupby(table["condition"], observed=True).sum()
     phi = _dispersions_of(fitted.index, dispersions, comparisons, trend)
-    half_width = 1.96 * np.sqrt(1 / total + phi * squares / fitted["size_factor"] ** 2)
-    mean = total / fitted["size_factor"]
+    half_width = 1.96 * np.sqrt(1 / total + phi * squares / fitted["depth"] ** 2)
+    mean = total / fitted["depth"]
     table["fitted_mean"] = table["condition"].map(mean).astype(float)
     table["interval_low"] = table["condition"].map(mean * np.exp(-half_width)).astype(float)
     table["interval_high"] = table["condition"].map(mean * np.exp(half_width)).astype(float)
     return table
+
+
+def depths_of(table: pd.DataFrame) -> pd.Series:
+    """What the gene's counts in each sample are divided by: the size factor, times the factor of the offset where one was given."""
+    return table["size_factor"] * table.get("offset_factor", 1.0)
 
 
 def _dispersions_of(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from nbcompare._optional import require
-from nbcompare.get._screen import check_screen, perturbation_rows, read_obs
+from nbcompare.get._screen import check_screen, perturbation_rows, read_obs, zero_order
 from nbcompare.get._stored import level_list
 
 from ._panel import DARK, GREY, MEDIUM, PICKED, SMALL, label_points, new_panel, point_size, title_and_legend
@@ -76,7 +76,9 @@ def perturbation_strength(
     perturbations = level_list(perturbations)
     asked = screen.obs_names[perturbation_rows(screen, perturbations)] if perturbations else []
     table = read_obs(screen, ["n_cells", "n_tested", "n_hits", "pval", "selected"])
-    table = table[table["n_tested"] > 0].sort_values(["n_hits", "pval"], ascending=[False, True], kind="stable")
+    order = np.lexsort((zero_order(screen, table["pval"].to_numpy()), table["pval"], -table["n_hits"]))
+    table = table.iloc[order]
+    table = table[table["n_tested"] > 0]
     if table.empty:
         msg = "No perturbation of the screen was tested; the layer 'status' says why."
         raise ValueError(msg)

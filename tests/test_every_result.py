@@ -166,12 +166,15 @@ REFUSED: dict[str, set[str]] = {  # beside what is for screens alone
 
 def outcome(call: Callable, result: AnnData) -> str:
     """What was returned, or the refusal; an error that is not ours, or an empty panel, fails."""
+    refusal: Exception | None = None
     try:
         drawn = call(result)
     except (ValueError, KeyError) as error:
-        raised = traceback.extract_tb(error.__traceback__)[-1].filename
-        assert Path(raised).is_relative_to(SOURCE), f"{type(error).__name__} of {raised}: {error}"
-        sentence = str(error.args[0])
+        refusal = error
+    if refusal is not None:
+        raised = traceback.extract_tb(refusal.__traceback__)[-1].filename
+        assert Path(raised).is_relative_to(SOURCE), f"{type(refusal).__name__} of {raised}: {refusal}"
+        sentence = str(refusal.args[0])
         assert sentence.endswith((".", "?")), sentence
         assert len(sentence) > 40, sentence
         return "refused"
@@ -309,7 +312,7 @@ def test_a_gene_with_an_offset(kind, given, tmp_path):
         table = get.nb_gene_df(adata, gene, **split)
         by = table.groupby("condition", observed=True)["fitted_mean"].first()
         change = adata.varm["nb_compare_logfoldchanges"][place, column]
-        tolerance = 1e-5 if "design" not in OFFSETS[kind] else 0.05  # a formula weights its samples
+        tolerance = 0.02  # the trend that weights the samples is stored at the mean of all
         assert np.log2(by[group] / by["ctrl"]) == pytest.approx(change, abs=tolerance)
         assert abs(change) < 0.7
     np.testing.assert_allclose(

@@ -39,8 +39,13 @@ class Hypothesis:
     def words(self) -> str:
         """What is shown of a significant gene, for legends."""
         if self.kind == "smaller":
-            return f"change < {self.threshold:g}"
-        return f"change > {self.threshold:g}" if self.kind == "larger" else "changed"
+            return f"|log2 FC| < {self.threshold:g}"
+        return f"|log2 FC| > {self.threshold:g}" if self.kind == "larger" else "changed"
+
+    @property
+    def beyond(self) -> str:
+        """The threshold that a change was tested to exceed, to follow "up", "down" or the name of an axis; empty without one."""
+        return f", {self.words}" if self.kind == "larger" else ""
 
     def masks(self, table: pd.DataFrame, significant: np.ndarray) -> dict[str, np.ndarray]:
         """The tested genes by what was shown of each, under the words of the legend."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import as_text, check_writable, column_names, levels_of, read_obs
+from nbcompare._anndata import check_writable, column_names, levels_of, read_obs
 
 from ._hypothesis import hypothesis_of
 from ._stored import Column, chosen_columns, one_split, stored_results
@@ -71,7 +71,7 @@ def to_rank_genes_groups(
         )
         raise ValueError(msg)
     _check_groups(results, chosen, key)
-    groupby = _column_of_groups(adata, results["params"]["groupby"])
+    groupby, joined = _column_of_groups(adata, results["params"]["groupby"])
     stored = {
         word: np.asarray(adata.varm[f"{key}_{word}"])[:, numbers]
         for word in ("scores", "logfoldchanges", "pvals", "pvals_adj")
@@ -95,6 +95,8 @@ def to_rank_genes_groups(
     }
     for word, kind in kinds.items():
         ranked[word] = np.rec.fromarrays(list(columns[word].T), dtype=[(name, kind) for name in groups])
+    if joined is not None:
+        adata.obs[groupby] = joined
     adata.uns[key_added] = ranked
 
 
@@ -121,25 +123,26 @@ def _check_groups(results: Mapping[str, Any], chosen: Sequence[Column], key: str
         raise ValueError(msg)
 
 
-def _column_of_groups(adata: AnnData, groupby: str | Sequence[str]) -> str:
-    """The column of `.obs` that holds the groups by name; of several columns, and of one without text, it is written."""
+def _column_of_groups(adata: AnnData, groupby: str | Sequence[str]) -> tuple[str, pd.Series | None]:
+    """The column of `.obs` that holds the groups by name; for several columns, and for one without text, also the column to write."""
     columns = column_names(groupby)
     if len(columns) == 1 and columns[0] not in adata.obs.columns:
-        return columns[0]  # scanpy's tables do not need the column
+        return columns[0], None  # scanpy's tables do not need the column
     obs = read_obs(adata, columns)
     if len(columns) == 1:
         column = obs[columns[0]]
         values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna()
         if all(isinstance(value, str) for value in values):
-            return columns[0]
+            return columns[0], None
     name = " | ".join(columns) if len(columns) > 1 else f"{columns[0]} as text"
     levels = levels_of(obs, groupby)
-    joined = pd.Categorical.from_codes(levels.codes, categories=as_text(levels.labels))
-    if name in adata.obs.columns and not (
-        isinstance(adata.obs[name].dtype, pd.CategoricalDtype)
-        and list(adata.obs[name].astype(object).fillna("")) == list(pd.Series(joined).astype(object).fillna(""))
-    ):
+    labels = pd.Index(levels.labels, dtype=object)
+    joined = pd.Series(pd.Categorical.from_codes(levels.codes.astype(np.intp), labels), index=obs.index)
+    if name in adata.obs.columns and not _as_words(read_obs(adata, [name])[name]).equals(_as_words(joined)):
         msg = f"adata.obs[{name!r}] is the place for the joined labels of groupby={groupby!r}, but it holds other values. Rename it."
         raise ValueError(msg)
-    adata.obs[name] = joined
-    return name
+    return name, joined
+
+
+def _as_words(column: pd.Series) -> pd.Series:
+    return column.astype(object).where(column.notna(), None).map(str)

@@ -129,9 +129,10 @@ def gene(
     lines = {word: word for word in sorted(seen)}
     if not results["reference"]:  # contrasts have no place on the x axis: the lines name them
         lines = {f"{group}: {word}": word for group, word in list(shown.items())[:MOST_JOINED]}
+    beyond = hypothesis_of(results, chosen_columns(results, treated, split, key)[0]).beyond
     for place, (line, word) in enumerate(lines.items()):
         ax.annotate(
-            f"{line} ({100 * pval_cutoff:g} % FDR)",
+            f"{line}{beyond} ({100 * pval_cutoff:g} % FDR)",
             (1, 1),
             xycoords="axes fraction",
             xytext=(0, 3 + 8 * place),

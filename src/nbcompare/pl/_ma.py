@@ -112,7 +112,7 @@ def ma(
             ax.axhline(height, color=DARK, linewidth=0.6, linestyle=(0, (4, 3)), zorder=1, gid=gid)
 
     ax.set_xlabel("mean of normalized counts", fontsize=MEDIUM)
-    ax.set_ylabel(axis, fontsize=MEDIUM)
+    ax.set_ylabel(axis + (f"\ntested: {tested.words}" if tested.beyond else ""), fontsize=MEDIUM)
     ax.margins(0.06)
     title_and_legend(ax, title)
     label_called(ax, x, y, table, called, n_top, genes)

@@ -112,7 +112,7 @@ def volcano(
     scatter_called(ax, x, y, called)
     _draw_thresholds(ax, table, pval_cutoff, (log2fc_cutoff, tested.threshold))
 
-    ax.set_xlabel(axis, fontsize=MEDIUM)
+    ax.set_xlabel(axis + (f", tested: {tested.words}" if tested.beyond else ""), fontsize=MEDIUM)
     ax.set_ylabel("$-$log$_{10}$ p-value", fontsize=MEDIUM)
 
     ax.margins(x=0.08)

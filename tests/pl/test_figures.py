@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex, to_rgba
+from scipy import stats
 
 from nbcompare import datasets, get, pl, tl
+from nbcompare._nb.status import Status
 
 UP, DOWN, GREY = "#d55e00", "#0072b2", "#b8b8b8"
 
@@ -152,17 +154,24 @@ def test_volcano_threshold_separates_called_from_not_called(stored):
     assert names(ax) == []
 
 
-def test_volcano_with_p_of_zero(stored):
-    p = stored.varm["nb_compare_pvals"]
-    best = np.nanargmin(p[:, 0])
-    p[best, 0] = stored.varm["nb_compare_pvals_adj"][best, 0] = 0
+def test_p_values_of_zero_have_the_height_of_their_scores(stored):
+    """-log10 of twice the normal tail, also where the p-value is too small for a number; tables and labels in this order."""
+    p, score = stored.varm["nb_compare_pvals"], stored.varm["nb_compare_scores"]
+    genes = np.argsort(p[:, 0])[:4]
+    p[genes, 0] = stored.varm["nb_compare_pvals_adj"][genes, 0] = 0
+    score[genes, 0] = [40, -60, 50, -70]
+    height = -(np.log(2) + stats.norm.logsf([70, 60, 50, 40])) / np.log(10)
+    assert height[0] == pytest.approx((70**2 / 2 + np.log(70 * np.sqrt(np.pi / 2))) / np.log(10), abs=1e-3)  # its tail
     ax = pl.volcano(stored, "treated_1", n_top=3)
-    side = "up" if stored.varm["nb_compare_logfoldchanges"][best, 0] > 0 else "down"
-    arrow = points(ax, f"{side}, p = 0")
-    assert arrow.shape == (1, 2)
-    others = np.concatenate([points(ax, gid)[:, 1] for gid in ("up", "down", "not called")])
-    assert np.nanmax(others) < arrow[0, 1] < ax.get_ylim()[1] < np.inf
-    assert np.isfinite(points(pl.pvalues(stored, "treated_1", kind="qq"), "p = 0")).all()
+    drawn = np.concatenate([points(ax, gid)[:, 1] for gid in ("up", "down")])
+    np.testing.assert_allclose(np.sort(drawn)[::-1][:4], height, rtol=1e-12)
+    assert height[0] < ax.get_ylim()[1] < 1.2 * height[0]
+    quantiles = points(pl.pvalues(stored, "treated_1", kind="qq"), "called")
+    np.testing.assert_allclose(quantiles[:4, 1], height, rtol=1e-12)
+    assert np.all(np.diff(quantiles[:, 0]) < 0)
+    expected = stored.var_names[genes[[3, 1, 2, 0]]].to_list()
+    assert get.nb_compare_df(stored, "treated_1")["names"].iloc[:4].to_list() == expected
+    assert sorted(names(ax)) == sorted(expected[:3])
 
 
 @pytest.mark.parametrize("draw", [pl.volcano, pl.ma, pl.pvalues])
@@ -174,9 +183,13 @@ def test_nothing_called(stored, draw):
 def test_nothing_tested(stored):
     for word in ("pvals", "pvals_adj", "scores"):
         stored.varm[f"nb_compare_{word}"] = np.full((stored.n_vars, 2), np.nan)
-    assert len(points(pl.volcano(stored, "treated_1"), "not called")) == 0
-    with pytest.raises(ValueError, match="was tested; the status column"):
-        pl.pvalues(stored, "treated_1")
+    stored.varm["nb_compare_status"][:, 0] = Status.LOW_TOTAL
+    for draw in (pl.volcano, pl.ma, pl.pvalues, pl.dispersion):
+        ax = draw(stored, "treated_1")
+        assert [text.get_text() for text in ax.texts if text.get_gid() == "nothing tested"] == [
+            "nothing tested: low total"
+        ]
+        assert ax.get_title(loc="left") == "treated_1 vs ctrl"
 
 
 def test_dispersion_points_trend_and_band(stored):

@@ -375,7 +375,8 @@ def test_round_trip(paired, tmp_path, suffix):
     assert params["design"] == DONORS
     assert eval(params["contrast"]) == {"a/b": ("condition", "treated_1", "ctrl"), "all": "condition"}
     pd.testing.assert_frame_equal(get.nb_compare_df(back, "a/b"), get.nb_compare_df(paired, "a/b"))
-    get.to_rank_genes_groups(back)
+    with pytest.raises(ValueError, match="contrasts of a design, such as 'a/b'"):
+        get.to_rank_genes_groups(back)
 
 
 def test_a_call_without_a_design_leaves_nothing_of_it(paired):
@@ -399,7 +400,11 @@ def test_figures(paired, plt_closed):
     compare(paired, contrast={"a": "condition[T.treated_1]", "all": "condition"})
     for figure in (pl.volcano, pl.ma, pl.pvalues, pl.dispersion):
         assert figure(paired, "a").get_title(loc="left") in ("a", "")
-        figure(paired, "all")
+    for figure in (pl.pvalues, pl.dispersion):
+        assert figure(paired, "all").get_title(loc="left") in ("all", "")
+    for figure in (pl.volcano, pl.ma):
+        with pytest.raises(ValueError, match="'all' tests 2 coefficients together"):
+            figure(paired, "all")
     ax = pl.gene(paired, paired.var_names[0])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["ctrl", "treated_1", "treated_2"]
 

@@ -120,6 +120,15 @@ def columns(value: Any, name: str) -> str | list[str]:
     return [str(one) for one in names]
 
 
+def keys(value: Any, name: str) -> list[str]:
+    """Names of results, in their order; a name may occur twice."""
+    members = [value] if is_one_level(value) else in_order(value)
+    if not members or not all(isinstance(one, str) for one in members):
+        msg = f"{name} is {shown(value)}, but must be a list of text, the key_added of several comparisons."
+        raise TypeError(msg)
+    return [str(one) for one in members]
+
+
 def level(value: Any, name: str) -> str:
     """One name of a level: text, a number, a truth value or a date."""
     if not (_is_a_name(value) or (isinstance(value, tuple) and value and all(map(_is_a_name, value)))):

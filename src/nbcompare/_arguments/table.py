@@ -13,6 +13,7 @@ from .kinds import (
     data_or_path,
     device,
     dtype,
+    keys,
     level,
     levels,
     new_key,
@@ -51,7 +52,7 @@ KINDS: dict[str, Kind] = {
     "verbose": truth,
     "key": text("text, the key_added of the comparison"),
     "key_added": new_key,
-    "keys": levels,
+    "keys": keys,
     # samples
     "groupby": columns,
     "replicate_key": optional(columns),

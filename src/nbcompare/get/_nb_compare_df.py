@@ -8,6 +8,7 @@ import pandas as pd
 
 from nbcompare._arguments import checked
 
+from ._hypothesis import hypothesis_of, order_of_evidence
 from ._screen import read_var
 from ._stored import (
     POSTERIOR,
@@ -80,6 +81,8 @@ def nb_compare_df(
 ) -> pd.DataFrame:
     """Results of :func:`nbcompare.tl.nb_compare` as a table, the smallest p-value first.
 
+    P-values that are too small for a number are zero; they are ordered by the size of their scores.
+
     Parameters
     ----------
     adata
@@ -120,7 +123,8 @@ def nb_compare_df(
     KeyError
         If there are no such results, comparison, split or column; the message lists what there is.
     ValueError
-        If the style is unknown, or a split is named where there are none; if `gene_symbols` is called like a column of the table.
+        If the style is unknown, or a split is named where there are none; if `gene_symbols` is called like a column of the table;
+        if fold changes are limited in a test of several coefficients, which has none.
 
     Examples
     --------
@@ -138,6 +142,8 @@ def nb_compare_df(
 
     parts = []
     for column in chosen:
+        if log2fc_min is not None or log2fc_max is not None:
+            hypothesis_of(results, column).check_effect(column.group, "a limit by log2fc_min or log2fc_max")
         table = stored_comparison(adata, column, key)
         keep = np.ones(len(table), bool)
         if pval_cutoff is not None:
@@ -146,7 +152,8 @@ def nb_compare_df(
             keep &= (table["logfoldchanges"] > log2fc_min).to_numpy()
         if log2fc_max is not None:
             keep &= (table["logfoldchanges"] < log2fc_max).to_numpy()
-        parts.append(table[keep].sort_values("pvals", kind="stable", na_position="last"))
+        kept = table[keep]
+        parts.append(kept.iloc[order_of_evidence(kept["pvals"].to_numpy(), kept["scores"].to_numpy())])
     gene = np.concatenate([part.index for part in parts])
     table = pd.concat(parts, ignore_index=True)
     n_rows = [len(part) for part in parts]

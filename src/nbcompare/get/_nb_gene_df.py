@@ -37,7 +37,9 @@ def nb_gene_df(
     interval :math:`\exp\bigl(\log(T/L) \pm 1.96\sqrt{1/T + \phi \sum l_i^2 / L^2}\bigr)`: log-normal, by the variance
     :math:`m + \phi m^2` of the negative binomial. :math:`\phi` is the dispersion that the condition's test used; for
     the reference, and where the gene was not tested, the median over the comparisons with the noise of their groups
-    divided out. Block effects are not part of the interval.
+    divided out. Block effects are not part of the interval. Where the comparison had an `offset`, :math:`l_i` is the size factor
+    times the offset's factor of the gene in the sample, and the samples have the weights of the test: :math:`1 / (1 + \phi m l_i)` at
+    the trend's dispersion and the mean of the reference (of two groups, of both together).
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ def nb_gene_df(
     Returns
     -------
     One row for each sample: `split` if there are splits, `condition`, `replicate`, `block`, `n_cells`, `counts` of the gene, `size_factor`,
-    `normalized` (counts / size factor), and `fitted_mean`, `interval_low`, `interval_high` of its condition (in its split) on the
+    with an offset `offset_factor`, `normalized` (counts over the size factor and the offset's factor), and `fitted_mean`, `interval_low`, `interval_high` of its condition (in its split) on the
     scale of `normalized`.
 
     Raises
@@ -80,39 +82,91 @@ def nb_gene_df(
     samples = results["samples"].reset_index(drop=True)
     counts, blocks = _read_samples(adata, position, samples, results["params"], block_key)
     table = samples.assign(block=blocks if block_key is not None else samples.get("block", ""), counts=counts)
-    table["normalized"] = table["counts"] / table["size_factor"]
+    if f"{key}_offset_factors" in adata.varm:
+        table["offset_factor"] = np.asarray(adata.varm[f"{key}_offset_factors"])[position].astype(float)
+    table["normalized"] = table["counts"] / depths_of(table)
     leading = [name for name in ("split", "condition", "replicate", "block") if name in table]
     table = table[[*leading, *table.columns.difference(leading, sort=False)]]
 
     dispersions = np.asarray(adata.varm[f"{key}_dispersions"])[position]
     splits = chosen_splits(results, split, key)
     if not splits:
-        return _with_fit(table, dispersions, results["comparisons"], results.get("trend", {}))
+        at_trend = trend_dispersion(adata, key, position, None)
+        return _with_fit(
+            table, dispersions, results["comparisons"], results.get("trend", {}), results["reference"], at_trend
+        )
     parts = []
     for name in splits:
         chosen = chosen_columns(results, None, name, key)
         here = [column.number for column in chosen]
         trend = stored_trend(results, chosen[0].split_number)
         part = table[table["split"] == name].reset_index(drop=True)
-        parts.append(_with_fit(part, dispersions[here], results["comparisons"][here], trend))
+        at_trend = trend_dispersion(adata, key, position, chosen[0].split_number)
+        parts.append(
+            _with_fit(part, dispersions[here], results["comparisons"][here], trend, results["reference"], at_trend)
+        )
     return pd.concat(parts, ignore_index=True)
 
 
 def _with_fit(
-    table: pd.DataFrame, dispersions: np.ndarray, comparisons: np.ndarray, trend: Mapping[str, Any]
+    table: pd.DataFrame,
+    dispersions: np.ndarray,
+    comparisons: np.ndarray,
+    trend: Mapping[str, Any],
+    reference: str,
+    trend_dispersion: float,
 ) -> pd.DataFrame:
     """The samples of a data set with the mean of their condition and its interval; `dispersions` of its comparisons."""
     table = table.copy()
-    fitted = table.groupby("condition", observed=True)[["counts", "size_factor"]].sum()
-    total = fitted["counts"].clip(lower=0.5)
-    squares = (table["size_factor"] ** 2).groupby(table["condition"], observed=True).sum()
+    depths, condition = depths_of(table), table["condition"]
+    weight = _weights(table, depths, reference, trend_dispersion) if "offset_factor" in table else 1.0
+    parts = pd.DataFrame(
+        {
+            "counts": table["counts"],
+            "y": weight * table["counts"],
+            "l": weight * depths,
+            "poisson": weight**2 * depths,
+            "square": (weight * depths) ** 2,
+        }
+    )
+    fitted = parts.groupby(condition, observed=True).sum()
+    mean = (
+        fitted["y"].where(fitted["counts"] > 0, 0.5 * fitted["l"] / depths.groupby(condition, observed=True).sum())
+        / fitted["l"]
+    )
     phi = _dispersions_of(fitted.index, dispersions, comparisons, trend)
-    half_width = 1.96 * np.sqrt(1 / total + phi * squares / fitted["size_factor"] ** 2)
-    mean = total / fitted["size_factor"]
+    half_width = 1.96 * np.sqrt((fitted["poisson"] / mean + phi * fitted["square"]) / fitted["l"] ** 2)
     table["fitted_mean"] = table["condition"].map(mean).astype(float)
     table["interval_low"] = table["condition"].map(mean * np.exp(-half_width)).astype(float)
     table["interval_high"] = table["condition"].map(mean * np.exp(half_width)).astype(float)
     return table
+
+
+def trend_dispersion(adata: AnnData, key: str, position: int, split_number: int | None) -> float:
+    """The trend's dispersion at the gene's mean, 0 where there is no trend."""
+    name = f"{key}_dispersion_trend"
+    if split_number is not None and name in adata.varm:
+        found = float(np.asarray(adata.varm[name])[position, split_number])
+    else:
+        found = float(adata.var[name].iloc[position]) if name in adata.var else 0.0
+    return found if np.isfinite(found) else 0.0
+
+
+def depths_of(table: pd.DataFrame) -> pd.Series:
+    """What the gene's counts in each sample are divided by: the size factor, times the factor of the offset where one was given."""
+    return table["size_factor"] * table.get("offset_factor", 1.0)
+
+
+def _weights(table: pd.DataFrame, depths: pd.Series, reference: str, dispersion: float) -> pd.Series:
+    """The weights that the test gives to samples of different depth, 1 / (1 + trend's dispersion x rate x depth).
+
+    The rate is the reference's, of two groups the common one.
+    """
+    base = table["condition"].astype(str) == reference
+    if not base.any() or table["condition"].nunique() == 2:
+        base[:] = True
+    rate = max(table["counts"][base].sum(), 0.5) / depths[base].sum()
+    return 1 / (1 + dispersion * rate * depths)
 
 
 def _dispersions_of(

@@ -69,7 +69,7 @@ def nb_screen_df(
         smallest :math:`q` that calls the gene; the average over the selected perturbations of the false discovery
         proportion is then kept below `pval_cutoff`.
     n_top
-        Keep so many tests, the smallest p-values.
+        Keep so many tests, the smallest p-values. Those that are zero are ordered by the size of their scores.
     style
         Names of the columns, as in :func:`nbcompare.get.nb_compare_df`, after a first column `perturbation`
         (in `"pertpy"`, which has `contrast`, there is none). Bounds of log2 fold changes are columns where the screen has them as

@@ -128,6 +128,14 @@ def stored_perturbation(screen: AnnData, name: str | None) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+def zero_order(screen: AnnData, overall: np.ndarray) -> np.ndarray:
+    """A key for perturbations whose overall p-value is zero, the largest score first; 0 elsewhere. Scores of these alone are read."""
+    key, columns = np.zeros(screen.n_obs), np.arange(screen.n_vars)
+    for rows in row_blocks(screen, np.flatnonzero(overall == 0), columns.size):
+        key[rows] = -np.nan_to_num(np.abs(read_tests(screen, "scores", rows, columns))).max(axis=1)
+    return key
+
+
 def posterior_words(screen: AnnData) -> list[str]:
     """Layers that only a posterior has; none without one."""
     return [word for word in POSTERIOR if word in screen.layers]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ._hierarchical import adjust_hierarchically
+from ._hypothesis import beyond_zero
 from ._screen import read_obs, read_tests
 from ._stored import is_significant
 
@@ -25,21 +26,21 @@ class Tests:
     column: np.ndarray
     p: np.ndarray
     adjusted: np.ndarray
+    beyond: np.ndarray  # orders p-values of zero by their scores
 
     @classmethod
     def none(cls) -> Tests:
-        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0))
 
     def __getitem__(self, which: np.ndarray) -> Tests:
-        return Tests(self.row[which], self.column[which], self.p[which], self.adjusted[which])
+        return Tests(self.row[which], self.column[which], self.p[which], self.adjusted[which], self.beyond[which])
 
     def joined(self, other: Tests) -> Tests:
-        pairs = ((self.row, other.row), (self.column, other.column), (self.p, other.p), (self.adjusted, other.adjusted))
-        return Tests(*(np.concatenate(pair) for pair in pairs))
+        return Tests(*(np.concatenate([getattr(one, f.name) for one in (self, other)]) for f in fields(self)))
 
     def sorted(self) -> Tests:
-        """The smallest p-value first, NaN last, equal ones in the order of the screen."""
-        return self[np.lexsort((self.column, self.row, self.p))]
+        """The smallest p-value first, NaN last; those of zero by the size of their scores, other equal ones in the order of the screen."""
+        return self[np.lexsort((self.column, self.row, self.beyond, self.p))]
 
     def first(self, n: int | None) -> Tests:
         """The first so many of the sorted; all, in any order, for None."""
@@ -100,4 +101,8 @@ def read_block(
         if limit is not None:
             keep &= beyond(read_tests(screen, "logfoldchanges", rows, columns), limit)
     i, j = np.nonzero(keep)
-    return Tests(rows[i], columns[j], p[i, j], adjusted[i, j])
+    found, beyond = p[i, j], np.zeros(i.size)
+    if (zero := found == 0).any():
+        scores = read_tests(screen, "scores", rows, columns)[i, j]
+        beyond[zero] = beyond_zero(found[zero], scores[zero])
+    return Tests(rows[i], columns[j], found, adjusted[i, j], beyond)

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._arguments import checked
+from nbcompare.get._hypothesis import hypothesis_of
 from nbcompare.get._stored import one_column, stored_comparison, stored_results
 
-from ._panel import DARK, DOWN, MEDIUM, PICKED, UP, new_panel, point_size, title_and_legend
+from ._panel import DARK, DOWN, MEDIUM, PICKED, UP, new_panel, point_size, said_if_untested, title_and_legend
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -79,11 +80,20 @@ def agreement(
         msg = f"keys names {len(keys)} results, but two to {len(COLOURS) + 1} are compared: the first with the others."
         raise ValueError(msg)
     columns = [one_column(adata, group, split, key) for key in keys]
+    if values == "logfoldchanges":
+        for column, key in zip(columns, keys, strict=True):
+            tested = hypothesis_of(stored_results(adata, key), column)
+            tested.check_effect(column.name, "values='logfoldchanges'")
     tables = [stored_comparison(adata, column, key) for column, key in zip(columns, keys, strict=True)]
     outside = np.any([table["status"].str.contains("outside_training").to_numpy() for table in tables], axis=0)
     numbers = [_numbers(table, values) for table in tables]
 
     ax = new_panel(ax, width=3.2, height=3.2)
+    reference = stored_results(adata, keys[0])["reference"]
+    title = f"{columns[0].name} vs {reference}" if reference else columns[0].name
+    for table in tables:
+        if said_if_untested(ax, table, title):
+            return ax
     size = point_size(len(outside))
     for key, y, colour in zip(keys[1:], numbers[1:], COLOURS, strict=False):
         x = numbers[0]
@@ -111,8 +121,7 @@ def agreement(
         ax.set_yscale("log")
     ax.set_xlabel(f"{name}, {keys[0]}", fontsize=MEDIUM)
     ax.set_ylabel(f"{name}, {keys[1] if len(keys) == 2 else 'others'}", fontsize=MEDIUM)
-    reference = stored_results(adata, keys[0])["reference"]
-    title_and_legend(ax, f"{columns[0].name} vs {reference}" if reference else columns[0].name)
+    title_and_legend(ax, title)
     return ax
 
 

@@ -8,7 +8,20 @@ import numpy as np
 from nbcompare._arguments import checked
 from nbcompare.get._stored import one_column, stored_results, stored_trend
 
-from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, comparison_table, new_panel, point_size, title_and_legend
+from ._panel import (
+    DARK,
+    DOWN,
+    GREY,
+    MEDIUM,
+    SMALL,
+    UP,
+    comparison_table,
+    new_panel,
+    point_size,
+    said_if_untested,
+    say_in_panel,
+    title_and_legend,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,8 +83,14 @@ def dispersion(
     """
     column, results = one_column(adata, group, split, key), stored_results(adata, key)
     table, title = comparison_table(adata, group, split, key, None)
-    table = table[(table["base_mean"] > 0) & (table["dispersions"] > 0)].sort_values("base_mean")
     ax = new_panel(ax)
+    if said_if_untested(ax, table, title):
+        return ax
+    table = table[(table["base_mean"] > 0) & (table["dispersions"] > 0)].sort_values("base_mean")
+    if table.empty:
+        say_in_panel(ax, "no gene has a dispersion above zero")
+        ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold")
+        return ax
     ax.set_xscale("log")
     ax.set_yscale("log")
     moderated = "dispersions_genewise" in table

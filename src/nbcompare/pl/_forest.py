@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._arguments import checked
+from nbcompare.get._hypothesis import hypothesis_of
 from nbcompare.get._screen import gene_column, read_var, status_words
 from nbcompare.get._stored import chosen_columns, is_significant, stored_interval, stored_results
 
-from ._panel import DARK, DOWN, MEDIUM, SMALL, UP, draw_intervals, interval_limits, new_panel
+from ._panel import DARK, MEDIUM, SMALL, colour_of, draw_intervals, interval_limits, new_panel
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,7 +35,8 @@ def forest(
 ) -> Axes:
     r"""One gene over cell types or comparisons: log2 fold changes with 95 % intervals, and adjusted p-values.
 
-    Where the gene is significant the row is coloured (up, down); where it was not tested the row gives the reason. The interval
+    Where the gene is significant the row is coloured: up, down, or in one colour where the test shows that the change is smaller than
+    a threshold. A test of several coefficients has no fold change, and its row says whether the gene changed. Where it was not tested the row gives the reason. The interval
     is the stored one, `lfc_lower` to `lfc_upper` of :func:`nbcompare.tl.nb_compare`: the fold changes that the test does not
     reject at 5 %, or the posterior's interval. It leaves out zero just where the p-value from all replicates is below 0.05.
     Intervals that are far longer than the others, or infinite because a group has no counts, end in an arrowhead.
@@ -94,7 +96,7 @@ def forest(
     ax = new_panel(ax, width=3.4, height=0.75 + ROW * max(len(labels), 2))
     ax.set_ylim(len(labels) - 0.4, -0.6)
     _draw_intervals(ax, rows, pval_cutoff)
-    _write_beside(ax, rows)
+    _write_beside(ax, rows, pval_cutoff)
     ax.set_yticks(range(len(labels)), labels)
     for place, label in enumerate(ax.get_yticklabels()):
         label.set_fontweight("normal" if place in set(rows["place"]) else "bold")
@@ -123,6 +125,8 @@ def _rows(
     numbers = [column.number for column in chosen]
     words = ("logfoldchanges", "pvals_adj")
     rows = pd.DataFrame({word: np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in words})
+    tested = [hypothesis_of(results, column) for column in chosen]
+    rows["shown"] = [one.word_of(change) for one, change in zip(tested, rows["logfoldchanges"], strict=True)]
     rows["group"], rows["split"] = [c.group for c in chosen], [c.split for c in chosen]
     rows["status"] = status_words(np.asarray(adata.varm[f"{key}_status"])[gene, numbers])
     if shrunk:
@@ -155,16 +159,19 @@ def _draw_intervals(ax: Axes, rows: pd.DataFrame, pval_cutoff: float) -> None:
     effect, place = tested["logfoldchanges"].to_numpy(), tested["place"].to_numpy()
     left, right = tested["lower"].to_numpy(), tested["upper"].to_numpy()
     limits = interval_limits(effect, left, right, always=(-0.5, 0.5))
+    effect = np.clip(effect, *limits)  # an infinite one stands at the edge, where its interval ends in an arrowhead
     called = is_significant(tested["pvals_adj"], pval_cutoff).to_numpy()
-    colours = np.where(called, np.where(effect > 0, UP, DOWN), DARK)
+    colours = np.where(called, [colour_of(word) for word in tested["shown"]], DARK)
     ax.axvline(0, color=DARK, linewidth=0.6, zorder=1)
     draw_intervals(ax, place, left, right, colours.tolist(), limits, gid="interval", linewidth=1.1, zorder=2)
     ax.scatter(effect, place, s=np.where(called, 20, 13), c=colours, linewidths=0, gid="effect", zorder=3)
     ax.set_xlim(*limits)
 
 
-def _write_beside(ax: Axes, rows: pd.DataFrame) -> None:
-    """The adjusted p-value on the right of each row, or, in its place, why there is none."""
+def _write_beside(ax: Axes, rows: pd.DataFrame, pval_cutoff: float) -> None:
+    """The adjusted p-value on the right of each row, or, in its place, why there is none; tests of several coefficients in words."""
+    several = rows["pvals_adj"].notna() & rows["logfoldchanges"].isna()
+    called = dict(zip(rows["place"], is_significant(rows["pvals_adj"], pval_cutoff), strict=True))
     on_white = {"facecolor": "white", "linewidth": 0, "pad": 0.8}
     style: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": SMALL - 1}
     ax.annotate("adjusted p", (1.04, 1), xycoords="axes fraction", va="bottom", fontsize=SMALL - 1, color=DARK)
@@ -181,3 +188,6 @@ def _write_beside(ax: Axes, rows: pd.DataFrame) -> None:
             ax.annotate(f"not tested: {words}", (0.02, place), **over, **style)
         else:
             ax.annotate(f"{p_value:.2g}", (1.04, place), color=DARK, **style)
+    for place, shown in zip(*(rows.loc[several, word] for word in ("place", "shown")), strict=True):
+        words = f"several coefficients together: {shown if called[place] else 'not called'}"
+        ax.annotate(words, (0.02, place), color=DARK, fontstyle="italic", gid="no fold change", bbox=on_white, **style)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nbcompare._arguments import checked
 from nbcompare.get import nb_compare_df, nb_gene_df
+from nbcompare.get._hypothesis import hypothesis_of
+from nbcompare.get._nb_gene_df import depths_of
 from nbcompare.get._screen import gene_column, read_var
 from nbcompare.get._stored import (
     chosen_columns,
@@ -17,7 +19,7 @@ from nbcompare.get._stored import (
     why_untested,
 )
 
-from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, new_panel
+from ._panel import DARK, GREY, MEDIUM, SMALL, colour_of, new_panel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +47,9 @@ def gene(
 
     A point is a replicate: its counts over its size factor. Where blocks (donors, batches) were used or are named, they
     stand in the same order from left to right in every condition, and thin lines join them if there are four conditions
-    or fewer. Bar and whisker are the fitted mean and interval of :func:`nbcompare.get.nb_gene_df`. Conditions where the gene was called are coloured: up, down.
+    or fewer. Bar and whisker are the fitted mean and interval of :func:`nbcompare.get.nb_gene_df`. Conditions where the gene was called are
+    coloured: up, down, or in one colour where the test has no direction; the words above the panel say what was tested, of contrasts
+    with their names. The points are corrected for an `offset` of the comparison.
 
     Parameters
     ----------
@@ -105,13 +109,14 @@ def gene(
         conditions = list(dict.fromkeys(samples["condition"].astype(str)))
     calls = nb_compare_df(adata, treated, split=split, key=key)
     calls = calls[(calls["names"] == name) & is_significant(calls["pvals_adj"], pval_cutoff)]
-    colours = dict(zip(calls["group"].astype(str), np.where(calls["logfoldchanges"] > 0, UP, DOWN), strict=True))
+    shown = _shown(results, calls, split, key)
+    colours = {group: colour_of(word) for group, word in shown.items()}
 
     ax = new_panel(ax, width=float(np.clip(0.7 + 0.36 * len(conditions), 1.9, 20)), height=2.6)
     if log:
         ax.set_yscale("log", base=2)
         ax.yaxis.set_major_formatter("{x:g}")
-        samples["normalized"] = np.maximum(samples["counts"], 0.5) / samples["size_factor"]
+        samples["normalized"] = np.maximum(samples["counts"], 0.5) / depths_of(samples)
     blocked = bool(block_key or results["params"].get("block_key"))
     samples["place"] = _places(samples, conditions, blocked=blocked)
     for position, level in enumerate(conditions):
@@ -121,17 +126,21 @@ def gene(
         for _, points in samples.dropna(subset="place").sort_values("place").groupby("block", observed=True):
             ax.plot(points["place"], points["normalized"], color=GREY, linewidth=0.5, alpha=0.8, zorder=1, gid="block")
 
-    seen = [c for c in (DOWN, UP) if c in set(colours.values())]
-    for place, colour in enumerate(seen):
+    seen = list(dict.fromkeys(shown.values()))
+    lines = {word: word for word in sorted(seen)}
+    if not results["reference"]:  # contrasts have no place on the x axis: the lines name them
+        lines = {f"{group}: {word}": word for group, word in list(shown.items())[:MOST_JOINED]}
+    beyond = hypothesis_of(results, chosen_columns(results, treated, split, key)[0]).beyond
+    for place, (line, word) in enumerate(lines.items()):
         ax.annotate(
-            f"{'down' if colour == DOWN else 'up'} ({100 * pval_cutoff:g} % FDR)",
+            f"{line}{beyond} ({100 * pval_cutoff:g} % FDR)",
             (1, 1),
             xycoords="axes fraction",
             xytext=(0, 3 + 8 * place),
             textcoords="offset points",
             ha="right",
             fontsize=SMALL - 1,
-            color=colour,
+            color=colour_of(word),
         )
     ax.set_xticks(range(len(conditions)), conditions)
     if len(conditions) > 4 or max(map(len, conditions)) > 9 or sum(map(len, conditions)) > 20:
@@ -142,10 +151,17 @@ def gene(
     if not log:
         ax.set_ylim(bottom=0)
     ax.set_ylabel("normalized counts" + (" (log$_2$ scale)" if log else ""), fontsize=MEDIUM)
-    shown = name if gene_symbols is None else str(read_var(adata, gene_symbols)[gene_column(adata, name)])
-    title, pad = (shown, None) if split is None else (f"{shown}\n{split}", 5 + 8 * len(seen))
+    label = name if gene_symbols is None else str(read_var(adata, gene_symbols)[gene_column(adata, name)])
+    title, pad = (label, None) if split is None else (f"{label}\n{split}", 5 + 8 * len(lines))
     ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold", fontstyle="italic", pad=pad)
     return ax
+
+
+def _shown(results: Mapping[str, Any], calls: pd.DataFrame, split: str | None, key: str) -> dict[str, str]:
+    """What was shown of the gene in each comparison where it is significant: up, down, or the words of a test without direction."""
+    change = dict(zip(calls["group"].astype(str), calls["logfoldchanges"], strict=True))
+    columns = chosen_columns(results, list(change), split, key) if change else []
+    return {column.group: hypothesis_of(results, column).word_of(change[column.group]) for column in columns}
 
 
 def _places(samples: pd.DataFrame, conditions: list[str], *, blocked: bool) -> pd.Series:

@@ -13,8 +13,10 @@ from ._panel import (
     call,
     check_genes,
     comparison_table,
+    hypothesis,
     label_called,
     new_panel,
+    said_if_untested,
     scatter_called,
     take_shrunken,
     title_and_legend,
@@ -42,8 +44,8 @@ def ma(
 ) -> Axes:
     """Log2 fold change against mean count, called genes in colour, the first of them by name.
 
-    A cloud that does not lie around zero says that the size factors are wrong. Genes that were not tested
-    are left out.
+    A cloud that does not lie around zero says that the size factors are wrong. Where a test shows that changes are smaller than a
+    threshold (`alternative="less_abs"`), genes are neither up nor down, and have one colour. Genes that were not tested are left out.
 
     Parameters
     ----------
@@ -79,7 +81,8 @@ def ma(
     KeyError
         If there are no such results, comparison, split, gene or column, or no shrunken effects.
     ValueError
-        If there are several comparisons or splits and none is named.
+        If there are several comparisons or splits and none is named; if the comparison tests several coefficients together, which
+        have no single fold change.
     ImportError
         If matplotlib or adjustText is not installed.
 
@@ -94,8 +97,12 @@ def ma(
     genes = check_genes(adata, genes)
     table, title = comparison_table(adata, group, split, key, gene_symbols)
     axis = take_shrunken(table, shrunken)
+    tested = hypothesis(adata, group, split, key)
+    tested.check_effect(title, "an MA plot")
+    called = call(table, tested, pval_cutoff, log2fc_cutoff)
     ax = new_panel(ax)
-    called = call(table, pval_cutoff, log2fc_cutoff)
+    if said_if_untested(ax, table, title):
+        return ax
     mean = table["base_mean"].to_numpy()
     x = np.where(mean > 0, mean, np.nan)
     y = table["logfoldchanges"].to_numpy()
@@ -103,12 +110,12 @@ def ma(
     ax.set_xscale("log")
     scatter_called(ax, x, y, called)
     ax.axhline(0, color=DARK, linewidth=0.6, zorder=1)
-    if log2fc_cutoff > 0:
-        for height in (-log2fc_cutoff, log2fc_cutoff):
-            ax.axhline(height, color=DARK, linewidth=0.6, linestyle=(0, (4, 3)), zorder=1, gid="log2fc_cutoff")
+    for fold_change, gid in ((log2fc_cutoff, "log2fc_cutoff"), (tested.threshold, "lfc_threshold")):
+        for height in (-fold_change, fold_change) if fold_change > 0 else ():
+            ax.axhline(height, color=DARK, linewidth=0.6, linestyle=(0, (4, 3)), zorder=1, gid=gid)
 
     ax.set_xlabel("mean of normalized counts", fontsize=MEDIUM)
-    ax.set_ylabel(axis, fontsize=MEDIUM)
+    ax.set_ylabel(axis + (f"\ntested: {tested.words}" if tested.beyond else ""), fontsize=MEDIUM)
     ax.margins(0.06)
     title_and_legend(ax, title)
     label_called(ax, x, y, table, called, n_top, genes)

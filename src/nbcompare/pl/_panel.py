@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._optional import require
+from nbcompare.get._hypothesis import QUIET, Hypothesis, hypothesis_of, order_of_evidence
 from nbcompare.get._screen import gene_columns, is_screen, read_var, stored_perturbation
 from nbcompare.get._stored import is_significant, one_column, stored_comparison, stored_results, why_untested
 
@@ -23,7 +24,9 @@ GREY, DARK = "#B8B8B8", "#4D4D4D"
 SMALL, MEDIUM = 7, 8  # points, the sizes that journals ask for
 MOST_AVOIDED = 200  # points that names keep clear of
 LONGEST = 4.0  # half widths of the median interval, beyond which one ends in an arrowhead
-COLOUR = {"down": DOWN, "up": UP, "not called": GREY}
+COLOUR = {"down": DOWN, "up": UP, QUIET: GREY}  # what was shown without a direction is PICKED
+LOG_10 = float(np.log(10))
+SMALLEST = 1e-290  # p-values below are read from the score
 
 
 def new_panel(ax: Axes | None, *, width: float = 3.4, height: float = 2.9) -> Axes:
@@ -78,24 +81,71 @@ def point_size(n_genes: int) -> float:
     return float(np.clip(6 * np.sqrt(1000 / max(n_genes, 1)), 2, 6))
 
 
-def call(table: pd.DataFrame, pval_cutoff: float, log2fc_cutoff: float) -> dict[str, np.ndarray]:
-    """Masks of the tested genes: went down, went up, not called."""
+def hypothesis(adata: AnnData, group: str | None, split: str | None, key: str) -> Hypothesis:
+    """What a small p-value of the comparison, or of a screen's row, means."""
+    if is_screen(adata):
+        return Hypothesis("changed")
+    return hypothesis_of(stored_results(adata, key), one_column(adata, group, split, key))
+
+
+def call(
+    table: pd.DataFrame, tested: Hypothesis, pval_cutoff: float, log2fc_cutoff: float = 0.0
+) -> dict[str, np.ndarray]:
+    """Masks of the tested genes: went down, went up, not called; of tests without a direction what they show, and not called."""
+    tested.check_cutoff(log2fc_cutoff)
     change = table["logfoldchanges"].to_numpy()
-    significant = is_significant(table["pvals_adj"], pval_cutoff).to_numpy() & (np.abs(change) >= log2fc_cutoff)
-    down, up = significant & (change < 0), significant & (change > 0)
-    return {"down": down, "up": up, "not called": table["pvals"].notna().to_numpy() & ~(down | up)}
+    significant = is_significant(table["pvals_adj"], pval_cutoff).to_numpy()
+    return tested.masks(table, significant & ((np.abs(change) >= log2fc_cutoff) | (not tested.has_effect)))
+
+
+def colour_of(name: str) -> str:
+    """The colour of genes by what was shown of them."""
+    return COLOUR.get(name, PICKED)
+
+
+def evidence(p_value: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """-log10 p, from the score where p is too small for a number: p is twice the normal tail beyond |score|."""
+    from scipy.special import log_ndtr
+
+    small = p_value < SMALLEST
+    of_score = -(np.log(2) + log_ndtr(-np.abs(np.asarray(score, float)))) / LOG_10
+    height = -np.log10(np.where(small, 1.0, p_value))
+    height[small] = of_score[small]
+    lost = small & ~np.isfinite(height)  # a p-value of zero without a score
+    height[lost] = np.max(height[np.isfinite(height)], initial=-np.log10(SMALLEST))
+    return height
+
+
+def said_if_untested(ax: Axes, table: pd.DataFrame, title: str) -> bool:
+    """Whether no gene was tested; the panel then has one sentence that says so and why."""
+    if table["pvals"].notna().any():
+        return False
+    reasons = table["status"].value_counts()
+    words = "there are no genes" if reasons.empty else str(reasons.index[0]).replace("_", " ").replace("|", ", ")
+    more = f" ({reasons.iloc[0]:,} of {len(table):,} genes)" if len(reasons) > 1 else ""
+    say_in_panel(ax, f"nothing tested: {words}{more}")
+    ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold")
+    return True
+
+
+def say_in_panel(ax: Axes, sentence: str) -> None:
+    """One sentence in the middle of a panel that has nothing else to show."""
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL, "color": DARK, "wrap": True}
+    ax.text(0.5, 0.5, sentence, transform=ax.transAxes, gid="nothing tested", **style)
+    ax.set_xticks([])
+    ax.set_yticks([])
 
 
 def scatter_called(ax: Axes, x: np.ndarray, y: np.ndarray, called: dict[str, np.ndarray]) -> None:
     """Genes as rasterised points, coloured by call; the legend counts them."""
     size = point_size(x.size)
     for name, mask in called.items():
-        quiet = name == "not called"
+        quiet = name == QUIET
         ax.scatter(
             x[mask],
             y[mask],
             s=size if quiet else 1.5 * size,
-            c=COLOUR[name],
+            c=colour_of(name),
             linewidths=0,
             alpha=0.6 if quiet else 0.9,
             rasterized=True,
@@ -109,8 +159,13 @@ def interval_limits(
     effect: np.ndarray, lower: np.ndarray, upper: np.ndarray, *, always: tuple[float, float]
 ) -> tuple[float, float]:
     """Limits of an axis of effects with their intervals: long and infinite ones leave it, the effects and `always` do not."""
-    width = (upper - lower)[np.isfinite(upper - lower)]
+    finite = np.isfinite(effect)
+    effect = effect[finite]
+    with np.errstate(invalid="ignore"):
+        width = upper - lower
+    width = width[np.isfinite(width)]
     longest = LONGEST * np.median(width) / 2 if len(width) else 1.0
+    lower, upper = lower[finite], upper[finite]
     low = np.min(np.maximum(lower, effect - longest), initial=always[0])
     high = np.max(np.minimum(upper, effect + longest), initial=always[1])
     return float(low - 0.05 * (high - low)), float(high + 0.05 * (high - low))
@@ -175,8 +230,9 @@ def label_called(
 
     The names are moved off each other and off the called points, with a thin line back to their own.
     """
-    positions = np.flatnonzero((called["up"] | called["down"]) & np.isfinite(x) & np.isfinite(y))
-    rank = np.lexsort((-np.abs(table["scores"].to_numpy()[positions]), table["pvals"].to_numpy()[positions]))
+    shown = np.any([mask for name, mask in called.items() if name != QUIET], axis=0)
+    positions = np.flatnonzero(shown & np.isfinite(x) & np.isfinite(y))
+    rank = order_of_evidence(table["pvals"].to_numpy()[positions], table["scores"].to_numpy()[positions])
     asked = table["names"].isin(genes).to_numpy() & np.isfinite(x) & np.isfinite(y)
     top = np.union1d(positions[rank[:n_top]], np.flatnonzero(asked))
     label_points(ax, x, y, table["label"].to_numpy(), top, positions, fontstyle="italic")

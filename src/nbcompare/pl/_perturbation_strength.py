@@ -7,7 +7,7 @@ import numpy as np
 
 from nbcompare._arguments import checked
 from nbcompare._optional import require
-from nbcompare.get._screen import check_screen, perturbation_rows, read_obs
+from nbcompare.get._screen import check_screen, perturbation_rows, read_obs, zero_order
 
 from ._panel import DARK, GREY, MEDIUM, PICKED, SMALL, label_points, new_panel, point_size, title_and_legend
 
@@ -73,7 +73,9 @@ def perturbation_strength(
     check_screen(screen)
     asked = screen.obs_names[perturbation_rows(screen, perturbations)] if perturbations else []
     table = read_obs(screen, ["n_cells", "n_tested", "n_hits", "pval", "selected"])
-    table = table[table["n_tested"] > 0].sort_values(["n_hits", "pval"], ascending=[False, True], kind="stable")
+    order = np.lexsort((zero_order(screen, table["pval"].to_numpy()), table["pval"], -table["n_hits"]))
+    table = table.iloc[order]
+    table = table[table["n_tested"] > 0]
     if table.empty:
         msg = "No perturbation of the screen was tested; the layer 'status' says why."
         raise ValueError(msg)

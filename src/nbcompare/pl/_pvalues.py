@@ -5,9 +5,22 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from nbcompare._arguments import checked
+from nbcompare.get._hypothesis import order_of_evidence
 from nbcompare.get._stored import is_significant
 
-from ._panel import DARK, DOWN, GREY, MEDIUM, SMALL, UP, comparison_table, new_panel, point_size
+from ._panel import (
+    DARK,
+    DOWN,
+    GREY,
+    MEDIUM,
+    PICKED,
+    SMALL,
+    comparison_table,
+    evidence,
+    new_panel,
+    point_size,
+    said_if_untested,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,7 +46,8 @@ def pvalues(
     A good histogram is flat with, at most, a peak at the left: the dashed line is the height of the genes without an
     effect, their share estimated from the p-values above one half (Storey 2002). A slope up to the right, or a hump
     in the middle, says that a batch or the wrong replicate is at work. In the quantile plot the band holds 95 % of the
-    order statistics of independent uniform p-values, point by point; genes of a null comparison stay within it.
+    order statistics of independent uniform p-values, point by point; genes of a null comparison stay within it. P-values that are
+    too small for a number have the height of their scores.
 
     Parameters
     ----------
@@ -63,7 +77,7 @@ def pvalues(
     KeyError
         If there are no such results or comparison.
     ValueError
-        If there are several comparisons or splits and none is named, no gene has a p-value, or `kind` is unknown.
+        If there are several comparisons or splits and none is named, or `kind` is unknown.
     ImportError
         If matplotlib is not installed.
 
@@ -76,16 +90,17 @@ def pvalues(
     'expected $-$log$_{10}$ p-value'
     """
     table, title = comparison_table(adata, group, split, key, None)
-    table = table[table["pvals"].notna()].sort_values("pvals", kind="stable")
-    if table.empty:
-        msg = f"No gene of this comparison ({title}) was tested; the status column of get.nb_compare_df says why."
-        raise ValueError(msg)
     ax = new_panel(ax)
+    if said_if_untested(ax, table, title):
+        return ax
+    table = table[table["pvals"].notna()]
+    table = table.iloc[order_of_evidence(table["pvals"].to_numpy(), table["scores"].to_numpy())]
     p_value = table["pvals"].to_numpy()
     if kind == "histogram":
         _draw_histogram(ax, p_value, bins)
     else:
-        _draw_quantiles(ax, p_value, is_significant(table["pvals_adj"], pval_cutoff).to_numpy())
+        observed = evidence(p_value, table["scores"].to_numpy())
+        _draw_quantiles(ax, observed, is_significant(table["pvals_adj"], pval_cutoff).to_numpy())
     ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold")
     return ax
 
@@ -113,31 +128,22 @@ def _draw_histogram(ax: Axes, p_value: np.ndarray, bins: int) -> None:
     ax.set_ylabel("genes", fontsize=MEDIUM)
 
 
-def _draw_quantiles(ax: Axes, p_value: np.ndarray, called: np.ndarray) -> None:
-    """Ordered p-values against their expectation k / (n + 1), in the band of the order statistics."""
+def _draw_quantiles(ax: Axes, observed: np.ndarray, called: np.ndarray) -> None:
+    """-log10 of ordered p-values against their expectation k / (n + 1), in the band of the order statistics."""
     from scipy.stats import beta
 
-    n = p_value.size
+    n = observed.size
     rank = np.arange(1, n + 1)
     expected = -np.log10(rank / (n + 1))
-    smallest = float(np.min(p_value[p_value > 0], initial=1.0))
-    zero = p_value == 0
-    observed = -np.log10(np.where(zero, smallest, p_value))
-    observed[zero] = 1.08 * max(float(observed.max()), 1.0)
     low, high = (-np.log10(beta.ppf(q, rank, n + 1 - rank)) for q in (0.975, 0.025))
     ax.fill_between(expected, low, high, color=GREY, alpha=0.4, linewidth=0, gid="band", zorder=1)
     ax.plot([0, expected[0]], [0, expected[0]], color=DARK, linewidth=0.8, zorder=2)
-    for name, mask, colour, marker in (
-        ("not called", ~called & ~zero, DARK, "o"),
-        ("called", called & ~zero, UP, "o"),
-        ("p = 0", zero, UP, "^"),
-    ):
+    for name, mask, colour in (("not called", ~called, DARK), ("called", called, PICKED)):
         ax.scatter(
             expected[mask],
             observed[mask],
             s=1.5 * point_size(n),
             c=colour,
-            marker=marker,
             linewidths=0,
             rasterized=True,
             gid=name,

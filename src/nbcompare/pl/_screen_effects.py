@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbcompare.get._screen import gene_columns, own_columns, perturbation_rows, read_obs, read_tests
+from nbcompare.get._screen import gene_columns, own_columns, perturbation_rows, read_obs, read_tests, zero_order
 from nbcompare.get._stored import is_significant
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def chosen_effects(
 
 
 def _strongest(screen: AnnData, n: int) -> np.ndarray:
-    """Rows of the perturbations with the most hits, ascending; of equals, the smaller overall p-value."""
+    """Rows of the perturbations with the most hits, ascending; of equals, the smaller overall p-value, then the largest score."""
     table = read_obs(screen, ["n_hits", "pval"])
     n_hits = table["n_hits"].to_numpy()
-    order = np.lexsort((table["pval"].to_numpy(), -n_hits))[:n]
+    order = np.lexsort((zero_order(screen, table["pval"].to_numpy()), table["pval"].to_numpy(), -n_hits))[:n]
     rows = np.sort(order[n_hits[order] > 0])
     if not rows.size:
         msg = "No perturbation of the screen has a hit; name perturbations and genes to see their effects."

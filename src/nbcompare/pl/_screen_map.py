@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CELL = 0.1  # inches
 TREE = 0.22  # inches
 SIDE, SIDE_UNCALLED = 0.92, 0.42  # of a cell
+BEYOND = 1e6  # stands for an infinite fold change: the end of the colours
 MOST_NAMED = 150  # rows or columns with names that can be read
 
 
@@ -87,7 +88,7 @@ def screen_map(
     """
     check_screen(screen)
     effects = chosen_effects(screen, n_perturbations, n_genes, perturbations, genes, pval_cutoff)
-    strength = np.where(effects.called, effects.change, 0.0)
+    strength = np.where(effects.called, np.clip(np.nan_to_num(effects.change), -_limit(effects), _limit(effects)), 0.0)
     of_rows, of_columns = cluster(strength), cluster(strength.T)
     effects = effects.ordered(of_rows.leaves, of_columns.leaves)
     symbols = screen.var_names.to_numpy() if gene_symbols is None else read_var(screen, gene_symbols)
@@ -104,6 +105,12 @@ def screen_map(
     return ax
 
 
+def _limit(effects: Effects) -> float:
+    """The log2 fold change at which the colours end; infinite ones lie beyond."""
+    shown = np.abs(effects.change[effects.called & np.isfinite(effects.change)])
+    return max(float(np.ceil(2 * np.quantile(shown, 0.98)) / 2), 0.5) if shown.size else 1.0
+
+
 def _draw_squares(ax: Axes, effects: Effects) -> PolyCollection:
     """One square for each test, its side by the call, its colour by the effect."""
     collections, colors = require("matplotlib.collections", "plot"), require("matplotlib.colors", "plot")
@@ -111,13 +118,12 @@ def _draw_squares(ax: Axes, effects: Effects) -> PolyCollection:
     y, x = (index.ravel() for index in np.indices(effects.change.shape))
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
     corner = np.stack([x, y], axis=1)[:, None, :] + half[:, None, None] * corners
-    shown = np.abs(effects.change[effects.called])
-    limit = np.ceil(2 * np.quantile(shown, 0.98)) / 2 if shown.size else 1.0
+    limit = _limit(effects)
     shades = ["#00344F", DOWN, "#F2F2F2", UP, "#7A3300"]
     colour_map = colors.LinearSegmentedColormap.from_list("effect", shades).with_extremes(bad=(1, 1, 1, 0))
     squares = collections.PolyCollection(
         corner,
-        array=np.ma.masked_invalid(effects.change.ravel()),
+        array=np.ma.masked_invalid(np.nan_to_num(effects.change, nan=np.nan, posinf=BEYOND, neginf=-BEYOND).ravel()),
         cmap=colour_map,
         norm=colors.Normalize(-limit, limit),
         linewidths=0,

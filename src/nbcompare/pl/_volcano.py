@@ -9,15 +9,17 @@ from nbcompare._arguments import checked
 from nbcompare.get._stored import is_significant
 
 from ._panel import (
-    COLOUR,
     DARK,
     MEDIUM,
     SMALL,
     call,
     check_genes,
     comparison_table,
+    evidence,
+    hypothesis,
     label_called,
     new_panel,
+    said_if_untested,
     scatter_called,
     take_shrunken,
     title_and_legend,
@@ -47,7 +49,8 @@ def volcano(
     """P-value against log2 fold change, called genes in colour, the first of them by name.
 
     The dashed line is the p-value at which the false discovery rate reaches `pval_cutoff` (Benjamini and Hochberg).
-    A p-value of zero is an arrowhead at the top. Genes that were not tested are left out.
+    P-values that are too small for a number have the height of their scores. Where a test shows that changes are smaller than a
+    threshold (`alternative="less_abs"`), genes are neither up nor down, and have one colour. Genes that were not tested are left out.
 
     Parameters
     ----------
@@ -83,7 +86,8 @@ def volcano(
     KeyError
         If there are no such results, comparison, split, gene or column, or no shrunken effects.
     ValueError
-        If there are several comparisons or splits and none is named.
+        If there are several comparisons or splits and none is named; if the comparison tests several coefficients together, which
+        have no single fold change.
     ImportError
         If matplotlib or adjustText is not installed.
 
@@ -98,18 +102,19 @@ def volcano(
     genes = check_genes(adata, genes)
     table, title = comparison_table(adata, group, split, key, gene_symbols)
     axis = take_shrunken(table, shrunken)
+    tested = hypothesis(adata, group, split, key)
+    tested.check_effect(title, "a volcano plot")
+    called = call(table, tested, pval_cutoff, log2fc_cutoff)
     ax = new_panel(ax)
-    called = call(table, pval_cutoff, log2fc_cutoff)
+    if said_if_untested(ax, table, title):
+        return ax
     x = table["logfoldchanges"].to_numpy()
-    y, beyond = _heights(table["pvals"].to_numpy())
+    y = evidence(table["pvals"].to_numpy(), table["scores"].to_numpy())
 
-    scatter_called(ax, x, np.where(beyond, np.nan, y), called)
-    for name, mask in called.items():
-        arrow = mask & beyond
-        ax.scatter(x[arrow], y[arrow], s=16, c=COLOUR[name], marker="^", linewidths=0, gid=f"{name}, p = 0", zorder=3)
-    _draw_thresholds(ax, table, pval_cutoff, log2fc_cutoff)
+    scatter_called(ax, x, y, called)
+    _draw_thresholds(ax, table, pval_cutoff, (log2fc_cutoff, tested.threshold))
 
-    ax.set_xlabel(axis, fontsize=MEDIUM)
+    ax.set_xlabel(axis + (f", tested: {tested.words}" if tested.beyond else ""), fontsize=MEDIUM)
     ax.set_ylabel("$-$log$_{10}$ p-value", fontsize=MEDIUM)
 
     ax.margins(x=0.08)
@@ -120,28 +125,20 @@ def volcano(
     return ax
 
 
-def _heights(p_value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """-log10 p, and which genes stand above the others because their p-value is zero."""
-    zero = p_value == 0
-    with np.errstate(divide="ignore"):
-        y = -np.log10(p_value)
-    highest = np.max(y[np.isfinite(y)], initial=1.0)
-    return np.where(zero, 1.08 * highest, y), zero
-
-
-def _draw_thresholds(ax: Axes, table: pd.DataFrame, pval_cutoff: float, log2fc_cutoff: float) -> None:
-    """The p-value up to which the false discovery rate admits (its first step if none is admitted), and the fold changes."""
+def _draw_thresholds(ax: Axes, table: pd.DataFrame, pval_cutoff: float, fold_changes: tuple[float, float]) -> None:
+    """The p-value up to which the false discovery rate admits (its first step if none is admitted), and the fold changes: asked for here, tested."""
     n_admitted = max(is_significant(table["pvals_adj"], pval_cutoff).sum(), 1)
     limit = pval_cutoff * n_admitted / max(table["pvals"].notna().sum(), 1)
     style: dict[str, Any] = {"color": DARK, "linewidth": 0.6, "linestyle": (0, (4, 3)), "zorder": 1}
-    ax.axhline(-np.log10(limit), gid="pval_cutoff", **style)
+    height = -np.log10(max(limit, 1e-300))
+    ax.axhline(height, gid="pval_cutoff", **style)
     ax.axvline(0, color=DARK, linewidth=0.4, zorder=1)
-    if log2fc_cutoff > 0:
-        for x in (-log2fc_cutoff, log2fc_cutoff):
-            ax.axvline(x, gid="log2fc_cutoff", **style)
+    for fold_change, gid in zip(fold_changes, ("log2fc_cutoff", "lfc_threshold"), strict=True):
+        for x in (-fold_change, fold_change) if fold_change > 0 else ():
+            ax.axvline(x, gid=gid, **style)
     ax.annotate(
         f"{100 * pval_cutoff:g} %\nFDR",
-        (1.01, -np.log10(limit)),
+        (1.01, height),
         xycoords=("axes fraction", "data"),
         va="center",
         fontsize=SMALL - 1,

@@ -16,6 +16,7 @@ from ._design import blocks_that_tell, make_design, sample_depths
 from ._designed import described, make_plan, run_design_tests, sample_flags, shifted_design_tests
 from ._effects import with_effects
 from ._estimate import contrasted, moderated, unmoderated
+from ._offsets import offset_factors
 from ._posterior import POSTERIOR_METHODS, with_posterior
 
 
@@ -32,6 +33,7 @@ class Outcome:
     design: dict[str, Any] = field(default_factory=dict)  # formula, coefficients, model matrix, contrasts
     coefficients: np.ndarray | None = None  # (n_genes, n_coefficients) of the design
     prior: dict[str, Any] = field(default_factory=dict)  # of the posterior
+    offset_factors: np.ndarray | None = None  # (n_genes, n_samples), beside the size factors, where offsets were given
 
 
 def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:
@@ -66,7 +68,8 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
     arrays = with_effects(arrays, shifted, options)
     table = samples.table.assign(size_factor=design.pseudobulk.exposure, **blocks_that_tell(samples))
     became = {"size_factors_used": design.factors_used}
-    return Outcome(arrays, columns, trend, design.comparisons, table, became, prior=prior)
+    factors = offset_factors(design.pseudobulk.exposure, design.pseudobulk.of_gene)
+    return Outcome(arrays, columns, trend, design.comparisons, table, became, prior=prior, offset_factors=factors)
 
 
 def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:
@@ -85,4 +88,14 @@ def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, option
     arrays = with_effects(arrays, shifted_design_tests(plan, samples, genes_first, exposures, options), options)
     table = samples.table.assign(size_factor=exposure)
     became = {"size_factors_used": used}
-    return Outcome(arrays, columns, trend, plan.names, table, became, described(plan, options), coefficients)
+    return Outcome(
+        arrays,
+        columns,
+        trend,
+        plan.names,
+        table,
+        became,
+        described(plan, options),
+        coefficients,
+        offset_factors=offset_factors(exposure, of_gene),
+    )

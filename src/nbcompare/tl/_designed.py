@@ -231,6 +231,7 @@ def described(plan: Plan, options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "formula": plan.model.design,
         "coefficients": as_text(plan.model.coefficients),
+        "comparisons": as_text(plan.names),
         "model_matrix": plan.model.matrix,
         "contrasts": np.concatenate([one.weights for one in plan.hypotheses], axis=1),
         "contrast_of": np.repeat(np.arange(len(degrees)), degrees),

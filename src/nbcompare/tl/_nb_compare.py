@@ -211,6 +211,9 @@ def nb_compare(
         Why there is no p-value, or what to know beside it; the codes are in `.uns`.
     `.varm["nb_compare_coefficients"]`
         Of a `design`: coefficients (n_vars, n_coefficients), log2; their names are in `.uns["nb_compare"]["design"]`.
+    `.varm["nb_compare_offset_factors"]`
+        With `offset`: the factor of each gene in each sample (n_vars, n_samples) beside the size factor, geometric mean 1 in each
+        gene. The order of the samples is that of `.uns["nb_compare"]["samples"]`.
     `.var["nb_compare_base_mean"]`, `.var["nb_compare_dispersion_trend"]`
         Mean of counts over size factors; the trend at the gene's mean (moderated test).
     `.uns["nb_compare"]`
@@ -278,8 +281,9 @@ def nb_compare(
         _warn_of_untested(outcome.arrays["status"], outcome.comparisons, min_total)
     if block_key is None and design is None:
         offer_blocks(samples, replicate_key)
+    factors = {} if outcome.offset_factors is None else {"offset_factors": outcome.offset_factors}
     results = Results(
-        outcome.arrays,
+        outcome.arrays | factors,
         outcome.columns,
         outcome.comparisons,
         "" if contrast is not None else str(reference),

@@ -40,3 +40,8 @@ def read_offsets(adata: AnnData, samples: SampleTable, offset: str | np.ndarray)
         msg = "offset holds factors with geometric mean 1 in each gene, but their natural logarithms are needed: pass np.log of it."
         raise ValueError(msg)
     return of_sample - of_sample.mean(axis=0)
+
+
+def offset_factors(exposure: np.ndarray, of_gene: np.ndarray | None) -> np.ndarray | None:
+    """The factors of the offsets as they are stored, (n_genes, n_samples): exposures over size factors, None without offsets."""
+    return None if of_gene is None else (of_gene / exposure).astype(np.float32)

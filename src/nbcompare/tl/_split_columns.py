@@ -53,7 +53,11 @@ def join(parts: Mapping[str, Part], asked: Sequence[str]) -> Outcome:
     samples = pd.concat([_named(outcome.samples, split) for split, outcome in found.items()], ignore_index=True)
     became = _became([outcome.became for outcome in found.values()])
     priors = {str(n): found[split].prior for n, split in enumerate(parts) if split in found and found[split].prior}
-    return Outcome(arrays, columns, trend, comparisons, samples, became, *_designs(found, list(parts)), priors)
+    factors = [outcome.offset_factors for outcome in found.values() if outcome.offset_factors is not None]
+    of_offsets = np.concatenate(factors, axis=1) if factors else None  # columns as the rows of samples
+    return Outcome(
+        arrays, columns, trend, comparisons, samples, became, *_designs(found, list(parts)), priors, of_offsets
+    )
 
 
 def tabulate(parts: Mapping[str, Part], outcome: Outcome) -> pd.DataFrame:

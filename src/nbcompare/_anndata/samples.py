@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import pandas as pd
 from nbcompare._counts.blocks import BLOCK_SIZE
 
 from .counts import sum_counts
+from .joined import join_levels
 from .levels import level_list, the_level, warn_of_level_names
 from .obs import SEPARATOR, Columns, Levels, as_text, column_names, joined_levels, levels_of_one, read_obs
 from .positions import choices
@@ -69,11 +70,14 @@ def read_samples(
     block_key: Columns | None = None,
     groups: Columns | None = None,
     split_by: Columns | None = None,
+    joined: Sequence[str] = (),
+    may_lack: bool = False,
     named: Collection[str] = (),
     stacklevel: int | None = None,
 ) -> SampleTable:
     """One sample for each condition and replicate that occur together (in a split); without `replicate_key` each row is one.
 
+    The levels `joined` of `groupby` are one condition; with `may_lack` some of them may not occur.
     Cells with a missing value and cells of conditions other than `groups` are left out and counted. With a
     `stacklevel` levels whose names look like mistakes are warned of, those that are `named` by the user less strictly.
     """
@@ -91,6 +95,8 @@ def read_samples(
     if stacklevel is not None:
         warn_of_level_names(each, named=named, stacklevel=stacklevel)
     condition = levels(groupby)
+    if len(joined) > 1:
+        condition = join_levels(condition, joined, groupby, may_lack=may_lack)
     replicate = _rows(adata) if replicate_key is None else levels(replicate_key)
     block = None if block_key is None else levels(block_key)
     split = None if split_by is None else levels(split_by)

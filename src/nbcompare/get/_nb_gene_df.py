@@ -143,6 +143,7 @@ def _read_samples(
         replicate_key=replicate_key,
         block_key=block_key,
         split_by=params.get("split_by"),
+        joined=list(params.get("reference_levels", ())),
     )
     label = found.label
     if replicate_key is None:  # samples are rows, whose names may repeat

@@ -16,10 +16,10 @@ from nbcompare._anndata import (
     ScreenStore,
     bytes_a_test,
     fingerprint,
-    is_missing,
+    joined_name,
     layer_types,
-    level_name,
     plain_arguments,
+    reference_levels,
     the_level,
 )
 from nbcompare._counts.blocks import BLOCK_SIZE
@@ -40,7 +40,7 @@ def nb_screen(
     adata: AnnData | str | PathLike,
     groupby: str | Sequence[str],
     *,
-    reference: Level | None = None,
+    reference: Level | Sequence[Level] | None = None,
     replicate_key: str | Sequence[str] | None = None,
     block_key: str | Sequence[str] | None = None,
     guide_key: str | Sequence[str] | None = None,
@@ -82,7 +82,8 @@ def nb_screen(
     groupby
         Column of `.obs` with the perturbations; several columns give a perturbation for each combination that occurs.
     reference
-        The control's name.
+        The control's name. A list of names, such as `["NT1", "NT2"]`, is one control: their cells are joined, and it is called
+        `"NT1 + NT2"`.
     replicate_key
         Column of `.obs` with the independent unit: batch, well, guide; several columns give a replicate for each
         combination that occurs. None where each row is a sample.
@@ -224,9 +225,12 @@ def nb_screen(
     >>> screen.shape
     (4, 100)
     """
-    reference = None if is_missing(reference) else level_name(reference)
-    params = plain_arguments({name: value for name, value in locals().items() if name != "adata"})
+    of_reference = reference_levels(reference, groupby)
+    reference = joined_name(of_reference) if of_reference else None
+    params = plain_arguments({name: value for name, value in locals().items() if name not in ("adata", "of_reference")})
     params["prior"] = plain_prior(prior, lambda: gene_names(adata), "gene")
+    if len(of_reference) > 1:
+        params["reference_levels"] = of_reference
     check_options(params)
     result: ScreenResult = MemoryScreen() if path is None else ScreenStore(path)
     if isinstance(result, ScreenStore):

@@ -21,7 +21,7 @@ NOT_CHECKED_YET = {
         "numbers of samples",
     ),
     **dict.fromkeys(("pval_cutoff", "log2fc_min", "log2fc_max", "log2fc_cutoff", "n_top", "bins"), "numbers of tables"),
-    **dict.fromkeys(("key", "key_added", "genes", "gene_symbols", "kind", "style"), "names"),
+    **dict.fromkeys(("key", "key_added", "genes", "gene_symbols", "kind", "style", "dtype"), "names"),
     **dict.fromkeys(("intervals", "shrink", "copy", "log", "shrunken"), "truth values"),
 }
 

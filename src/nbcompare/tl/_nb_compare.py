@@ -323,15 +323,15 @@ def _check_options(params: Mapping[str, Any]) -> None:
         raise ValueError(msg)
     if params["block_key"] is not None and (params["test"], params["method"]) != ("moderated", "mom"):
         msg = (
-            f"block_key goes with test='moderated' and method='mom', not with test={params['test']!r} and "
-            f"method={params['method']!r}, which know no blocks. Leave one of them out."
+            f"block_key cannot be combined with test={params['test']!r} and "
+            f"method={params['method']!r}. Use test='moderated' and method='mom', or put the blocks in the design: design='~ donor + condition'."
         )
         raise ValueError(msg)
     if params["cox_reid"] and params["method"] != "mle":
-        msg = f"cox_reid adjusts the likelihood of method='mle', but method is {params['method']!r}."
+        msg = f"cox_reid adjusts the likelihood of method='mle', but method is {params['method']!r}. Leave cox_reid out, or pass method='mle'."
         raise ValueError(msg)
     if params["dispersion"] == "pair" and params["test"] != "moderated":
-        msg = f"dispersion='pair' says what test='moderated' shares, but test is {params['test']!r}. Leave it out."
+        msg = f"dispersion='pair' is only available for test='moderated', but test is {params['test']!r}. Leave dispersion out."
         raise ValueError(msg)
 
 

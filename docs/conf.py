@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tomllib
 from importlib.metadata import metadata
 from pathlib import Path
 
@@ -16,7 +17,7 @@ project = info["Name"]
 author = "The nbcompare developers"
 project_copyright = author
 release = version = info["Version"]
-repository = "https://github.com/scverse/nbcompare"
+repository = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 extensions = [
     "myst_nb",
@@ -77,19 +78,17 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
 html_theme_options = {
-    "repository_url": repository,
-    "repository_branch": "main",
-    "path_to_docs": "docs",
-    "use_repository_button": True,
-    "use_issues_button": True,
+    "show_navbar_depth": 1,
 }
-ogp_site_url = "https://nbcompare.readthedocs.io/"
+ogp_site_url = repository
 ogp_social_cards = {"enable": False}
 
 # The tutorials live beside `docs`, and Sphinx sees only what is inside.
 shutil.rmtree(HERE / "tutorials", ignore_errors=True)
 if any((HERE.parent / "tutorials").glob("*.ipynb")):
     shutil.copytree(HERE.parent / "tutorials", HERE / "tutorials", ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    for notebook in (HERE / "tutorials").glob("*.ipynb"):  # their links work in a clone, where docs lies beside them
+        notebook.write_text(notebook.read_text().replace("](../docs/", "](../"))
 else:
     exclude_patterns.append("tutorials.md")
     suppress_warnings += ["toc.excluded", "toc.not_readable"]

@@ -44,11 +44,15 @@ REFUSED = {
     "method": ({"method": "glm"}, ValueError, "method is 'glm', but must be one of 'mom', 'mle'"),
     "test": ({"test": "t-test"}, ValueError, "test is 't-test', but must be one of 'moderated', 'wald', 'lrt'"),
     "dispersion": ({"dispersion": "none"}, ValueError, "dispersion is 'none', but must be one of 'all', 'pair'"),
-    "blocks and wald": ({"block_key": "replicate", "test": "wald"}, ValueError, "block_key goes with test='moderated'"),
+    "blocks and wald": (
+        {"block_key": "replicate", "test": "wald"},
+        ValueError,
+        "block_key cannot be combined with test='wald'",
+    ),
     "blocks and likelihood": (
         {"block_key": "replicate", "method": "mle"},
         ValueError,
-        "block_key goes with.*method='mom'",
+        "block_key cannot be combined with.*method='mom'",
     ),
     "adjusted moments": ({"cox_reid": True}, ValueError, "cox_reid adjusts the likelihood of method='mle'"),
     "pairs and wald": ({"dispersion": "pair", "test": "wald"}, ValueError, "dispersion='pair'"),

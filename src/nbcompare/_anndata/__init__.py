@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .counts import read_matrix, read_values, sum_counts, sum_gene_counts
 from .fingerprint import differences, fingerprint
+from .joined import joined_name, reference_levels
 from .labelled import as_floats, as_labelled, is_labelled, numbers_of
 from .levels import Level, asked_levels, is_missing, is_one_level, level_list, level_name, reference_missing, the_level
 from .obs import as_text, column_names, in_memory, levels_of, read_obs
@@ -23,6 +24,8 @@ __all__ = [
     "summary_of_screen",
     "the_level",
     "reference_missing",
+    "reference_levels",
+    "joined_name",
     "level_name",
     "level_list",
     "is_one_level",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._messages import choices
 
 from .counts import sum_counts
+from .joined import join_levels
 from .levels import level_list, the_level, warn_of_level_names
 from .obs import SEPARATOR, Columns, Levels, as_text, column_names, joined_levels, levels_of_one, read_obs
 
@@ -70,10 +71,13 @@ def read_samples(
     groups: Columns | None = None,
     split_by: Columns | None = None,
     check_names: bool = True,
+    joined: Sequence[str] = (),
+    may_lack: bool = False,
     named: Collection[str] = (),
 ) -> SampleTable:
     """One sample for each condition and replicate that occur together (in a split); without `replicate_key` each row is one.
 
+    The levels `joined` of `groupby` are one condition; with `may_lack` some of them may not occur.
     Cells with a missing value and cells of conditions other than `groups` are left out and counted. With `check_names`
     levels whose names look like mistakes are warned of, those that are `named` by the user less strictly.
     """
@@ -91,6 +95,8 @@ def read_samples(
     if check_names:
         warn_of_level_names(each, named=named)
     condition = levels(groupby)
+    if len(joined) > 1:
+        condition = join_levels(condition, joined, groupby, may_lack=may_lack)
     replicate = _rows(adata) if replicate_key is None else levels(replicate_key)
     block = None if block_key is None else levels(block_key)
     split = None if split_by is None else levels(split_by)

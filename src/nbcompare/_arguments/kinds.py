@@ -152,12 +152,12 @@ def levels(value: Any, name: str) -> str | list[str]:
     return level_list(members)
 
 
-def control(value: Any, name: str) -> str | list[str] | None:
-    """The reference: one group, or several that are taken together; None where it is missing."""
+def control(value: Any, name: str) -> str | list[str] | tuple | None:
+    """The reference: one group, or several that are taken together; None where it is missing. A tuple may be one group of several columns."""
     if is_missing(value):
         return None
     found = levels(value, name)
-    return found[0] if isinstance(found, list) and len(found) == 1 else found
+    return value if isinstance(value, tuple) else found
 
 
 def any_levels(value: Any, name: str) -> list[str]:

@@ -197,6 +197,7 @@ def _read_samples(
         block_key=block_key,
         split_by=params.get("split_by"),
         check_names=False,
+        joined=list(params.get("reference_levels", ())),
     )
     label = found.label
     if replicate_key is None:  # samples are rows, whose names may repeat

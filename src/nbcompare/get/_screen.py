@@ -36,6 +36,12 @@ def is_screen(adata: AnnData) -> bool:
 
 def check_screen(screen: AnnData) -> None:
     """Refuse cells, and screens without their arrays."""
+    if not hasattr(screen, "layers"):
+        msg = (
+            f"screen is a {type(screen).__name__}, but must be the AnnData that nbcompare.tl.nb_screen returned, or its path read "
+            "with anndata.experimental.read_lazy."
+        )
+        raise TypeError(msg)
     if not is_screen(screen):
         msg = (
             "This AnnData is no screen (uns['nb_screen'] and layers['pvals'] are not both there): give what "

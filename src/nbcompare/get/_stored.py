@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,11 @@ def compared_keys(adata: AnnData) -> list[str]:
 
 def stored_results(adata: AnnData, key: str) -> Mapping[str, Any]:
     """What `.uns` holds of a call, or an error that lists the keys of all calls."""
+    if not hasattr(adata, "varm"):
+        msg = f"adata is a {type(adata).__name__}, but must be an AnnData with results of nbcompare.tl.nb_compare."
+        if isinstance(adata, str | PathLike):
+            msg += f" Read the file first: anndata.read_h5ad({fspath(adata)!r})."
+        raise TypeError(msg)
     found = compared_keys(adata)
     if key not in found:
         if "nb_screen" in adata.uns and "pvals" in adata.layers:

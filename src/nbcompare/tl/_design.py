@@ -65,6 +65,8 @@ def read_sample_counts(
     min_cells: int,
     min_counts: float,
     cells_as_replicates: bool | None,
+    joined: Sequence[str] = (),
+    may_lack: bool = False,
     named: Collection[str] = (),
     check: Callable[[SampleTable], None] | None = None,
     block_size: int = BLOCK_SIZE,
@@ -73,7 +75,7 @@ def read_sample_counts(
 ) -> tuple[SampleTable, np.ndarray]:
     """The samples that are large enough, and their counts (n_samples, n_genes); with `may_share` perhaps those of `adata`.
 
-    `named` are the levels that the user names as reference or groups. `cells_as_replicates` is None where the caller has no such argument. `check` may refuse the samples of enough
+    `joined` are levels that are one group. `named` are the levels that the user names as reference or groups. `cells_as_replicates` is None where the caller has no such argument. `check` may refuse the samples of enough
     cells before they are summed.
     """
     samples = read_samples(
@@ -82,7 +84,9 @@ def read_sample_counts(
         replicate_key=replicate_key,
         block_key=block_key,
         split_by=split_by,
-        named=named,
+        joined=joined,
+        may_lack=may_lack,
+        named=[*named, *joined],
     )
     summed = "psbulk_cells" in adata.obs.columns
     if replicate_key is None or summed:

@@ -62,28 +62,30 @@ def check_design_options(options: Mapping[str, Any]) -> None:
     if options["design"] is None:
         for name, given in (("contrast", options["contrast"] is not None), ("test='ql'", options["test"] == "ql")):
             if given:
-                msg = f"{name} goes with a design, a formula such as design='~ donor + condition'. Pass one, or leave it out."
+                msg = f"{name} requires a design, a formula such as design='~ donor + condition'. Pass design, or leave {name} out."
                 raise ValueError(msg)
         plain = (options["test"], options["method"], options["block_key"], options["dispersion"])
         if options["offset"] is not None and plain != ("moderated", "mom", None, "all"):
             msg = (
-                "Without a design, offset goes with test='moderated', method='mom' and dispersion='all' alone, not with block_key, "
+                "Without a design, offset requires test='moderated', method='mom' and dispersion='all'. It cannot be combined with block_key, "
                 "other tests or methods. Pass a design, such as design='~ donor + condition', which takes offsets with all of them."
             )
             raise ValueError(msg)
         return
     if options["block_key"] is not None:
         blocks = " + ".join(column_names(options["block_key"]))
-        msg = f"block_key and design exclude each other: put the blocks in the formula, design='~ {blocks} + ...'."
+        msg = f"block_key cannot be combined with design: put the blocks in the formula, design='~ {blocks} + ...'."
         raise ValueError(msg)
     if options["dispersion"] == "pair":
-        msg = "dispersion='pair' makes each comparison stand alone, but a design is one fit of all samples. Leave one of them out."
+        msg = (
+            "dispersion='pair' cannot be combined with design, which is one fit of all samples. Leave one of them out."
+        )
         raise ValueError(msg)
     if options["contrast"] is None and options["reference"] == "rest":
         msg = "reference='rest' is not defined in a design. Give a contrast, such as weights of the coefficients."
         raise ValueError(msg)
     if options["contrast"] is not None and options["groups"] != "all":
-        msg = "groups says what is compared with the reference, but so does contrast. Leave one of them out."
+        msg = "groups and contrast both name the comparisons. Leave one of them out."
         raise ValueError(msg)
 
 

@@ -16,7 +16,9 @@ from nbcompare._anndata import (
     SampleTable,
     asked_levels,
     check_writable,
+    joined_name,
     reasons_untested,
+    reference_levels,
     write_results,
 )
 from nbcompare._arguments import checked, plain
@@ -42,7 +44,7 @@ def nb_compare(
     adata: AnnData,
     groupby: str | Sequence[str],
     *,
-    reference: Level | None = None,
+    reference: Level | Sequence[Level] | None = None,
     groups: Level | Sequence[Level] = "all",
     replicate_key: str | Sequence[str] | None = None,
     block_key: str | Sequence[str] | None = None,
@@ -88,7 +90,8 @@ def nb_compare(
     groupby
         Column of `.obs` with the conditions; several columns give a condition for each combination that occurs.
     reference
-        Condition to compare with, or `"rest"`: all other samples together. Needed unless a `contrast` says it.
+        Condition to compare with, or `"rest"`: all other samples together. A list of conditions, such as `["NT1", "NT2"]`,
+        is one reference: their cells are joined, and tables call it `"NT1 + NT2"`. Not with `design`. Needed unless a `contrast` says it.
     groups
         Conditions to compare, `"all"` but the reference by default. The others still lend their dispersion.
     replicate_key
@@ -249,12 +252,19 @@ def nb_compare(
     >>> nb.get.nb_compare_df(adata, "treated_1").columns[:5].tolist()
     ['names', 'scores', 'logfoldchanges', 'pvals', 'pvals_adj']
     """
-    params = {name: value for name, value in locals().items() if name != "adata"}
+    of_reference = reference_levels(reference, groupby)
+    reference = joined_name(of_reference) if of_reference else None
+    params = {name: value for name, value in locals().items() if name not in ("adata", "of_reference")}
     params["prior"] = plain_prior(prior, lambda: adata.var_names, "gene")
     check_writable(adata, "nbcompare.tl.nb_compare", copy=copy)
     _check_options(params)
-    reference, groups = asked_levels(adata, groupby, reference, groups, required=contrast is None, rest=design is None)
+    several = len(of_reference) > 1
+    found, groups = asked_levels(adata, groupby, reference, groups, required=contrast is None, rest=design is None)
+    reference = reference if several else found
     params |= {"reference": reference, "groups": groups}
+    if several:
+        _refuse_joined(params, of_reference)
+        params["reference_levels"] = of_reference
     samples, counts = read_sample_counts(
         adata,
         groupby,
@@ -265,6 +275,7 @@ def nb_compare(
         min_cells=min_cells,
         min_counts=min_counts,
         cells_as_replicates=cells_as_replicates,
+        joined=of_reference,
         named=[str(reference), *([groups] if isinstance(groups, str) else groups)],
         check=_early_check(adata, params),
     )
@@ -311,15 +322,26 @@ def _check_options(params: Mapping[str, Any]) -> None:
     check_design_options(params)
     if params["block_key"] is not None and (params["test"], params["method"]) != ("moderated", "mom"):
         msg = (
-            f"block_key goes with test='moderated' and method='mom', not with test={params['test']!r} and "
-            f"method={params['method']!r}, which know no blocks. Leave one of them out."
+            f"block_key cannot be combined with test={params['test']!r} and "
+            f"method={params['method']!r}. Use test='moderated' and method='mom', or put the blocks in the design: design='~ donor + condition'."
         )
         raise ValueError(msg)
     if params["cox_reid"] and params["method"] != "mle":
-        msg = f"cox_reid adjusts the likelihood of method='mle', but method is {params['method']!r}."
+        msg = f"cox_reid adjusts the likelihood of method='mle', but method is {params['method']!r}. Leave cox_reid out, or pass method='mle'."
         raise ValueError(msg)
     if params["dispersion"] == "pair" and params["test"] != "moderated":
-        msg = f"dispersion='pair' says what test='moderated' shares, but test is {params['test']!r}. Leave it out."
+        msg = f"dispersion='pair' is only available for test='moderated', but test is {params['test']!r}. Leave dispersion out."
+        raise ValueError(msg)
+
+
+def _refuse_joined(params: Mapping[str, Any], levels: list[str]) -> None:
+    """Refuse several levels as reference where a formula reads the column itself."""
+    if params["design"] is not None:
+        column = params["groupby"]
+        msg = (
+            f"reference is {levels}, but several groups cannot be one reference with design=. Join them in the column first: "
+            f"adata.obs[{column!r}] = adata.obs[{column!r}].astype(str).replace({levels}, 'control'), then reference='control'."
+        )
         raise ValueError(msg)
 
 

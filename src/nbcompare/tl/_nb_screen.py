@@ -15,7 +15,9 @@ from nbcompare._anndata import (
     ScreenStore,
     bytes_a_test,
     fingerprint,
+    joined_name,
     layer_types,
+    reference_levels,
     the_level,
 )
 from nbcompare._arguments import checked
@@ -39,7 +41,7 @@ def nb_screen(
     adata: AnnData | str | PathLike,
     groupby: str | Sequence[str],
     *,
-    reference: Level | None = None,
+    reference: Level | Sequence[Level] | None = None,
     replicate_key: str | Sequence[str] | None = None,
     block_key: str | Sequence[str] | None = None,
     guide_key: str | Sequence[str] | None = None,
@@ -82,7 +84,8 @@ def nb_screen(
     groupby
         Column of `.obs` with the perturbations; several columns give a perturbation for each combination that occurs.
     reference
-        The control's name.
+        The control's name. A list of names, such as `["NT1", "NT2"]`, is one control: their cells are joined, and it is called
+        `"NT1 + NT2"`.
     replicate_key
         Column of `.obs` with the independent unit: batch, well, guide; several columns give a replicate for each
         combination that occurs. None where each row is a sample.
@@ -227,8 +230,12 @@ def nb_screen(
     >>> screen.shape
     (4, 100)
     """
-    params = {name: value for name, value in locals().items() if name != "adata"}
+    of_reference = reference_levels(reference, groupby)
+    reference = joined_name(of_reference) if of_reference else None
+    params = {name: value for name, value in locals().items() if name not in ("adata", "of_reference")}
     params["prior"] = plain_prior(prior, lambda: gene_names(adata), "gene")
+    if len(of_reference) > 1:
+        params["reference_levels"] = of_reference
     check_options(params)
     result: ScreenResult = MemoryScreen() if path is None else ScreenStore(path)
     if isinstance(result, ScreenStore):

@@ -46,6 +46,8 @@ def read_screen(adata: AnnData | str | PathLike, params: Mapping[str, Any]) -> S
                 replicate_key=replicate_key,
                 **{name: params[name] for name in ("block_key", "layer", "min_cells", "min_counts", "block_size")},
                 cells_as_replicates=None,
+                joined=params.get("reference_levels", ()),
+                may_lack=params["append"],
                 named=[params["reference"]],
                 check=partial(_check_reference, reference=params["reference"]),
                 may_share=True,

@@ -137,7 +137,7 @@ def block_codes(samples: SampleTable, labels: np.ndarray, rows: np.ndarray) -> n
         new = block[codes < 0]
         msg = (
             f"Blocks {', '.join(map(repr, list(dict.fromkeys(new))[:10]))} hold {len(new)} samples, but none of the reference "
-            "or of the perturbations that the model is fitted on, so nothing tells how they differ from the other blocks. "
+            "or of the perturbations that the model is fitted on, so their difference from the other blocks cannot be estimated. "
             "Raise n_lenders, leave those cells out, or leave block_key out."
         )
         raise ValueError(msg)

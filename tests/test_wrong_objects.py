@@ -9,12 +9,12 @@ import nbcompare as nb
 
 @pytest.mark.parametrize("wrong", ["cells.h5ad", None, 3])
 def test_tables_of_what_is_no_anndata(wrong):
-    with pytest.raises(TypeError, match=f"adata is a {type(wrong).__name__}, but must be an AnnData"):
+    with pytest.raises(TypeError, match="adata is .*, but must be an AnnData"):
         nb.get.nb_compare_df(wrong)
-    with pytest.raises(TypeError, match=f"screen is a {type(wrong).__name__}, but must be the AnnData"):
+    with pytest.raises(TypeError, match="screen is .*, but must be an AnnData"):
         nb.get.nb_screen_df(wrong)
 
 
 def test_a_path_is_told_how_to_be_read():
-    with pytest.raises(TypeError, match=r"anndata.read_h5ad\('cells.h5ad'\)"):
+    with pytest.raises(TypeError, match=r"anndata.read_h5ad"):
         nb.get.nb_compare_df("cells.h5ad")

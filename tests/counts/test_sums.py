@@ -207,8 +207,8 @@ BAD = {
     "NaN": (np.nan, "holds NaN"),
     "inf": (np.inf, "holds infinite"),
     "negative": (-1.0, "holds negative values .as low as -1"),
-    "log1p": (1.0986, "looks log-transformed: fractional values such as 1.099"),
-    "half": (1000.5, "looks normalised: fractional values such as 1000"),
+    "log1p": (1.0986, "looks log-transformed: fractional values such as 1.0986"),
+    "half": (1000.5, "holds parts of reads: fractional values such as 1000.5"),
     "huge": (2.0**60, "too large"),
 }
 
@@ -228,8 +228,10 @@ def test_not_counts(array_type: ArrayType, name: str) -> None:
 def test_any_bad_value_anywhere_is_found(data: st.DataObject) -> None:
     value = data.draw(
         st.one_of(
-            st.floats(max_value=-1e-300, allow_nan=False),
-            st.floats(min_value=1e-300, max_value=1e15).filter(lambda x: x != np.floor(x)),
+            st.floats(max_value=-1e-3, allow_nan=False),
+            st.floats(min_value=1e-3, max_value=1e15).filter(
+                lambda x: abs(x - np.rint(x)) > 0.06
+            ),  # more than rounding errors,
             st.sampled_from([np.nan, np.inf, -np.inf]),
         )
     )

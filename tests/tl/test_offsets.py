@@ -103,7 +103,11 @@ REFUSED = {
     "shape": ({"offset": np.zeros((2, 3))}, ValueError, r"shape \(2, 3\), but a natural logarithm"),
     "nan": ({"offset": "holes"}, ValueError, "not finite in 2 entries, such as gene 'gene_004'"),
     "factors": ({"offset": "factors"}, ValueError, "natural logarithms are needed: pass np.log"),
-    "blocks": ({"offset": "share", "block_key": "donor"}, ValueError, "Without a design.*not with block_key"),
+    "blocks": (
+        {"offset": "share", "block_key": "donor"},
+        ValueError,
+        "Without a design.*cannot be combined with block_key",
+    ),
     "wald": ({"offset": "share", "test": "wald"}, ValueError, "Pass a design"),
     "pair": ({"offset": "share", "dispersion": "pair"}, ValueError, "Pass a design"),
 }

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbcompare._counts.blocks import BLOCK_SIZE, in_memory
+from nbcompare._counts.blocks import BLOCK_SIZE, blocks, in_memory
 from nbcompare._counts.check import NotCountsError
 from nbcompare._counts.damage import DamagedMatrixError
 from nbcompare._counts.sums import Sums, as_sums, looks_like_counts, sum_gene, sum_groups
-from nbcompare._messages import choices
+from nbcompare._messages import choices, warn
+
+ROWS_LOOKED_AT = 64
+SAME_TOTAL = 1e-3  # relative
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -59,11 +62,17 @@ def sum_counts(
     matrix = read_matrix(adata, layer)
     try:
         shared = as_sums(matrix, codes) if may_share else None
-        return shared or sum_groups(matrix, codes, n_groups, block_size=block_size, progress=progress)
+        sums = shared or sum_groups(matrix, codes, n_groups, block_size=block_size, progress=progress)
     except NotCountsError as error:
         raise _refused(adata, layer, error) from None
     except DamagedMatrixError as error:
         raise _damaged(layer, error) from None
+    if sums.rounding:
+        warn(
+            f"{_name(layer)} holds values that miss whole numbers by up to {sums.rounding:.1g}, as rounding errors do. They were rounded. "
+            f"To store them so: {_name(layer)} = np.round({_name(layer)})."
+        )
+    return sums
 
 
 def sum_gene_counts(
@@ -79,8 +88,26 @@ def sum_gene_counts(
 
 
 def _refused(adata: AnnData, layer: str | None, error: NotCountsError) -> NotCountsError:
-    msg = f"{_name(layer)} {error}. Raw counts are needed. {_where_counts_are(adata, layer)}"
+    total = _shared_total(read_matrix(adata, layer))
+    what = str(error) if total is None else f"looks normalized: every row has the total {total:,.6g} ({error})"
+    msg = f"{_name(layer)} {what}. Raw counts are needed. {_where_counts_are(adata, layer)}"
+    if total is None and any(words in what for words in ("holds no whole numbers", "parts of reads")):
+        msg += (
+            f" If these are estimated counts (SoupX, CellBender, salmon, RSEM), round them, {_name(layer)} = np.round({_name(layer)}), "
+            "and give differences in gene length by offset. Normalized values, such as CPM or TPM, cannot be used."
+        )
     return NotCountsError(msg)
+
+
+def _shared_total(matrix) -> float | None:
+    """The total that the first rows share, as CPM, TPM and counts per 10,000 do; None if they have different ones."""
+    block = next(iter(blocks(matrix, ROWS_LOOKED_AT)), None)
+    if block is None or block.values.shape[0] < 2 or block.values.shape[1] != matrix.shape[1]:
+        return None
+    totals = np.asarray(block.values[:ROWS_LOOKED_AT].sum(axis=1), dtype=float).ravel()
+    totals = totals[totals > 0]
+    shared = len(totals) > 1 and np.ptp(totals) <= SAME_TOTAL * totals.max()
+    return float(np.median(totals)) if shared else None
 
 
 def _damaged(layer: str | None, error: DamagedMatrixError) -> DamagedMatrixError:
@@ -96,7 +123,7 @@ def _where_counts_are(adata: AnnData, refused: str | None) -> str:
             return f"{_name(layer)} holds whole numbers: pass layer={layer!r}."
     if adata.raw is not None and looks_like_counts(adata.raw.X):
         return "adata.raw holds whole numbers: pass adata.raw.to_adata()."
-    return "No other layer holds whole numbers: go back to the counts before normalisation."
+    return "No other layer holds whole numbers: go back to the counts before normalization."
 
 
 def _name(layer: str | None) -> str:

@@ -12,13 +12,17 @@ import pandas as pd
 from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._messages import choices
 
+from .copies import warn_of_copies
 from .counts import sum_counts
 from .joined import join_levels
 from .levels import level_list, the_level, warn_of_level_names
 from .obs import SEPARATOR, Columns, Levels, as_text, column_names, joined_levels, levels_of_one, read_obs
+from .rows import cells_known, judged, may_be_samples
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+TINY = 10  # cells
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,15 @@ class SampleTable:
         """`condition | replicate` of each sample, the split before them."""
         return [SEPARATOR.join(words) for words in self.table[self.label].itertuples(index=False, name=None)]
 
+    @property
+    def tiny(self) -> np.ndarray:
+        """Which samples are known to be the sum of few cells, (n_samples,) bool; none where every row is a sample."""
+        n_cells = self.table["n_cells"].to_numpy()
+        return cells_known(self.table) & (n_cells < TINY) & bool((n_cells > 1).any())
+
     def of_cells(self, min_cells: int) -> SampleTable:
-        """The samples of so many cells or more."""
-        kept = (self.table["n_cells"] >= min_cells).to_numpy()
+        """The samples of this many cells or more, and those whose number of cells is unknown."""
+        kept = (self.table["n_cells"] >= min_cells).to_numpy() | ~cells_known(self.table)
         table = self.table[kept].reset_index(drop=True)
         return replace(self, codes=_renumbered(self.codes, kept), table=table)
 
@@ -121,8 +131,9 @@ def sum_samples(
     A sample without any count is always dropped: nothing says how deep it is. With `may_share` the counts may be
     those of `adata` itself and must not be changed.
     """
+    open_question = may_be_samples(adata, samples)
     n_cells = samples.table["n_cells"].to_numpy()
-    enough = n_cells >= min_cells
+    enough = (n_cells >= min_cells) | ~cells_known(samples.table) | open_question
     codes = _renumbered(samples.codes, enough)
     sums = sum_counts(
         adata, codes, int(enough.sum()), layer=layer, block_size=block_size, may_share=may_share, progress=progress
@@ -131,19 +142,23 @@ def sum_samples(
     counts[enough] = sums.counts.sum(axis=1, dtype=np.float64)
     few = (samples.codes >= 0) & (codes < 0)  # cells of the samples that are too small to be summed
     np.add.at(counts, samples.codes[few], sums.left_out[few])
+    if open_question:
+        samples = judged(samples, counts, adata.n_vars)
+    too_few = (n_cells < min_cells) & cells_known(samples.table)
     reason = np.full(len(n_cells), "", dtype=object)
     reason[counts < min_counts] = f"fewer than {min_counts:g} counts"
     reason[counts == 0] = "no counts"
-    reason[~enough] = f"fewer than {min_cells} cells"
+    reason[too_few] = f"fewer than {min_cells} cells"
     kept = reason == ""
     table = samples.table.assign(counts=counts)
     if not kept.any():
         msg = (
             f"None of the {len(table)} samples has {min_cells} cells (min_cells) and more than 0 and at least "
             f"{min_counts:g} counts (min_counts); the largest have {n_cells.max()} cells and {counts.max():g} counts. "
-            "Lower the limits, or merge replicates."
+            "Lower the limits, or merge replicates. If the rows are samples and not cells, pass min_cells=1."
         )
         raise ValueError(msg)
+    warn_of_copies(sums.counts, counts[enough], replace(samples, table=table[enough]))
     dropped = table[[*samples.label, "n_cells", "counts"]].assign(reason=reason)[~kept]
     return replace(
         samples,

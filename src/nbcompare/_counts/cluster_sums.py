@@ -11,7 +11,7 @@ from fast_array_utils import types
 from scipy import sparse
 
 from .blocks import chunk_edges, unreadable
-from .check import check_counts, plain_numbers
+from .check import plain_numbers, rounded
 from .cluster import few_at_a_time
 from .damage import check_storage
 
@@ -157,12 +157,12 @@ def _sums_of_chunk(
 def _checked(values: Any) -> Any:
     """The counts as float64, an array or CSR."""
     if isinstance(values, types.CSBase):
-        check_counts(plain_numbers(values.data))
-        return sparse.csr_matrix(values, dtype=np.float64)
+        data, _ = rounded(plain_numbers(values.data))
+        kind = sparse.csr_matrix if values.format == "csr" else sparse.csc_matrix
+        return sparse.csr_matrix(kind((data, values.indices, values.indptr), shape=values.shape), dtype=np.float64)
     if not isinstance(values, np.ndarray):
         raise unreadable(values)
-    check_counts(plain_numbers(np.asarray(values)).ravel())
-    return np.asarray(values, dtype=np.float64)
+    return np.asarray(rounded(plain_numbers(np.asarray(values)))[0], dtype=np.float64)
 
 
 def _added_up(pieces: Sequence[sparse.csr_matrix]) -> sparse.csr_matrix:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 
 import numba
@@ -11,7 +11,7 @@ import numpy as np
 from fast_array_utils import types
 
 from .blocks import BLOCK_SIZE, blocks, chunk_edges, column, read_ahead, unreadable
-from .check import PIECE, NotCountsError, check_counts, plain_numbers
+from .check import PIECE, NotCountsError, check_counts, plain_numbers, rounded
 from .cluster import active_client
 from .cluster_sums import sum_on_cluster
 from .damage import DamagedMatrixError, check_codes, check_storage
@@ -25,6 +25,7 @@ class Sums:
 
     counts: np.ndarray  # (n_groups, n_genes) float64; of `as_sums` perhaps float32
     left_out: np.ndarray  # (n_cells,) float64, counts of each cell that no group has, else 0
+    rounding: float = 0.0  # how far the values were from whole numbers, at most
 
 
 def sum_groups(
@@ -47,13 +48,13 @@ def sum_groups(
     client = active_client() if isinstance(matrix, types.DaskArray) else None
     if client is not None:
         return Sums(*sum_on_cluster(client, matrix, codes, n_groups, progress))
-    sums = Sums(np.zeros((n_groups, matrix.shape[1])), np.zeros(len(codes)))
+    sums, rounding = Sums(np.zeros((n_groups, matrix.shape[1])), np.zeros(len(codes))), 0.0
     for block in read_ahead(blocks(matrix, block_size)):
         rows = slice(block.row, block.row + block.values.shape[0])
-        _add(block.values, codes[rows], block.column, sums.counts, sums.left_out[rows])
+        rounding = max(rounding, _add(block.values, codes[rows], block.column, sums.counts, sums.left_out[rows]))
         if progress is not None:
             progress(block.values.shape[0] * block.values.shape[1] / max(matrix.shape[1], 1))
-    return sums
+    return replace(sums, rounding=rounding)
 
 
 def as_sums(matrix, codes: np.ndarray) -> Sums | None:
@@ -63,15 +64,13 @@ def as_sums(matrix, codes: np.ndarray) -> Sums | None:
     if not np.array_equal(codes, np.arange(matrix.shape[0])):
         return None
     check_storage(matrix)
-    check_counts(matrix.ravel())
-    return Sums(matrix, np.zeros(len(codes)))
+    return None if check_counts(matrix.ravel()) else Sums(matrix, np.zeros(len(codes)))
 
 
 def sum_gene(matrix, codes: np.ndarray, n_groups: int, gene_index: int, *, block_size: int = BLOCK_SIZE) -> np.ndarray:
     """Sums of one gene, (n_groups,) float64; cells with code -1 are not used."""
     check_codes(codes, matrix.shape[0], n_groups)
-    values = column(matrix, gene_index, block_size)
-    check_counts(values)
+    values, _ = rounded(column(matrix, gene_index, block_size))
     used = codes >= 0
     return np.bincount(codes[used], weights=values[used], minlength=n_groups)
 
@@ -89,35 +88,37 @@ def looks_like_counts(matrix) -> bool:
 
 
 @singledispatch
-def _add(values, codes: np.ndarray, first_gene: int, counts: np.ndarray, left_out: np.ndarray) -> None:
-    """Add a block that is in memory to the sums of its genes and of its cells."""
+def _add(values, codes: np.ndarray, first_gene: int, counts: np.ndarray, left_out: np.ndarray) -> float:
+    """Add a block that is in memory to the sums of its genes and of its cells; how far its values were from whole numbers."""
     raise unreadable(values)
 
 
 @_add.register(np.ndarray)
 def _add_dense(
     values: np.ndarray, codes: np.ndarray, first_gene: int, counts: np.ndarray, left_out: np.ndarray
-) -> None:
-    n_rows = max(1, PIECE // max(values.shape[1], 1))
+) -> float:
+    n_rows, farthest = max(1, PIECE // max(values.shape[1], 1)), 0.0
     for start in range(0, values.shape[0], n_rows):
         rows = slice(start, start + n_rows)
         piece = np.ascontiguousarray(plain_numbers(np.asarray(values[rows])), dtype=np.float64)
-        check_counts(piece.ravel())
+        piece, rounding = rounded(piece)
+        farthest = max(farthest, rounding)
         _add_dense_rows(piece, codes[rows], first_gene, counts, left_out[rows])
+    return farthest
 
 
 @_add.register(types.CSBase)
 def _add_sparse(
     values: types.CSBase, codes: np.ndarray, first_gene: int, counts: np.ndarray, left_out: np.ndarray
-) -> None:
+) -> float:
     bounds = values.indptr.astype(np.int64)
-    data = plain_numbers(values.data)[: bounds[-1]]
-    check_counts(data)
+    data, rounding = rounded(plain_numbers(values.data)[: bounds[-1]])
     if values.format == "csr":
         order = np.argsort(codes, kind="stable")  # the sums of one group stay in the processor's cache
         _add_sparse_rows(data, values.indices, bounds, order, codes, first_gene, counts, left_out)
     else:
         _add_sparse_columns(data, values.indices, bounds, codes, first_gene, counts, left_out)
+    return rounding
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

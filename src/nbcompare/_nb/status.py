@@ -30,6 +30,7 @@ class Status(IntFlag):
     OUTSIDE_TRAINING = 32768
     REPLICATE_NOT_LEFT_OUT = 65536
     POSTERIOR_NOT_COMPUTED = 131072
+    UNDERDISPERSED = 262144
 
 
 NOT_TESTED = 255
@@ -53,6 +54,7 @@ MEANING = {
     "noisy_group": "tested: the replicates of the group scatter more than those of the others; the test uses the dispersions of its own groups",
     "outside_training": "tested: the network was not trained on such a gene, its posterior is by quadrature, without refine in closed form",
     "replicate_not_left_out": "tested: too few replicates are left to test without one of them, so it is not known whether the difference rests on one replicate",
+    "underdispersed": "tested: replicates vary less than independent counts can (copies of one sample, or no raw counts), so the p-value is not valid",
     "posterior_not_computed": "tested: the counts or size factors are too extreme for the numbers of a posterior",
 }
 

@@ -13,6 +13,7 @@ from nbcompare._anndata import (
     repeated_names,
     sum_gene_counts,
 )
+from nbcompare._anndata.rows import cells_column
 from nbcompare._arguments import checked
 
 from ._stored import chosen_columns, chosen_splits, stored_results, stored_trend
@@ -206,7 +207,7 @@ def _read_samples(
         pd.MultiIndex.from_frame(found.table[label].astype(str))
     )
     cells = np.bincount(rows[rows >= 0], weights=found.table["n_cells"][rows >= 0], minlength=len(stored))
-    whole = cells > 0 if replicate_key is None or "psbulk_cells" in adata.obs else cells == stored["n_cells"]
+    whole = cells > 0 if replicate_key is None or cells_column(adata) is not None else cells == stored["n_cells"]
     if not np.all(whole):
         lost = stored[~np.asarray(whole)].iloc[0]
         msg = (

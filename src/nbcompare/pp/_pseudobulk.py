@@ -11,6 +11,7 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 
 from nbcompare._anndata import SampleTable, column_names, in_memory, read_samples, sum_samples, summary_of_samples
+from nbcompare._anndata.rows import COLUMNS, cells_known, with_cells
 from nbcompare._arguments import checked
 from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._messages import inform
@@ -91,12 +92,15 @@ def pseudobulk(
     >>> bool(pdata.obs["psbulk_cells"].sum() == adata.n_obs)
     True
     """
-    samples = read_samples(adata, groupby, replicate_key=replicate_key)
+    samples = with_cells(adata, read_samples(adata, groupby, replicate_key=replicate_key), row_is_sample=False)
     samples, counts = sum_samples(
         adata, samples, layer=layer, min_cells=min_cells, min_counts=min_counts, block_size=block_size
     )
     obs = _constant_columns(in_memory(adata.obs), samples)
-    obs["psbulk_cells"] = samples.table["n_cells"].to_numpy()
+    known = cells_known(samples.table)
+    n_cells = samples.table["n_cells"].to_numpy()
+    obs = obs.drop(columns=[name for name in COLUMNS if name in obs.columns])
+    obs["psbulk_cells"] = n_cells if known.all() else np.where(known, n_cells, np.nan)
     obs["psbulk_counts"] = samples.table["counts"].to_numpy()
     settings = {
         "groupby": column_names(groupby),
@@ -122,7 +126,10 @@ def _constant_columns(obs: pd.DataFrame, samples: SampleTable) -> pd.DataFrame:
     first_cell[sample[::-1]] = np.flatnonzero(used)[::-1]
     constant = []
     for name in obs.columns[~obs.columns.duplicated(keep=False)]:
-        values = pd.factorize(obs[name])[0]
+        try:
+            values = pd.factorize(obs[name])[0]
+        except TypeError:  # lists, dicts or arrays, which cannot be compared
+            continue
         if (values[used] == values[first_cell][sample]).all():
             constant.append(name)
     table = obs[constant].iloc[first_cell].copy()

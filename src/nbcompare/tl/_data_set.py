@@ -11,6 +11,9 @@ import pandas as pd
 from anndata import AnnData
 
 from nbcompare._anndata import SampleTable
+from nbcompare._anndata.rows import without_known
+from nbcompare._nb.data import Pseudobulk
+from nbcompare._nb.underdispersion import flagged
 
 from ._design import blocks_that_tell, make_design, sample_depths
 from ._designed import described, make_plan, run_design_tests, sample_flags, shifted_design_tests
@@ -18,6 +21,7 @@ from ._effects import with_effects
 from ._estimate import contrasted, moderated, unmoderated
 from ._offsets import offset_factors
 from ._posterior import POSTERIOR_METHODS, with_posterior
+from ._sample_checks import warn_of_underdispersion
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
         replicate_key=options["replicate_key"],
         offset=options["offset"],
     )
+    too_little = warn_of_underdispersion(design.pseudobulk)
     given = {name: options[name] for name in ("method", "cox_reid", "min_total")}
     trend: dict[str, Any] = {}
     shifted = None
@@ -65,8 +70,10 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
         arrays, columns, trend, shifted = moderated(design, shared=shared, lfc_threshold=threshold, **given)
     else:
         arrays, columns = unmoderated(design, test=options["test"], **given)
+    if too_little:
+        arrays["status"] = flagged(arrays["status"])
     arrays = with_effects(arrays, shifted, options)
-    table = samples.table.assign(size_factor=design.pseudobulk.exposure, **blocks_that_tell(samples))
+    table = without_known(samples.table).assign(size_factor=design.pseudobulk.exposure, **blocks_that_tell(samples))
     became = {"size_factors_used": design.factors_used}
     factors = offset_factors(design.pseudobulk.exposure, design.pseudobulk.of_gene)
     return Outcome(arrays, columns, trend, design.comparisons, table, became, prior=prior, offset_factors=factors)
@@ -80,13 +87,17 @@ def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, option
     )
     genes_first = np.ascontiguousarray(counts.T)
     exposures = exposure[None, :] if of_gene is None else of_gene
+    codes = np.unique(samples.table["condition"].to_numpy(str), return_inverse=True)[1].reshape(-1)
+    too_little = warn_of_underdispersion(Pseudobulk(genes_first, exposure, codes, None, of_gene))
     result = run_design_tests(plan, samples, genes_first, exposures, options)
     flags = sample_flags(plan, samples, unstable)
     arrays, columns, trend, coefficients = contrasted(
         result, flags, (genes_first / exposures).mean(axis=1), test=options["test"]
     )
+    if too_little:
+        arrays["status"] = flagged(arrays["status"])
     arrays = with_effects(arrays, shifted_design_tests(plan, samples, genes_first, exposures, options), options)
-    table = samples.table.assign(size_factor=exposure)
+    table = without_known(samples.table).assign(size_factor=exposure)
     became = {"size_factors_used": used}
     return Outcome(
         arrays,

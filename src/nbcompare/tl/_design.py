@@ -20,6 +20,14 @@ from nbcompare._anndata import (
     sum_samples,
     the_level,
 )
+from nbcompare._anndata.rows import (
+    CELLS_A_GROUP,
+    COUNTS_OF_A_SAMPLE,
+    cells_column,
+    may_be_samples,
+    rows_a_group,
+    with_cells,
+)
 from nbcompare._counts.blocks import BLOCK_SIZE
 from nbcompare._counts.exposure import Method, check_factors, follows_depth, given_factors, measure_depths
 from nbcompare._messages import choices, warn
@@ -30,8 +38,6 @@ from nbcompare._nb.status import Status
 from ._offsets import read_offsets
 
 METHODS = get_args(Method)
-CELLS_A_GROUP = 20  # more rows a group than this, each with fewer counts than the next line's, look like cells
-COUNTS_OF_A_SAMPLE = 100_000
 
 
 class UntestableError(ValueError):
@@ -88,12 +94,9 @@ def read_sample_counts(
         may_lack=may_lack,
         named=[*named, *joined],
     )
-    summed = "psbulk_cells" in adata.obs.columns
-    if replicate_key is None or summed:
-        min_cells, n_cells = (min_cells if summed else 1), _cells_in_rows(adata, summed)
-        used = samples.codes >= 0
-        samples.table["n_cells"] = np.bincount(samples.codes[used], n_cells[used], len(samples.table)).astype(int)
-    if check is not None and len((large := samples.of_cells(min_cells)).table):
+    samples = with_cells(adata, samples, row_is_sample=replicate_key is None)
+    least = 1 if may_be_samples(adata, samples) else min_cells
+    if check is not None and len((large := samples.of_cells(least)).table):
         check(large)
     samples, counts = sum_samples(
         adata,
@@ -105,8 +108,9 @@ def read_sample_counts(
         may_share=may_share,
         progress=progress,
     )
-    if replicate_key is None and not (summed or cells_as_replicates):
-        _refuse_cells(samples, groupby, can_insist=cells_as_replicates is not None)
+    one_each = replicate_key is None or bool((np.bincount(samples.codes[samples.codes >= 0]) == 1).all())
+    if one_each and cells_column(adata) is None and not cells_as_replicates:
+        _refuse_cells(samples, groupby, replicate_key, can_insist=cells_as_replicates is not None)
     return samples, counts
 
 
@@ -135,16 +139,17 @@ def make_design(
     return Design(samples, pseudobulk, comparisons, pairs.astype(np.int64), unstable, used)
 
 
-def _cells_in_rows(adata: AnnData, summed: bool) -> np.ndarray:
-    return read_obs(adata, ["psbulk_cells"])["psbulk_cells"].to_numpy(float) if summed else np.ones(adata.n_obs)
-
-
-def _refuse_cells(samples: SampleTable, groupby: str | Sequence[str], *, can_insist: bool) -> None:
-    a_group = samples.table[samples.label[:-1]].value_counts().median()
-    counts = samples.table["counts"].median()
+def _refuse_cells(
+    samples: SampleTable, groupby: str | Sequence[str], replicate_key: str | Sequence[str] | None, *, can_insist: bool
+) -> None:
+    """Refuse rows that look like cells where each is a replicate."""
+    a_group, counts = rows_a_group(samples), samples.table["counts"].median()
     if a_group > CELLS_A_GROUP and counts < COUNTS_OF_A_SAMPLE:
+        why = (
+            "replicate_key is None" if replicate_key is None else f"replicate_key is {replicate_key!r}, one value a row"
+        )
         msg = (
-            f"replicate_key is None, so each of the {len(samples.table)} rows is a replicate, but they look like cells: "
+            f"{why}, so each of the {len(samples.table)} rows is a replicate, but they look like cells: "
             f"{a_group:.0f} a group of {groupby!r}, with {counts:.0f} counts each. Cells of one donor or culture are not "
             "replicates, and taking them for such gives p-values that are far too small. Pass replicate_key, the column of "
             ".obs with donor, animal, well or batch"

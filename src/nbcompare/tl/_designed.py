@@ -22,7 +22,6 @@ from ._covariates import read_covariates, warn_of_labels, with_hint
 from ._design import comparisons_with
 from ._formula import Model, build_model
 
-TINY = 10  # cells
 TELLS = 1e-9  # least weight of a sample in the least-squares estimate of a contrast, relative to the largest
 
 
@@ -218,8 +217,7 @@ def _levels(samples: SampleTable) -> np.ndarray:
 
 def sample_flags(plan: Plan, samples: SampleTable, unstable: np.ndarray) -> np.ndarray:
     """Status bits that samples lend to the comparisons that they tell of, (n_comparisons,) uint32."""
-    n_cells = samples.table["n_cells"].to_numpy()
-    tiny = (n_cells < TINY) & bool((n_cells > 1).any())
+    tiny = samples.tiny
     flags = np.zeros(len(plan.hypotheses), np.uint32)
     for where, bit in ((tiny, Status.TINY_PSEUDOBULK), (unstable, Status.SIZE_FACTOR_UNSTABLE)):
         flags[plan.informative[where].any(axis=0)] |= np.uint32(bit)

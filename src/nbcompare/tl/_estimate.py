@@ -23,8 +23,6 @@ from nbcompare._nb.wald import standard_error, wald_test
 
 from ._design import Design
 
-TINY = 10  # cells
-
 
 def estimator(method: str, cox_reid: bool) -> Callable[[Group, Group], Fit]:
     """The function that fits one comparison."""
@@ -186,12 +184,11 @@ def _base_mean(design: Design) -> np.ndarray:
 
 def _sample_flags(design: Design) -> np.ndarray:
     """Status bits that samples lend to their comparisons, (n_comparisons,)."""
-    n_cells = design.samples.table["n_cells"].to_numpy()
-    summed = (n_cells > 1).any()
+    tiny = design.samples.tiny
     flags = np.zeros(len(design.pairs), np.uint32)
     for c, (reference, treated) in enumerate(design.pairs):
         used = (design.pseudobulk.group == treated) | (reference < 0) | (design.pseudobulk.group == reference)
-        if summed and (n_cells[used] < TINY).any():
+        if tiny[used].any():
             flags[c] |= np.uint32(Status.TINY_PSEUDOBULK)
         if design.unstable[used].any():
             flags[c] |= np.uint32(Status.SIZE_FACTOR_UNSTABLE)

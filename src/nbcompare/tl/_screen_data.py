@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from nbcompare._anndata import SampleTable, column_names, in_memory, opened, reference_missing
+from nbcompare._anndata.rows import without_known
 
 from ._design import factors_of_samples, read_sample_counts
 from ._progress import bar
@@ -31,7 +32,8 @@ class ScreenData:
     @property
     def described(self) -> pd.DataFrame:
         """The table of samples with the given size factors."""
-        return self.samples.table if self.depths is None else self.samples.table.assign(given=self.depths)
+        table = without_known(self.samples.table)
+        return table if self.depths is None else table.assign(given=self.depths)
 
 
 def read_screen(adata: AnnData | str | PathLike, params: Mapping[str, Any]) -> ScreenData:

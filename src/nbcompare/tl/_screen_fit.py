@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ from nbcompare._messages import warn
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.screen import ScreenModel, fit_screen
 from nbcompare._nb.status import Status
+from nbcompare._nb.underdispersion import flagged
 
+from ._sample_checks import warn_of_underdispersion
 from ._screen_data import ScreenData
 from ._screen_design import Targets, block_codes, check_fit, lending, samples_of_fit
-
-TINY = 10  # cells
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,11 @@ def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any], *, 
     del chosen  # half a gigabyte for 3,000 samples of 20,000 genes
     check_fit(samples, pseudobulk)
     of_reference = sample_flags(samples, rows, unstable)[group == 0]
+    model = fit_screen(pseudobulk, 0, min_total=params["min_total"], n_threads=n_threads)
+    if warn_of_underdispersion(pseudobulk):
+        model = replace(model, gene_status=flagged(model.gene_status))
     return ScreenFit(
-        fit_screen(pseudobulk, 0, min_total=params["min_total"], n_threads=n_threads),
+        model,
         depths,
         pseudobulk.counts @ (1 / exposure) / len(exposure),
         np.bitwise_or.reduce(of_reference),
@@ -137,7 +140,6 @@ def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any], *, 
 
 def sample_flags(samples: SampleTable, rows: np.ndarray, unstable: np.ndarray) -> np.ndarray:
     """Status bits that samples lend to their tests, (n_rows,) uint32."""
-    n_cells = samples.table["n_cells"].to_numpy()
-    tiny = (n_cells[rows] < TINY) & (n_cells > 1).any()
+    tiny = samples.tiny[rows]
     bits = np.where(tiny, Status.TINY_PSEUDOBULK, 0) | np.where(unstable, Status.SIZE_FACTOR_UNSTABLE, 0)
     return bits.astype(np.uint32)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._anndata import FORMAT, ScreenResult, in_memory, summary_of_screen
+from nbcompare._anndata.rows import without_known
 from nbcompare._messages import counted, listed, warn
 from nbcompare._nb.screen_adjust import Selection, select_rows
 from nbcompare._nb.status import MEANING, status_codes, status_text
@@ -45,7 +46,7 @@ def sample_tables(data: ScreenData, screen: Screen, reference: str | None) -> di
     exposure = np.append(
         screen.fit.depths.at(data.counts, data.depths, control, np.zeros(len(control), int))[0], screen.exposure
     )
-    used = samples.table.iloc[rows].assign(size_factor=exposure)
+    used = without_known(samples.table).iloc[rows].assign(size_factor=exposure)
     return {
         **{f"samples {name}": column.to_numpy() for name, column in used.items()},
         **{f"dropped {name}": column.to_numpy() for name, column in samples.dropped.items()},

@@ -80,12 +80,20 @@ def screen(cells) -> ad.AnnData:
 
 
 @pytest.fixture(scope="module")
+def stored_screen(cells, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("screen") / "screen.zarr"
+    call = {"reference": "ctrl", "replicate_key": "replicate", "progress": False, "min_cells": 1, "path": path}
+    nb.tl.nb_screen(cells, "condition", **call)
+    return path
+
+
+@pytest.fixture(scope="module")
 def pdata(cells) -> ad.AnnData:
     return nb.pp.pseudobulk(cells, "condition", replicate_key="replicate", min_cells=1)
 
 
 @pytest.fixture(scope="module")
-def good(cells, compared, screen, pdata) -> dict[str, dict[str, Any]]:
+def good(cells, compared, screen, pdata, stored_screen) -> dict[str, dict[str, Any]]:
     """A call of each function that works."""
     compare = {"groupby": "condition", "reference": "ctrl", "replicate_key": "replicate", "min_cells": 1}
     counts = np.full((4, 3), 5)
@@ -102,6 +110,7 @@ def good(cells, compared, screen, pdata) -> dict[str, dict[str, Any]]:
         "get.nb_compare_df": {"adata": compared, "group": "treated_1"},
         "get.nb_gene_df": {"adata": compared, "gene": gene},
         "get.nb_screen_df": {"screen": screen, "perturbation": "treated_1"},
+        "get.check_screen": {"path": str(stored_screen)},
         "get.summary": {"adata": compared},
         "get.to_rank_genes_groups": {"adata": compared},
         "pl.agreement": {"adata": compared, "keys": ["nb_compare", "shrunken"], "group": "treated_1"},

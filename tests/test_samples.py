@@ -212,7 +212,9 @@ def test_the_right_layer_is_named() -> None:
     np.testing.assert_array_equal(sum_counts(adata, codes, 1, layer="counts").counts, raw.toarray().sum(axis=0)[None])
     np.testing.assert_array_equal(sum_gene_counts(adata, 1, codes, 1, layer="counts"), [raw.toarray()[:, 1].sum()])
     adata.X, adata.layers["counts"] = raw, raw * 0.5
-    with pytest.raises(ValueError, match="adata.layers.'counts'. holds parts of reads.*adata.X holds whole numbers: pass layer=None"):
+    with pytest.raises(
+        ValueError, match="adata.layers.'counts'. holds parts of reads.*adata.X holds whole numbers: pass layer=None"
+    ):
         sum_counts(adata, codes, 1, layer="counts")
     del adata.layers["counts"]
     adata.raw = adata.copy()

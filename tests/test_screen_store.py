@@ -175,7 +175,7 @@ def test_fingerprints_say_what_differs() -> None:
     for other, word in {
         "genes": (fingerprint(table, counts, genes[::-1], one["params"]), "the genes"),
         "samples": (fingerprint(table[::-1], counts, genes, one["params"]), "the samples"),
-        "swapped": (fingerprint(table, swapped, genes, one["params"]), "the counts of the genes"),
+        "swapped": (fingerprint(table, swapped, genes, one["params"]), "the counts of the samples"),
         "moved": (fingerprint(table, moved, genes, one["params"]), "the counts of the samples"),
         "fdr": (fingerprint(table, counts, genes, one["params"] | {"fdr": 0.1}), "fdr (0.05 there, 0.1 here)"),
     }.values():
@@ -183,4 +183,4 @@ def test_fingerprints_say_what_differs() -> None:
     assert differences(one, one | {"version": "0"}) == [
         f"the version of nbcompare ({one['version']!r} there, '0' here)"
     ]
-    assert differences(one, one | {"version": "0", "genes": "?"}, ("genes", "fdr")) == ["the genes (adata.var_names)"]
+    assert differences(one, one | {"version": "0", "genes": "?"}, ("version", "fdr")) == ["the genes (adata.var_names)"]

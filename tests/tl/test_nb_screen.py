@@ -176,7 +176,7 @@ def test_description(screen: AnnData) -> None:
     assert {"path", "append", "n_jobs", "progress"}.isdisjoint(stored["params"])
     assert len(stored["samples"]) == 6 + 3 * 20
     assert stored["n_cells_left_out"]["no_condition"] == 0
-    assert set(stored["fingerprint"]) == {"genes", "samples", "sample_counts", "gene_counts", "version", "format"}
+    assert set(stored["fingerprint"]) == {"genes", "samples", "sample_counts", "version", "format"}
     assert stored["log_base"] == 2
 
 

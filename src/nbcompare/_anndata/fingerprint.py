@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pandas as pd
-
-from nbcompare._counts.totals import totals
 
 from .results import FORMAT
 
@@ -18,7 +16,6 @@ WHAT = {
     "genes": "the genes (adata.var_names)",
     "samples": "the samples, their cells or their order",
     "sample_counts": "the counts of the samples",
-    "gene_counts": "the counts of the genes",
     "version": "the version of nbcompare",
     "format": "the format of the stored results",
 }
@@ -29,24 +26,22 @@ def fingerprint(
 ) -> dict[str, Any]:
     """Hashes of the samples (n_samples rows), their counts (n_samples, n_genes) and the genes; the parameters as they are.
 
-    Of the counts the totals of samples and genes are hashed.
+    The counts are hashed as float64, whatever their type.
     """
-    of_samples, of_genes = totals(np.ascontiguousarray(counts))
     return {
         "genes": _hash(*genes.astype(str)),
         "samples": _hash(*(f"{name}\0" + "\0".join(map(str, column)) for name, column in samples.items())),
-        "sample_counts": _hash(of_samples.tobytes()),
-        "gene_counts": _hash(of_genes.tobytes()),
+        "sample_counts": _hash(*(np.ascontiguousarray(row, np.float64).tobytes() for row in counts)),
         "version": version("nbcompare"),
         "format": FORMAT,
         "params": {name: _plain(value) for name, value in params.items()},
     }
 
 
-def differences(stored: Mapping[str, Any], given: Mapping[str, Any], only: Sequence[str] | None = None) -> list[str]:
-    """What differs, in words; of the entries and parameters in `only` if that is given."""
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any], without: Collection[str] = ()) -> list[str]:
+    """What differs, in words, among all entries and parameters but those in `without`."""
     old, new = ({**entry, **entry["params"]} for entry in (stored, given))
-    names = [name for name in new if name != "params" and (only is None or name in only)]
+    names = [name for name in new if name != "params" and name not in without]
     return [
         WHAT[name]
         if name in WHAT and name not in ("version", "format")

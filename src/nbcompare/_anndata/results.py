@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-FORMAT = 2  # of what is stored: 2 since the status has 32 bits and every method stores intervals
+FORMAT = 3  # of what is stored: 3 since it says what was written, and a screen keeps checksums
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,10 @@ class ScreenResult(ABC):
     def summaries(self) -> list[dict[str, np.ndarray]]:
         """Those of all blocks, in the order of their rows."""
 
+    def read_layer(self, name: str, rows: slice) -> np.ndarray:
+        """Some rows of a layer."""
+        return np.asarray(self.layers[name][rows])
+
     @abstractmethod
     def keep(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep arrays beside the results."""

@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import local
-from typing import Any, TextIO
-from uuid import uuid4
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData, settings
 from anndata.experimental import read_lazy
-from anndata.io import write_elem
 
-from .screen_layers import ScreenResult
+from nbcompare._nb.status import Status
+
+from .screen_layers import OVER_ALL, ScreenResult
+from .store_files import at_once, checksum, load, lock, quiet, read_runs, save
+from .store_tables import exchange_tables
 
 VALUES_A_CHUNK = 2**20
 BOOKS = ".nb_screen"
+CHECKSUM = "checksum "  # and the name of a layer: entries of the summary of a block
+NOT_COMPUTED = int(Status.NOT_COMPUTED)  # what a lost chunk of the status reads as
 
 
 class ScreenStore(ScreenResult):
@@ -43,15 +47,18 @@ class ScreenStore(ScreenResult):
     def taken(self) -> bool:
         """Whether something else lies at the path."""
         return not self.runs and (
-            self.path.is_file() or (self.path.is_dir() and set(os.listdir(self.path)) - {BOOKS} != set())
+            self.path.is_symlink()
+            and not self.path.exists()
+            or self.path.is_file()
+            or (self.path.is_dir() and set(os.listdir(self.path)) - {BOOKS} != set())
         )
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other processes from filling the store; the system lets go when this one ends, however it ends."""
         self.books.mkdir(parents=True, exist_ok=True)
-        with (self.books / "lock").open("w") as file:
-            if not _lock(file) or self._noted_runs() != self.runs:
+        with (self.books / "lock").open("a") as file:
+            if not lock(file) or self._noted_runs() != self.runs:
                 msg = (
                     f"Another process is filling the screen at {str(self.path)!r}, or has done so since this call began. "
                     "Wait until it has ended and repeat the call, or choose another path."
@@ -61,12 +68,12 @@ class ScreenStore(ScreenResult):
 
     def keep(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep arrays beside the results."""
-        _save(self.books / f"{name}.npz", arrays)
+        save(self.books / f"{name}.npz", arrays)
 
     def kept(self, name: str) -> dict[str, np.ndarray] | None:
         """What was kept under this name."""
         file = self.books / f"{name}.npz"
-        return _load(file) if file.is_file() else None
+        return load(file) if file.is_file() else None
 
     def open_layers(self, n_genes: int, types: Mapping[str, np.dtype]) -> None:
         """Open the arrays for writing, as large as the last run makes them; what a killed process left half done goes."""
@@ -74,33 +81,37 @@ class ScreenStore(ScreenResult):
 
         for left in [*self.path.rglob("*.partial"), *self.books.rglob("*.tmp")]:
             left.unlink()
-        known = {".zgroup": 2, "zarr.json": 3}
-        stored = [number for name, number in known.items() if (self.path / name).is_file()]
-        zarr_format: Any = stored[0] if stored else settings.zarr_write_format
+        (self.books / "blocks").mkdir(parents=True, exist_ok=True)
+        zarr_format = self._zarr_format()
         root = zarr.open_group(self.path, mode="a", zarr_format=zarr_format, use_consolidated=False)
         group: Any = root.require_group("layers")
         n_parts = -(-self.block_rows * n_genes // VALUES_A_CHUNK)
+        shutil.rmtree(self.books / OVER_ALL, ignore_errors=True)
+        beside: Any = zarr.open_group(self.books, mode="a", zarr_format=zarr_format, use_consolidated=False)
         for name, kind in types.items():
-            if name not in group:
-                group.create_array(
+            within = beside if name == OVER_ALL else group
+            if name not in within:
+                self._refuse_lost(name)
+                within.create_array(
                     name,
                     shape=(self.n_rows, n_genes),
                     chunks=(self.block_rows, -(-n_genes // n_parts)),
                     dtype=kind,
-                    fill_value=np.nan if kind.kind == "f" else 0,
+                    fill_value=np.nan if kind.kind == "f" else NOT_COMPUTED if name == "status" else 0,
                     compressors=_compressor(zarr_format, kind.itemsize),
                     attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
                 )
-            if group[name].shape[0] != self.n_rows:
-                group[name].resize((self.n_rows, n_genes))
-        self.layers = {name: group[name] for name in types}
+            if within[name].shape[0] != self.n_rows:
+                within[name].resize((self.n_rows, n_genes))
+        self.layers = {name: (beside if name == OVER_ALL else group)[name] for name in types}
 
     def attach(self) -> None:
         """Open the arrays that another process has made, for writing too."""
         import zarr
 
         group: Any = zarr.open_group(self.path / "layers", mode="r+", use_consolidated=False)
-        self.layers = dict(group.arrays())
+        beside: Any = zarr.open_group(self.books, mode="r+", use_consolidated=False)
+        self.layers = dict(group.arrays()) | {OVER_ALL: beside[OVER_ALL]}
 
     def arrays(self, rows: slice, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Memory that the thread uses again and again: to get new memory takes as long as to fill it."""
@@ -114,33 +125,90 @@ class ScreenStore(ScreenResult):
         """Write the layers of these rows, then their summary, which says that the block is done."""
         for name, values in layers.items():
             self.layers[name][rows] = values
-        _save(self._block_file(rows), summary)
+        sums = {f"{CHECKSUM}{name}": np.array(checksum(values), np.uint32) for name, values in layers.items()}
+        save(self._block_file(rows), {**summary, **sums})
 
     def summaries(self) -> list[dict[str, np.ndarray]]:
         """Those of all blocks, in the order of their rows."""
-        return [_load(file) for file in sorted((self.books / "blocks").glob("*.npz"))]
+        loaded = [load(file) for file in sorted((self.books / "blocks").glob("*.npz"))]
+        return [{name: one[name] for name in one if not name.startswith(CHECKSUM)} for one in loaded]
 
-    def finish(self, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]) -> AnnData:
-        """Write what makes the store an AnnData, note that the run is finished, and open the result lazily."""
+    def damaged_blocks(self) -> list[tuple[str, str, str]]:
+        """Layer, rows and problem of each block whose numbers are not those that were written."""
+        found = []
+        for rows in [rows for run in self.runs for rows in self._blocks(run["start"], run["stop"])]:
+            where = f"{rows.start} to {rows.stop - 1}"
+            if not self._is_done(rows):
+                found.append(("", where, f"{self._block_file(rows)} is missing"))
+                continue
+            try:
+                sums = load(self._block_file(rows))
+            except ValueError as error:
+                found.append(("", where, str(error)))
+                continue
+            for name in [name.removeprefix(CHECKSUM) for name in sums if name.startswith(CHECKSUM)]:
+                try:
+                    same = checksum(self.read_layer(name, rows)) == int(sums[f"{CHECKSUM}{name}"])
+                except (KeyError, ValueError) as error:
+                    found.append((name, where, f"cannot be read: {error}"))
+                else:
+                    if not same:
+                        found.append((name, where, "other numbers than those that were written"))
+        return found
+
+    def open_finished(self) -> None:
+        """Open the layers of a finished screen for reading."""
         import zarr
 
-        with _quiet():
-            root = zarr.open_group(self.path, mode="r+", use_consolidated=False)
-            root["layers"].attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
-            for name, value in {"obs": obs, "var": var, "uns": dict(uns)}.items():
-                write_elem(root, name, value)
-            for name in ("obsm", "varm", "obsp", "varp"):
-                write_elem(root, name, {})
-            root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-            zarr.consolidate_metadata(self.path)
-        self.runs[-1]["finished"] = True
+        group: Any = zarr.open_group(self.path / "layers", mode="r", use_consolidated=False)
+        self.layers = dict(group.arrays())
+
+    def _refuse_lost(self, name: str) -> None:
+        """Refuse to make a layer anew whose blocks are noted as done."""
+        if name != OVER_ALL and any((self.books / "blocks").glob("*.npz")):
+            msg = (
+                f"The screen at {str(self.path)!r} is damaged: its layer {name!r} is missing, though perturbations are noted as done. Restore it, or "
+                f"remove {str(self.books / 'blocks')!r} and repeat the call: all perturbations are computed again."
+            )
+            raise ValueError(msg)
+
+    def _zarr_format(self) -> Any:
+        known = {".zgroup": 2, "zarr.json": 3}
+        stored = [number for name, number in known.items() if (self.path / name).is_file()]
+        return stored[0] if stored else settings.zarr_write_format
+
+    def finish(self, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]) -> AnnData:
+        """Exchange the tables of the last finished run for these, note that the run is finished, and open the result lazily."""
+        self.runs[-1]["finishing"] = True
+        self._note_runs()
+        tables = {"obs": obs, "var": var, "uns": dict(uns)}
+        exchange_tables(self.path, self.books, tables, {OVER_ALL: self.books / OVER_ALL}, self._zarr_format())
+        self.runs[-1] |= {"finished": True, "finishing": False}
         self._note_runs()
         return self.read()
 
     def read(self) -> AnnData:
-        """The result, lazily."""
-        with _quiet():
+        """The result, lazily; refuses one from which a table or a layer is missing."""
+        for part in ("obs", "var", "uns", "layers/pvals", "layers/status"):
+            if not (self.path / part).is_dir():
+                msg = (
+                    f"The screen at {str(self.path)!r} is damaged: {part!r} is missing. Restore it, or remove the whole folder and make the screen "
+                    "anew. nbcompare.get.check_screen says what else is damaged."
+                )
+                raise ValueError(msg)
+        with quiet():
             return read_lazy(self.path)
+
+    def read_layer(self, name: str, rows: slice) -> np.ndarray:
+        """Some rows of a layer; a damaged chunk is a ValueError that says what to do."""
+        try:
+            return np.asarray(self.layers[name][rows])
+        except (RuntimeError, ValueError, OSError) as error:
+            msg = (
+                f"Layer {name!r} of the screen at {str(self.path)!r} is damaged in rows {rows.start} to {rows.stop - 1} ({error}). Delete "
+                f"{str(self._block_file(rows))!r} and repeat the call: these perturbations are computed again."
+            )
+            raise ValueError(msg) from error
 
     def _block_file(self, rows: slice) -> Path:
         return self.books / "blocks" / f"{rows.start:09d}.npz"
@@ -149,53 +217,11 @@ class ScreenStore(ScreenResult):
         return self._block_file(rows).is_file()
 
     def _noted_runs(self) -> list[dict[str, Any]]:
-        file = self.books / "runs.json"
-        return json.loads(file.read_text()) if file.is_file() else []
+        return read_runs(self.books / "runs.json")
 
     def _note_runs(self) -> None:
         (self.books / "blocks").mkdir(parents=True, exist_ok=True)
-        _at_once(self.books / "runs.json", lambda file: file.write_text(json.dumps(self.runs, indent=1)))
-
-
-def _lock(file: TextIO) -> bool:
-    """Whether the file could be locked; where the system or the file system has no such locks there is none."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        return True
-    return True
-
-
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays, numbers or text, to an npz file."""
-    plain: dict[str, Any] = {
-        name: values.astype(str) if values.dtype == object else values for name, values in arrays.items()
-    }
-
-    def write(file: Path) -> None:
-        with file.open("wb") as stream:
-            np.savez(stream, **plain)
-
-    _at_once(path, write)
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, text as objects, as anndata writes it."""
-    with np.load(path) as arrays:
-        return {
-            name: arrays[name].astype(object) if arrays[name].dtype.kind == "U" else arrays[name] for name in arrays
-        }
-
-
-def _at_once(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file that appears under its name complete or not at all."""
-    unfinished = path.with_name(f"{path.name}.{uuid4().hex}.tmp")  # two workers may write it at once
-    write(unfinished)
-    os.replace(unfinished, path)
+        at_once(self.books / "runs.json", lambda file: file.write_text(json.dumps(self.runs, indent=1)))
 
 
 def _compressor(zarr_format: int, item_size: int) -> Any:
@@ -207,12 +233,3 @@ def _compressor(zarr_format: int, item_size: int) -> Any:
     from zarr.codecs import BloscCodec
 
     return BloscCodec(cname="lz4", clevel=1, shuffle="shuffle", typesize=item_size)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what zarr and anndata say of formats to come and of our own folder."""
-    with warnings.catch_warnings():
-        for said in ("Writing zarr v2", "zarr v3 autosharding", "Consolidated metadata is", "Object at .nb_screen"):
-            warnings.filterwarnings("ignore", message=said)
-        yield

@@ -144,6 +144,7 @@ KINDS: dict[str, Kind] = {
 }
 EXCEPTIONS: dict[str, Kind] = {  # where a name means another thing in one function
     "datasets.simulate.dispersion": NOT_NEGATIVE,
+    "get.check_screen.path": path,
     "get.nb_compare_df.pval_cutoff": optional(ADJUSTED),
     "get.nb_screen_df.gene": optional(levels),
     "get.nb_screen_df.n_top": optional(COUNT),

@@ -29,7 +29,7 @@ from ._prior import plain_prior
 from ._progress import bar
 from ._screen_blocks import added_layers, adjust_over_all, prepare, run_blocks, warn_of_shared_names
 from ._screen_cluster import adjust_over_all_on, cluster_for, run_blocks_on
-from ._screen_data import gene_names, read_screen, replicates
+from ._screen_data import check_genes, gene_names, read_screen, replicates
 from ._screen_design import added_targets, perturbations, rows_of_a_block
 from ._screen_fit import ScreenFit, fit_model
 from ._screen_options import EstimateMethod, check_options, check_run, check_store, recorded, threads_of
@@ -240,6 +240,7 @@ def nb_screen(
     result: ScreenResult = MemoryScreen() if path is None else ScreenStore(path)
     if isinstance(result, ScreenStore):
         check_store(result, params)
+        check_genes(adata)
     data = read_screen(adata, params)
     reference = params["reference"] = the_level(reference, data.samples.conditions)
     check_prior(params["prior"], len(data.var))

@@ -189,7 +189,7 @@ def adjust_over_all(store: ScreenResult, *, n_threads: int) -> None:
 
     def take_in(start: int) -> None:
         for rows in blocks[start::n_threads]:
-            parts[start].add(store.layers["pvals"][rows])
+            parts[start].add(store.read_layer("pvals", rows))
 
     in_threads(take_in, range(n_threads), n_threads)
     pool = PooledPValues()
@@ -199,7 +199,7 @@ def adjust_over_all(store: ScreenResult, *, n_threads: int) -> None:
 
     def write(rows: slice) -> None:
         into = store.arrays(rows, [OVER_ALL])[OVER_ALL]
-        store.layers[OVER_ALL][rows] = adjustment.adjust(store.layers["pvals"][rows], into)
+        store.layers[OVER_ALL][rows] = adjustment.adjust(store.read_layer("pvals", rows), into)
 
     in_threads(write, blocks, n_threads)
 

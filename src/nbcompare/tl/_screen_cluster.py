@@ -127,11 +127,11 @@ def _pool(path: str, blocks: Sequence[slice]) -> PooledPValues:
     """On a worker: the p-values of these blocks."""
     store, pool = _attached(path), PooledPValues()
     for rows in blocks:
-        pool.add(store.layers["pvals"][rows])
+        pool.add(store.read_layer("pvals", rows))
     return pool
 
 
 def _adjust(path: str, rows: slice, adjustment: PooledAdjustment) -> None:
     """On a worker: write the adjusted p-values of a block."""
     store = _attached(path)
-    store.layers[OVER_ALL][rows] = adjustment.adjust(store.layers["pvals"][rows])
+    store.layers[OVER_ALL][rows] = adjustment.adjust(store.read_layer("pvals", rows))

@@ -14,6 +14,7 @@ from anndata import AnnData
 
 from nbcompare._anndata import SampleTable, column_names, in_memory, opened, reference_missing
 from nbcompare._anndata.rows import without_known
+from nbcompare._anndata.store_tables import check_table
 
 from ._design import factors_of_samples, read_sample_counts
 from ._progress import bar
@@ -64,6 +65,12 @@ def gene_names(adata: AnnData | str | PathLike) -> pd.Index:
     """The names of the genes, in memory or in a file."""
     with opened(adata) as cells:
         return cells.var_names
+
+
+def check_genes(adata: AnnData | str | PathLike) -> None:
+    """Refuse a table of genes that a store cannot hold."""
+    with opened(adata) as cells:
+        check_table(in_memory(cells.var), "var")
 
 
 def _check_reference(samples: SampleTable, reference: str | None) -> None:

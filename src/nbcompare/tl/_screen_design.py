@@ -56,9 +56,17 @@ class Targets:
         return np.concatenate([[0], np.cumsum(self.stops - self.starts)]).astype(np.int64)
 
 
+def _refuse_lost_names(names: Sequence[str]) -> None:
+    """Refuse names that end in NUL, which text of numpy loses."""
+    if lost := [name for name in names if str(name).endswith("\0")]:
+        msg = f"The perturbation {lost[0]!r} ends in a NUL, which files of text lose. Rename it."
+        raise ValueError(msg)
+
+
 def targets_of(samples: SampleTable, names: Sequence[str]) -> Targets:
     """These conditions, in the order of their samples."""
     table = samples.table
+    _refuse_lost_names(names)
     condition = table["condition"].to_numpy(object)
     first = np.flatnonzero(np.append(True, condition[1:] != condition[:-1]))
     stops = np.append(first[1:], len(condition))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from os import fspath
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,19 +21,17 @@ from ._posterior import check_network, check_prior, refuse_unasked
 EstimateMethod = Literal["mom", "transformer", "quadrature"]
 METHODS = tuple(method for method in get_args(Method) if not method.startswith("tmm"))  # which knows no further samples
 NOT_OF_THE_RESULT = ("path", "append", "block_size", "n_jobs", "progress", "verbose", "device")
-OF_POSTERIOR = ("method", "prior", "network_sha256", "refine")
-SHARED_BY_RUNS = (
-    "genes",
-    "version",
-    "format",
-    "reference",
-    "min_total",
-    "fdr",
-    "intervals",
-    "dtype",
-    "size_factors",
-    *OF_POSTERIOR,
-)
+NEW_IN_A_RUN = (
+    "samples",
+    "sample_counts",
+    "groupby",
+    "layer",
+    "min_cells",
+    "min_counts",
+    "n_lenders",
+    "targets_a_block",
+)  # what an append may change
+FILES = (".h5ad", ".h5", ".hdf5", ".h5mu")  # names of files, which a store is not
 
 
 def check_options(params: Mapping[str, Any]) -> None:
@@ -69,12 +69,16 @@ def recorded(params: Mapping[str, Any]) -> dict[str, Any]:
 def check_store(store: ScreenStore, params: Mapping[str, Any]) -> None:
     """Refuse a path that holds something else, and arguments that differ from those of what it holds."""
     path = str(store.path)
+    if store.path.suffix.lower() in FILES:
+        msg = f"path is {path!r}, but a screen is a zarr store, a folder. Give it a name such as {str(store.path.with_suffix('.zarr'))!r}."
+        raise ValueError(msg)
     if not store.path.parent.is_dir():
         msg = f"path is {path!r}, but there is no folder {str(store.path.parent)!r}."
         raise FileNotFoundError(msg)
     if store.taken:
         msg = f"path is {path!r}, where something else lies already. Choose another path, or remove what is there."
         raise FileExistsError(msg)
+    _check_rights(store.path)
     if params["append"] and not store.runs:
         msg = f"append=True, but there is no screen at {path!r} to add to. Run it with append=False first."
         raise FileNotFoundError(msg)
@@ -90,13 +94,24 @@ def check_store(store: ScreenStore, params: Mapping[str, Any]) -> None:
     if store.runs:
         began = store.runs[0]["fingerprint"]["params"]["reference"]
         same = {**params, "reference": the_level(params["reference"], [began])}
-        _refuse_other(store, {"params": recorded(same)}, only=SHARED_BY_RUNS if params["append"] else None)
+        _refuse_other(store, {"params": recorded(same)}, without=NEW_IN_A_RUN if params["append"] else ())
+
+
+def _check_rights(path: Path) -> None:
+    """Refuse a place where nothing can be written, by writing."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        with TemporaryDirectory(prefix=".nb_screen_", dir=folder):
+            pass
+    except OSError as error:
+        msg = f"path is {str(path)!r}, but nothing can be written in {str(folder)!r} ({error.strerror}). Choose another path."
+        raise PermissionError(msg) from error
 
 
 def check_run(store: ScreenStore, asked: Mapping[str, Any], *, append: bool) -> None:
     """Refuse to go on with what another call began, and to add what was counted or compared otherwise."""
     if append:
-        _refuse_other(store, asked, only=SHARED_BY_RUNS)
+        _refuse_other(store, asked, without=NEW_IN_A_RUN)
     if store.runs and not (append and store.idle):
         _refuse_other(store, asked, run=-1 if append else 0)
 
@@ -135,11 +150,9 @@ def _sha256_of_network(params: Mapping[str, Any]) -> str | None:
     return load_network(params["network"]).sha256
 
 
-def _refuse_other(
-    store: ScreenStore, asked: Mapping[str, Any], *, run: int = 0, only: Sequence[str] | None = None
-) -> None:
-    """Refuse a call whose fingerprint differs from a run's; of `only` some entries and parameters if they are given."""
-    differing = differences(store.runs[run]["fingerprint"], asked, only)
+def _refuse_other(store: ScreenStore, asked: Mapping[str, Any], *, run: int = 0, without: Sequence[str] = ()) -> None:
+    """Refuse a call whose fingerprint differs from a run's, apart from the entries and parameters in `without`."""
+    differing = differences(store.runs[run]["fingerprint"], asked, without)
     if differing:
         msg = (
             f"The screen at {str(store.path)!r} was made from other input: {'; '.join(differing)}. "

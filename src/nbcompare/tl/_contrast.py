@@ -79,8 +79,18 @@ def _weights(model: Model, asked: Any) -> np.ndarray:
     raise TypeError(msg)
 
 
+def _in_our_order(model: Model, name: str) -> str:
+    """The name of a coefficient or term of an interaction, whose parts the user may give in any order."""
+    if ":" not in str(name):
+        return name
+    parts = sorted(str(name).split(":"))
+    same = [known for known in (*model.coefficients, *model.terms) if sorted(known.split(":")) == parts]
+    return name if name in same or not same else same[0]
+
+
 def _coefficients(model: Model, name: str) -> list[int]:
     """Positions of a coefficient, or of all those of a term."""
+    name = _in_our_order(model, name)
     if name in model.coefficients:
         return [model.coefficients.index(name)]
     if name in model.terms and name != "1":

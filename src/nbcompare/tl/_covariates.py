@@ -12,6 +12,7 @@ from anndata import AnnData
 from pandas.api.types import infer_dtype
 
 from nbcompare._anndata import SampleTable, levels_of, read_obs
+from nbcompare._anndata.levels import MISSING_WORDS
 from nbcompare._messages import warn
 
 from ._formula import formula_columns, plain_columns
@@ -68,10 +69,32 @@ def read_covariates(
                 found.append(name)
                 column, numbers = numbers, None  # levels in the order of the numbers
         if numbers is None:
+            if name in plain and name not in stated and name not in labels:
+                _refuse_text_of_numbers(column.iloc[first_cell], name)
             values[name] = _as_categories(column, name, first_cell)
         else:
             values[name] = _as_numbers(numbers, name, samples, first_cell)
     return Covariates(pd.DataFrame(values, index=pd.Index(samples.names, dtype=object)), found)
+
+
+def _refuse_text_of_numbers(column: pd.Series, name: str) -> None:
+    """Refuse text that reads as numbers with fractions, or as numbers most of which occur once: a quantity, not labels."""
+    values = column.dropna()
+    if values.dtype.kind in "Mm":
+        return
+    text = values.astype(str)
+    text = text[~text.str.strip().str.lower().isin(MISSING_WORDS)]
+    numbers = pd.to_numeric(text, errors="coerce")
+    if not len(text) or numbers.isna().any() or not all(isinstance(value, str) for value in values):
+        return
+    if (numbers % 1 != 0).any() or numbers.nunique() > len(values) / 2 > 1:
+        missing = f", apart from {sorted(set(values.astype(str)) - set(text))}" if len(text) < len(values) else ""
+        msg = (
+            f"adata.obs[{name!r}] holds text that reads as numbers, such as {text.iloc[0]!r}{missing}, and each number would be a level of its own. If it "
+            f"is a quantity, convert it: adata.obs[{name!r}] = pd.to_numeric(adata.obs[{name!r}], errors='coerce'). If these are labels, write "
+            f"C({_quoted(name)}) in the design."
+        )
+        raise ValueError(msg)
 
 
 def warn_of_labels(assumed: Collection[str]) -> None:

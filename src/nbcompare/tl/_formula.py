@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import keyword
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,7 +130,9 @@ def _parsed(design: str):
         msg = f"design {design!r} cannot be evaluated: it holds {error}. {ALLOWED}"
         raise ValueError(msg) from None
     except (FormulaicError, SyntaxError, IndexError, MemoryError, RecursionError, ValueError) as error:
-        msg = f"design {design!r} is no formula: {_first_line(error)} Write it as '~ donor + condition'."
+        reserved = [word for word in re.findall(r"[A-Za-z_]+", design) if keyword.iskeyword(word)]
+        hint = f" {reserved[0]!r} is a reserved word of Python: rename that column." if reserved else ""
+        msg = f"design {design!r} is no formula: {_first_line(error)}{hint} Write it as '~ donor + condition'."
         raise ValueError(msg) from error
     if not design.strip(" ~"):
         msg = f"design {design!r} is empty. Write it as '~ donor + condition'."

@@ -61,8 +61,8 @@ def there(tests: Simulated) -> Summaries:
     return Summaries(*(rows.numpy().T for rows in found))
 
 
-def mixture_there(tests: Simulated, *, name: str | None = None, size: int = 10**6) -> Mixture:
-    network = load_network(name).network
+def mixture_there(tests: Simulated, *, size: int = 10**6) -> Mixture:
+    network = load_network().network
     return Mixture.joined([mixture_on_device(network, batch, "cpu") for batch in in_batches(data_of(tests), size)])
 
 
@@ -122,11 +122,10 @@ def test_summaries_of_the_posterior(drawn: Simulated) -> None:
     assert_alike(judged_there(drawn), judged_here(drawn), 1e-4)
 
 
-@pytest.mark.parametrize("name", ["posterior", "attention"])
-def test_mixtures(drawn: Simulated, name: str) -> None:
+def test_mixtures(drawn: Simulated) -> None:
     arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
-    expected = posterior_of(*arms, Prior(*drawn.prior.T), network=load_network(name), device="cpu")
-    assert_same(mixture_there(drawn, name=name), expected, 2e-4)
+    expected = posterior_of(*arms, Prior(*drawn.prior.T), device="cpu")
+    assert_same(mixture_there(drawn), expected, 2e-4)
 
 
 def test_a_mixture_has_one_summary(drawn: Simulated) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from nbcompare._transformer.replicates import tokens
 from nbcompare._transformer.simulate import Ranges, Simulated, simulate
 from nbcompare._transformer.summaries import summarise
 
@@ -44,24 +42,15 @@ def in_units(truth: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.stack([u, v, w], axis=1).astype(np.float32), np.stack([u0, v0], axis=1).astype(np.float32)
 
 
-def batches(data: Anchored, size: int, *, replicates: bool, device: str) -> Iterator[dict[str, Any]]:
-    """Batches of `size` tests; with replicates, of tests with like numbers of them."""
-    order = np.arange(len(data.summaries))
-    if replicates:
-        most = np.maximum((data.tests.exposure1 > 0).sum(1), (data.tests.exposure2 > 0).sum(1))
-        order = np.argsort(most, kind="stable")
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
+def batches(data: Anchored, size: int, *, device: str) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of `size` tests."""
+    for start in range(0, len(data.summaries), size):
+        rows = slice(start, start + size)
         send = lambda x, rows=rows: torch.as_tensor(np.ascontiguousarray(x[rows])).to(device)
-        batch: dict[str, Any] = {
+        yield {
             "summaries": send(data.summaries),
             "log_factor": send(data.anchors[:, 14].astype(np.float32)),
             "changed": send(data.changed),
             "equal": send(data.equal),
             "null": send(data.tests.null),
         }
-        if replicates:
-            tests = data.tests
-            arms = [tests.counts1[rows], tests.exposure1[rows], tests.counts2[rows], tests.exposure2[rows]]
-            batch["tokens"] = tokens(arms, data.anchors[rows], device)
-        yield batch

@@ -16,7 +16,6 @@ from nbcompare._transformer.device_mixture import summarise as summarise_mixture
 from nbcompare._transformer.device_summaries import summarise
 from nbcompare._transformer.device_tests import as_tests
 from nbcompare._transformer.network import raw_in_parts
-from nbcompare._transformer.replicates import tokens
 
 if TYPE_CHECKING:
     from nbcompare._transformer.network import Network
@@ -48,8 +47,7 @@ def mixture_of(network: Network, batch: Batch, device: str) -> DeviceMixture:
     data = [as_rows(array, device) for array in arms]
     prior = as_rows(priors, device)
     anchors, summaries = summarise(*as_tests(data, prior))
-    read = None if network.replicates is None else tokens(arms, anchors.cpu().numpy().T, device)
-    factor, changed, equal = raw_in_parts(network, summaries.T.to(network.spread.dtype), read)
+    factor, changed, equal = raw_in_parts(network, summaries.T.to(network.spread.dtype))
     log_odds = torch.log(prior[5]) - torch.log1p(-prior[5]) + anchors[14] + factor
     return assemble(anchors, log_odds, changed, equal)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbcompare._transformer.simulate import MOST_REPLICATES
 from nbcompare._transformer.summaries import N_SUMMARIES
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ def default_batch_size(config: Config, device: str, n_replicates: int = 0) -> in
     numbers = (
         2 * config.width * (config.depth + 3) + 4 * N_SUMMARIES + 20 * (config.own + 2 * config.pairs + config.null)
     )
-    numbers += 2 * MOST_REPLICATES * config.replicate_width * 12
     needed = BYTES_PER_NUMBER * numbers
     if wholly_there(device):
         from nbcompare._transformer.device_posterior import bytes_of_a_test

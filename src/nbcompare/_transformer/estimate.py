@@ -28,8 +28,6 @@ from nbcompare._transformer.summaries import N_ANCHORS, N_SUMMARIES, summarise_i
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import torch
-
     from nbcompare._transformer.network import Network
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -277,16 +275,8 @@ def _mixture(network: Network, batch: Batch, device: str) -> Mixture:
     )
     with torch.inference_mode():
         x = torch.from_numpy(summaries).to(device=device, dtype=network.spread.dtype)
-        tokens = None if network.replicates is None else _tokens(arms, anchors, device)
-        found = raw_in_parts(network, x, tokens, n_threads=get_num_threads())
+        found = raw_in_parts(network, x, n_threads=get_num_threads())
         factor, changed, equal = (part.cpu().numpy() for part in found)
     with np.errstate(divide="ignore"):
         prior_odds = np.log(priors[:, 5]) - np.log1p(-priors[:, 5])
     return assemble(anchors, prior_odds + anchors[:, 14] + factor, changed, equal)
-
-
-def _tokens(arms: list[np.ndarray], anchors: np.ndarray, device: str) -> tuple[torch.Tensor, ...]:
-    """What a network with attention reads of the replicates."""
-    from nbcompare._transformer.replicates import tokens
-
-    return tokens(arms, anchors, device)

@@ -1,4 +1,4 @@
-"""From the summaries of a test, and its replicates where the network reads them, to the posterior in units of its anchors.
+"""From the summaries of a test to the posterior in units of its anchors.
 
 The trunk sees the arms in both orders, with the odd summaries' signs changed; what must not change under the exchange is the mean of the two
 readings, what must change sign half their difference, and components that are exchanged are one reading each. So the symmetry is exact.
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from nbcompare._nb.pieces import in_pieces
-from nbcompare._transformer.replicates import Replicates
 from nbcompare._transformer.summaries import N_ARM, N_EVEN, N_ODD
 from nbcompare._transformer.threads import one_thread
 
@@ -40,8 +39,6 @@ class Config:
     own: int = 3  # components that the exchange of arms maps onto themselves
     pairs: int = 1  # pairs of components that it exchanges
     null: int = 3  # components where beta = 0
-    replicate_width: int = 0  # of the attention among replicates; 0 = summaries alone
-    replicate_blocks: int = 1
 
     def as_dict(self) -> dict:
         """The sizes by name."""
@@ -93,7 +90,6 @@ class Network(nn.Module):
         self.pairs = nn.Linear(config.width, 10 * config.pairs)
         self.null = nn.Linear(config.width, 6 * config.null)
         self.factor = nn.Linear(config.width, 1)
-        self.replicates = Replicates(config) if config.replicate_width else None
         spread_out(self)
 
     def standardise(self, summaries: Tensor) -> Tensor:
@@ -110,15 +106,12 @@ class Network(nn.Module):
         self.centre.copy_(torch.cat([even.mean(0), arms.mean(0)]))
         self.spread.copy_(torch.cat([even.std(0), arms.std(0), odd.square().mean(0).sqrt()]).clamp(min=1e-3))
 
-    def forward(self, summaries: Tensor, tokens: tuple[Tensor, ...] | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, summaries: Tensor) -> tuple[Tensor, Tensor]:
         """The two readings, (n, width) each."""
         x = self.standardise(summaries)
         even, first, second, odd = x.split([N_EVEN, N_ARM, N_ARM, N_ODD], dim=1)
         both = torch.cat([x, torch.cat([even, second, first, -odd], dim=1)])
-        h = self.first(both)
-        if self.replicates is not None and tokens is not None:
-            h = h + self.replicates(x, *tokens)
-        h = torch.nn.functional.silu(h)
+        h = torch.nn.functional.silu(self.first(both))
         for layer in self.trunk:
             h = h + torch.nn.functional.silu(layer(h))
         one, other = h.chunk(2)
@@ -141,16 +134,14 @@ class Network(nn.Module):
         """The mixture where beta is 0: (n, K0, 6), the same of alpha and centre."""
         return self.null(0.5 * (one + other)).view(len(one), self.config.null, 6)
 
-    def raw(self, summaries: Tensor, tokens: tuple[Tensor, ...] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def raw(self, summaries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All three heads, weights normalised and scales bounded: what `assemble` takes."""
-        one, other = self(summaries, tokens)
+        one, other = self(summaries)
         changed, equal = (as_components(raw) for raw in (self.changed(one, other), self.equal(one, other)))
         return self.log_factor(one, other), changed.joined(), equal.joined()
 
 
-def raw_in_parts(
-    network: Network, summaries: Tensor, tokens: tuple[Tensor, ...] | None = None, *, n_threads: int = 1
-) -> tuple[Tensor, Tensor, Tensor]:
+def raw_in_parts(network: Network, summaries: Tensor, *, n_threads: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """`Network.raw` with a fixed number of tests at once, the last part filled up with zeros; on a CPU in threads over parts.
 
     The last digits of a product of matrices depend on their sizes and on how many threads share the work, and those of a function on
@@ -165,14 +156,13 @@ def raw_in_parts(
         if on_cpu and torch.get_num_threads() > 1:
             torch.set_num_threads(1)
         with torch.inference_mode():
-            read = [filled(array[part], size) for array in (summaries, *(tokens or ()))]
-            found = network.raw(read[0], tuple(read[1:]) or None)
+            found = network.raw(filled(summaries[part], size))
             parts[part.start] = [array[: part.stop - part.start] for array in found]
 
     with one_thread() if on_cpu else nullcontext():
         in_pieces(run, len(summaries), n_threads if on_cpu else 1, size=size)
     if not parts:
-        return network.raw(summaries, tokens)
+        return network.raw(summaries)
     factor, changed, equal = (torch.cat(arrays) for arrays in zip(*(parts[k] for k in sorted(parts)), strict=True))
     return factor, changed, equal
 
@@ -217,7 +207,7 @@ def spread_out(network: Network) -> None:
 
 def log_likelihoods(network: Network, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Mean log score of each part: whether beta = 0, the parameters where it is not, and where it is."""
-    one, other = network(batch["summaries"], batch.get("tokens"))
+    one, other = network(batch["summaries"])
     logit = batch["log_factor"] + network.log_factor(one, other)
     null = batch["null"]
     changed = (

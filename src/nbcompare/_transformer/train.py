@@ -58,7 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--start",
         type=Path,
-        help="weights to start from, those of a network without attention for one with it among them",
+        help="weights to start from, of a network of the same sizes",
     )
     add("--smoke", action="store_true", help="a run of seconds that shows that everything works")
     for field in fields(Config):
@@ -116,8 +116,7 @@ class Run:
     def batch(self, rng: np.random.Generator, n: int) -> list[dict[str, torch.Tensor]]:
         """Fresh tests in batches."""
         data = anchored(rng, n, self.ranges)
-        order = self.config.replicate_width > 0
-        return list(batches(data, self.options.batch, replicates=order, device=self.options.device))
+        return list(batches(data, self.options.batch, device=self.options.device))
 
     def begin(self) -> None:
         """Scales of the summaries, from tests of their own, or the weights that are to be started from."""
@@ -128,7 +127,7 @@ class Run:
         if self.options.start is not None:
             from nbcompare._transformer.weights import read_weights
 
-            self.network.load_state_dict(read_weights(self.options.start)[0].state_dict(), strict=False)
+            self.network.load_state_dict(read_weights(self.options.start)[0].state_dict())
         self.smooth.load_state_dict(self.network.state_dict())
 
     def resume(self) -> None:

@@ -49,5 +49,13 @@ def read_weights(path: Path | str) -> tuple[Network, dict[str, str]]:
         config = json.loads(header["config"])
         known = {field.name for field in fields(Config)}
         network = Network(Config(**{name: value for name, value in config.items() if name in known}))
-        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+        stored, expected = set(file.keys()), set(network.state_dict())
+        if stored != expected:
+            names = ", ".join(sorted(stored ^ expected)[:3])
+            msg = (
+                f"{path} holds other layers than this version of nbcompare has ({names}, ...). "
+                "Train it again with python -m nbcompare._transformer.train, or install the version that wrote it."
+            )
+            raise ValueError(msg)
+        network.load_state_dict({name: file.get_tensor(name) for name in stored})
     return network.eval(), header

@@ -82,7 +82,8 @@ def costs(n_tests):
     """CPU time at 5v5, and root mean squared difference from the exact posterior in its standard deviations."""
     numba.set_num_threads(1)  # before torch, whose number it sets where it starts its threads with OpenMP
     try:
-        from nbcompare._transformer.estimate import load_network, posterior_of
+        from nbcompare._transformer.estimate import posterior_of
+        from nbcompare._transformer.weights import load_network
 
         load_network()
         import torch

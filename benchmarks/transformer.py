@@ -30,8 +30,10 @@ from nbcompare._nb.posterior import Posterior, grid_posterior, summarise_mixture
 from nbcompare._nb.prior import FIELDS, Prior
 from nbcompare._transformer.arms import Data, checked, in_batches
 from nbcompare._transformer.device_posterior import summary_on_device
-from nbcompare._transformer.estimate import Trained, in_range, judge, load_network, posterior_of
-from nbcompare._transformer.simulate import Ranges, Simulated, draw_arm, simulate
+from nbcompare._transformer.estimate import judge, posterior_of
+from nbcompare._transformer.simulate import Simulated, draw_arm, simulate
+from nbcompare._transformer.training_range import Ranges, in_range
+from nbcompare._transformer.weights import Trained, load_network
 
 SETTINGS = {"mid": (1e6, 0.5), "low": (1e4, 1.0)}
 LEVELS = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
@@ -160,7 +162,7 @@ def replicates(network: Trained, n_tests: int) -> None:
 
 def differences(network: Trained, n_tests: int) -> None:
     tests = simulate(np.random.default_rng(104), n_tests // 40, Ranges())
-    inside = in_range(*arms_of(tests), Prior(*tests.prior.T), network=network)
+    inside = in_range(*arms_of(tests), Prior(*tests.prior.T), ranges=network.ranges)
     found, exact = of_network(network, tests), of_grid(tests)
     print(f"quantiles .5, .99, 1 of {inside.sum()} tests in range ({inside.mean():.3f} of all)")
     for name in ("null_probability", "log_fc", "log_dispersion"):
@@ -190,7 +192,7 @@ def speed(network: Trained, _: int) -> None:
         "the same, path of a device": lambda: [
             summary_on_device(network.network, part, "cpu", ()) for part in in_batches(batch, 4096)
         ],
-        "is it in range": lambda: in_range(*data, prior, network=network),
+        "is it in range": lambda: in_range(*data, prior, ranges=network.ranges),
         "maximum likelihood": lambda: fit_likelihood(*groups),
     }
     for name, work in rows.items():

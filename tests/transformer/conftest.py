@@ -8,7 +8,8 @@ import pytest
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import Prior
 from nbcompare._transformer.estimate import posterior_of
-from nbcompare._transformer.simulate import Ranges, Simulated, simulate
+from nbcompare._transformer.simulate import Simulated, simulate
+from nbcompare._transformer.training_range import Ranges
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,10 @@ from nbcompare._nb.prior import Prior
 from nbcompare._nb.special import digamma_beyond_log, fast_log1p
 from nbcompare._transformer import estimate
 from nbcompare._transformer.arms import Batch, checked, in_batches
-from nbcompare._transformer.estimate import Judged, as_judged, judge, load_network, posterior_of
+from nbcompare._transformer.estimate import Judged, as_judged, judge, posterior_of
 from nbcompare._transformer.simulate import Simulated
 from nbcompare._transformer.summaries import Summaries, summarise
+from nbcompare._transformer.weights import load_network
 
 from .conftest import assert_same, exchanged
 
@@ -32,7 +33,6 @@ from nbcompare._transformer import device_density, device_laplace, devices  # no
 from nbcompare._transformer.device_mixture import Normals, assemble  # noqa: E402
 from nbcompare._transformer.device_posterior import (  # noqa: E402
     as_rows,
-    bytes_of_a_test,
     mixture_on_device,
     summary_on_device,
 )
@@ -272,19 +272,19 @@ def test_memory_of_a_test(width: int) -> None:
     prior = Prior(3.0, 1.0, -2.0, 0.7, 1.0, 0.8, 0.7)
     with Memory() as memory:
         summary_on_device(load_network().network, checked(tuple(arms), prior), "cpu", LEVELS)
-    reckoned = bytes_of_a_test(2 * width)
+    reckoned = devices.bytes_of_a_test(2 * width)
     assert 0.3 * reckoned < memory.most / n < reckoned
 
 
 def test_batch_size_follows_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = load_network().network.config
+    numbers = load_network().network.config.numbers_at_once
     monkeypatch.setattr(devices, "wholly_there", lambda device: device == "cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * 2**30, 0))
-    sizes = [devices.default_batch_size(config, "cuda", n) for n in (2, 20, 200)]
+    sizes = [devices.default_batch_size(numbers, "cuda", n) for n in (2, 20, 200)]
     assert sizes == sorted(sizes, reverse=True)
-    assert all(size * bytes_of_a_test(n) <= 2 * 2**30 for size, n in zip(sizes, (2, 20, 200), strict=True))
+    assert all(size * devices.bytes_of_a_test(n) <= 2 * 2**30 for size, n in zip(sizes, (2, 20, 200), strict=True))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 0))
-    assert devices.default_batch_size(config, "cuda", 10) == devices.MOST_AT_ONCE
+    assert devices.default_batch_size(numbers, "cuda", 10) == devices.MOST_AT_ONCE
 
 
 def test_where_everything_runs() -> None:

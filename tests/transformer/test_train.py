@@ -15,10 +15,9 @@ torch = pytest.importorskip("torch")
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from nbcompare._transformer.estimate import WEIGHTS, load_network  # noqa: E402
-from nbcompare._transformer.simulate import Ranges  # noqa: E402
 from nbcompare._transformer.train import Run, main, parse  # noqa: E402
-from nbcompare._transformer.weights import read_weights, write_weights  # noqa: E402
+from nbcompare._transformer.training_range import Ranges  # noqa: E402
+from nbcompare._transformer.weights import WEIGHTS, load_network, read_weights, write_weights  # noqa: E402
 
 from .conftest import posterior  # noqa: E402
 

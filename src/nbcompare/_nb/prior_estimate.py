@@ -1,12 +1,17 @@
-"""The data set's own prior of a comparison, from what its genes show after the moderated test."""
+"""The prior of a comparison, estimated from its own genes after the moderated test (empirical Bayes), and the Gaussian posterior under it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
 from nbcompare._nb.branchless import exp, log, log1p
+from nbcompare._nb.closed_form import closed_form
 from nbcompare._nb.lent import Expected
+from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import INVERSE_GAMMA, Prior
 
 PSEUDO_NULLS = 10.0  # genes that are taken to be unchanged before any is seen [as in ashr]
@@ -15,6 +20,44 @@ SCALES = np.geomspace(0.03, 5.0, 31)
 NULL_SHARE = (0.01, 0.99)
 LEAST_CENTRE_SD = 0.3
 LEAST_SHARE = 1e-6
+
+Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # counts and exposure of the reference, of the treated arm
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Tested genes of one comparison after the moderated test, (n_tests,) each. Natural logarithms."""
+
+    log_fc: np.ndarray
+    se: np.ndarray
+    dispersion: np.ndarray  # that the test used
+    degrees: np.ndarray  # of freedom of it
+
+    def take(self, genes: np.ndarray) -> Estimates:
+        """Those of these genes."""
+        return Estimates(*(values[genes] for values in vars(self).values()))
+
+
+def prior_and_anchor(
+    data: Data, estimates: Estimates, expected: Expected, given: Mapping[str, np.ndarray | float]
+) -> tuple[Prior, Mixture]:
+    """The comparison's own prior, but for what is given, and the posterior in closed form.
+
+    Parameters
+    ----------
+    data
+        Counts (n_tests, n_replicates) and exposures, (n_replicates,) or (n_tests, n_replicates), of both arms.
+    estimates
+        Of the same genes.
+    expected
+        Their dispersions before the counts of the two arms are seen.
+    given
+        Fields of `Prior`, numbers or (n_tests,).
+    """
+    rates = [np.maximum(y.sum(axis=1), 0.5) / l.sum(axis=-1) for y, l in (data[:2], data[2:])]
+    centre = 0.5 * (np.log(rates[0]) + np.log(rates[1]))
+    prior = estimate_prior(centre, estimates.log_fc, estimates.se, estimates.degrees, expected, **given)
+    return prior, closed_form(centre, estimates.log_fc, estimates.se, estimates.dispersion, estimates.degrees, prior)
 
 
 def estimate_prior(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nbcompare._nb.empirical import Data
 from nbcompare._nb.prior import Prior, prior_matrix, with_one_dispersion
+from nbcompare._nb.prior_estimate import Data
 
 Batch = tuple[list[np.ndarray], np.ndarray]  # the same as the kernels take them; prior (n_tests, 7)
 

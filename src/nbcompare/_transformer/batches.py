@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nbcompare._transformer.simulate import Ranges, Simulated, simulate
+from nbcompare._transformer.simulate import Simulated, simulate
 from nbcompare._transformer.summaries import summarise
+from nbcompare._transformer.training_range import Ranges
 
 
 @dataclass(frozen=True)

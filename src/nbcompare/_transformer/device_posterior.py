@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from nbcompare._nb.mixture import Mixture
-from nbcompare._transformer.arms import Batch
 from nbcompare._transformer.device_mixture import DeviceMixture, assemble
 from nbcompare._transformer.device_mixture import summarise as summarise_mixture
 from nbcompare._transformer.device_summaries import summarise
@@ -18,15 +17,8 @@ from nbcompare._transformer.device_tests import as_tests
 from nbcompare._transformer.network import raw_in_parts
 
 if TYPE_CHECKING:
+    from nbcompare._transformer.arms import Batch
     from nbcompare._transformer.network import Network
-
-ROWS_AT_ONCE = 26  # float64 numbers that are alive at once, of each replicate and beside them
-NUMBERS_AT_ONCE = 480
-
-
-def bytes_of_a_test(n_replicates: int) -> int:
-    """What a test of so many replicates, both arms together, needs beside the network."""
-    return 8 * (ROWS_AT_ONCE * n_replicates + NUMBERS_AT_ONCE)
 
 
 def mixture_on_device(network: Network, batch: Batch, device: str) -> Mixture:

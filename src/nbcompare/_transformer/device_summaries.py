@@ -10,8 +10,8 @@ from torch import Tensor
 from nbcompare._transformer.device_density import HALF_LOG_TWO_PI, growth
 from nbcompare._transformer.device_laplace import begin, climb
 from nbcompare._transformer.device_tests import Tests, Totals
-from nbcompare._transformer.simulate import MOST_REPLICATES
 from nbcompare._transformer.summaries import FAR, N_ARM, N_EVEN, N_SUMMARIES, NEAR
+from nbcompare._transformer.training_range import MOST_REPLICATES
 
 N_DISPERSIONS = (
     10  # places whose dispersions differ, the first of all: the mode, along alpha, the mode without change, along alpha

@@ -7,14 +7,15 @@ readings, what must change sign half their difference, and components that are e
 from __future__ import annotations
 
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
 from nbcompare._nb.pieces import in_pieces
-from nbcompare._transformer.summaries import N_ARM, N_EVEN, N_ODD
-from nbcompare._transformer.threads import one_thread
+from nbcompare._transformer.devices import one_thread
+from nbcompare._transformer.summaries import N_ARM, N_EVEN, N_ODD, N_SUMMARIES
 
 WORST = -30.0  # log density of a test in training, so that the one in a million whose anchor failed does not rule
 AT_ONCE, AT_ONCE_ON_DEVICE = 2**9, 2**16  # tests that the layers take together
@@ -43,6 +44,12 @@ class Config:
     def as_dict(self) -> dict:
         """The sizes by name."""
         return asdict(self)
+
+    @property
+    def numbers_at_once(self) -> int:
+        """Float32 numbers of a test that the network holds at once."""
+        components = self.own + 2 * self.pairs + self.null
+        return 2 * self.width * (self.depth + 3) + 4 * N_SUMMARIES + 20 * components
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,11 @@ class Network(nn.Module):
         one, other = self(summaries)
         changed, equal = (as_components(raw) for raw in (self.changed(one, other), self.equal(one, other)))
         return self.log_factor(one, other), changed.joined(), equal.joined()
+
+
+def on_device(network: Network, device: str) -> Network:
+    """The network there: a copy, except on the CPU."""
+    return network if device == "cpu" else deepcopy(network).to(device)
 
 
 def raw_in_parts(network: Network, summaries: Tensor, *, n_threads: int = 1) -> tuple[Tensor, Tensor, Tensor]:

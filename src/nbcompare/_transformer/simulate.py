@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from nbcompare._nb.prior import INVERSE_GAMMA
 from nbcompare._transformer.summaries import climbing_prior
-
-MOST_REPLICATES = 64
-HIGHEST_LOG_MEAN = 14.5  # one and a half standard deviations above the prior's mean: counts of millions are rare
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """Bounds of the training distribution; natural logarithms but for counts and dispersions."""
-
-    mean: tuple[float, float] = (0.02, 1e5)  # the prior's mean count, log-uniform
-    log_mean_sd: tuple[float, float] = (0.3, 4.0)  # log-uniform
-    dispersion: tuple[float, float] = (
-        1e-4,
-        10.0,
-    )  # the trend: half of the tests log-uniform, half log-normal around .14
-    scatter: tuple[float, float] = (0.0, 1.25)  # uniform; one in ten below .1 log-uniform
-    scale: tuple[float, float] = (0.08, 2.2)  # of log fold changes, log-uniform
-    exposure_sd: tuple[float, float] = (0.0, 1.5)  # of log exposure, uniform
-    replicates: tuple[int, int] = (1, MOST_REPLICATES)  # seven in ten uniform on 2..10, the others log-uniform
-    heavy_share: float = 0.5  # of tests with inverse-gamma dispersions
-
-    def as_dict(self) -> dict:
-        """The bounds by name."""
-        return asdict(self)
+from nbcompare._transformer.training_range import HIGHEST_LOG_MEAN, Ranges
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from scipy.special import digamma
 from nbcompare._nb.prior import INVERSE_GAMMA, LEAST_SCATTER, inverse_gamma_shape
 from nbcompare._transformer.laplace import begin, climb, log_prior_alpha
 from nbcompare._transformer.probes import DISPERSIONS, PLACES, add_growth, add_rates
+from nbcompare._transformer.training_range import MOST_REPLICATES
 
 N_EVEN, N_ARM, N_ODD = 33, 9, 4
 N_SUMMARIES = N_EVEN + 2 * N_ARM + N_ODD
@@ -263,8 +264,8 @@ def _test(y1, l1, y2, l2, total1, depth1, zeros1, total2, depth2, zeros2, prior,
     out[22] = lca0 / math.sqrt(lca0 * lca0 + lc0 * lc0)
     out[23] = math.asinh((alpha0 - alpha) / la)
     out[24] = math.asinh((c0 - c) / lc)
-    out[first] = math.log(min(y1.shape[0], 64))
-    out[second] = math.log(min(y2.shape[0], 64))
+    out[first] = math.log(min(y1.shape[0], MOST_REPLICATES))
+    out[second] = math.log(min(y2.shape[0], MOST_REPLICATES))
     out[first + 1] = math.log1p(total1)
     out[second + 1] = math.log1p(total2)
     out[first + 2] = math.log1p(info1 * variance)

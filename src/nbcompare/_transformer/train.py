@@ -20,8 +20,8 @@ import torch
 
 from nbcompare._transformer.batches import anchored, batches
 from nbcompare._transformer.network import Config, Network, log_likelihoods
-from nbcompare._transformer.simulate import Ranges
-from nbcompare._transformer.weights import write_weights
+from nbcompare._transformer.training_range import Ranges
+from nbcompare._transformer.weights import read_weights, write_weights
 
 CHUNK = 16384  # tests simulated at a time; a chunk's seed is its number
 VALIDATION_SEED = 2**31 - 1
@@ -125,8 +125,6 @@ class Run:
         )
         self.network.set_scales(torch.as_tensor(data.summaries))
         if self.options.start is not None:
-            from nbcompare._transformer.weights import read_weights
-
             self.network.load_state_dict(read_weights(self.options.start)[0].state_dict())
         self.smooth.load_state_dict(self.network.state_dict())
 

@@ -11,9 +11,9 @@ import pandas as pd
 
 from nbcompare._anndata import as_labelled, is_labelled, numbers_of
 from nbcompare._nb.closed_form import closed_form
-from nbcompare._nb.empirical import Data
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import FIELDS, INVERSE_GAMMA, Prior
+from nbcompare._nb.prior_estimate import Data
 
 from ._posterior import as_stored, check_network, posterior_of_tests
 from ._prior import RANGES, given_fields, plain_prior

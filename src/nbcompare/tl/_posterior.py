@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from nbcompare._nb.closed_form import change_moments, changes_far_apart, far_apart
-from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
 from nbcompare._nb.importance import refine
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.posterior import CLOSED_FORM, NOT_COMPUTED, Posterior, grid_posterior, summarise_mixture
 from nbcompare._nb.prior import Prior, take_prior, with_one_dispersion
+from nbcompare._nb.prior_estimate import Data, Estimates, prior_and_anchor
 from nbcompare._nb.status import NOT_TESTED, Status
 
 from ._design import Design
@@ -84,7 +84,8 @@ def check_network(options: Mapping[str, Any]) -> None:
             )
             raise ValueError(msg)
         return
-    from nbcompare._transformer.estimate import find_device, load_network
+    from nbcompare._transformer.devices import find_device
+    from nbcompare._transformer.weights import load_network
 
     load_network(options["network"])
     find_device(options["device"])
@@ -197,11 +198,13 @@ def _by_network(
     each other about whether anything changes: the network starts from one mode of the dispersion, and one test in thousands has two.
     """
     n = len(data[0])
-    from nbcompare._transformer.estimate import in_range, judge, load_network, posterior_of
+    from nbcompare._transformer.estimate import judge, posterior_of
+    from nbcompare._transformer.training_range import in_range
+    from nbcompare._transformer.weights import load_network
 
     network = load_network(options["network"])
     where: dict[str, Any] = {"network": network, "device": options["device"], "batch_size": batch_size}
-    outside = ~in_range(*data, prior, network=network)
+    outside = ~in_range(*data, prior, ranges=network.ranges)
     if not options["refine"]:
         judged = judge(*data, prior, **where)
         outside |= changes_far_apart((judged.change_mean, judged.change_sd), change_moments(anchor))

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
 from nbcompare._nb.lent import Statistics, expected_dispersion, statistics_of_group
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import Prior, joined_prior
+from nbcompare._nb.prior_estimate import Data, Estimates, prior_and_anchor
 from nbcompare._nb.screen import ScreenModel, stands_alone
 from nbcompare._nb.status import NOT_TESTED
 
@@ -42,8 +42,7 @@ class Wanted:
         """Tests at once, of so many replicates in both arms together."""
         if self.options["method"] == "quadrature":
             return ON_CPU
-        from nbcompare._transformer.device_posterior import bytes_of_a_test
-        from nbcompare._transformer.estimate import find_device
+        from nbcompare._transformer.devices import bytes_of_a_test, find_device
 
         on_cpu = find_device(self.options["device"]) == "cpu"
         return ON_CPU if on_cpu else min(ON_DEVICE, BYTES_ON_DEVICE // bytes_of_a_test(n_replicates))
@@ -89,7 +88,7 @@ def one_thread_each(asked: Wanted | None) -> AbstractContextManager[None]:
     """While this lasts the network runs in the thread that asks it, one for each block."""
     if asked is None or asked.options["method"] == "quadrature":
         return nullcontext()
-    from nbcompare._transformer.threads import one_thread
+    from nbcompare._transformer.devices import one_thread
 
     return one_thread()
 

@@ -7,6 +7,7 @@ which neither eta nor phi stands. It is concave in eta. A replicate of exposure 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from numba import njit
 
@@ -15,6 +16,15 @@ from nbcompare._nb.special import fast_log1p
 
 SHORT = 12.0  # up to this count the product of 1 + phi j is multiplied out
 HUGE = 1e250
+
+
+class Grid(NamedTuple):
+    """Log rates centre + step * (-below .. above)."""
+
+    centre: float
+    step: float
+    below: int
+    above: int
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -62,9 +72,10 @@ def slopes(y, l, eta, phi):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def tabulate(y, l, eta, phi, step, below, above, slope, rates, table):
-    """exp(l(eta + d) - l(eta) + slope d) at d = step (-below .. above), into `table`; `rates` is spare."""
-    n = below + above + 1
+def tabulate(y, l, phi, grid, slope, rates, table):
+    """exp(l(eta + d) - l(eta) + slope d) at the distances d of the grid, into `table`; `rates` is workspace."""
+    eta, step, below = grid.centre, grid.step, grid.below
+    n = grid.below + grid.above + 1
     start = math.exp(eta - step * below)
     growth_of_rate = math.exp(step)
     total = 0.0

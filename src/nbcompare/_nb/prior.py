@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from scipy.special import polygamma
 
 NORMAL, INVERSE_GAMMA = 0.0, 1.0  # families of the dispersion around its trend
@@ -34,6 +36,34 @@ class Prior:
 
 RATIOS = ("ratio_reference", "ratio_treated")
 FIELDS = tuple(field.name for field in fields(Prior) if field.name not in RATIOS)
+# Columns of a prior matrix: the fields in their order (held by tests/nb/test_posterior.py), and the shape in that of the kernels.
+LOG_MEAN, LOG_MEAN_SD, LOG_DISPERSION, SCATTER, TAIL, NULL_SHARE, SCALE = range(7)
+SHAPE = 7
+
+
+class GenePrior(NamedTuple):
+    """The prior of one test, in kernels."""
+
+    log_mean: float
+    log_mean_sd: float
+    log_dispersion: float
+    scatter: float
+    tail: float
+    null_share: float
+    scale: float
+    shape: float  # of the inverse gamma
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def gene_prior(row):
+    """The prior in a row of a `kernel_prior`."""
+    return GenePrior(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7])
+
+
+def kernel_prior(prior: Prior, n_tests: int) -> np.ndarray:
+    """The `prior_matrix` with the shape of the inverse gamma as its last column, (n_tests, 8) float64."""
+    matrix = prior_matrix(prior, n_tests)
+    return np.ascontiguousarray(np.column_stack([matrix, inverse_gamma_shape(matrix[:, SCATTER])]))
 
 
 def prior_matrix(prior: Prior, n_tests: int) -> np.ndarray:
@@ -72,7 +102,7 @@ def with_one_dispersion(prior: Prior, n_tests: int) -> tuple[Prior, np.ndarray]:
     """
     rows, ratios = prior_matrix(prior, n_tests), ratio_matrix(prior, n_tests)
     alike = ratios[:, 0] == ratios[:, 1]
-    rows[alike, 2] += np.log(ratios[alike, 0])
+    rows[alike, LOG_DISPERSION] += np.log(ratios[alike, 0])
     ratios[alike] = 1.0
     return prior_of_rows(rows, ratios), alike
 

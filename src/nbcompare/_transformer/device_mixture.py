@@ -10,7 +10,21 @@ import torch
 from torch import Tensor
 
 from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.mixture_summary import INTERVAL
+from nbcompare._nb.posterior_columns import (
+    COLUMNS,
+    INTERVAL,
+    LFSR,
+    LOG_DISPERSION,
+    LOG_DISPERSION_MEDIAN,
+    LOG_DISPERSION_SD,
+    LOG_FC,
+    LOG_FC_MEDIAN,
+    LOG_FC_SD,
+    LOG_MEAN,
+    LOG_MEAN_MEDIAN,
+    LOG_MEAN_SD,
+    NULL_PROBABILITY,
+)
 
 ROOT_HALF, ROOT_TWO_PI = math.sqrt(0.5), math.sqrt(2.0 * math.pi)
 MOST_STEPS = 80
@@ -148,19 +162,24 @@ def summarise(mixture: DeviceMixture, levels: Sequence[float]) -> tuple[Tensor, 
     mean, sd = beta.moments()
     below = beta.distribution(torch.zeros_like(null))[0]
     change = 1.0 - null
-    rows = [null, null + change * torch.minimum(below, 1.0 - below), change * mean]
-    rows.append(torch.sqrt(change * (sd * sd + null * mean * mean)))
-    for level in INTERVAL:
-        rows.append(beta.quantile(level_given_change(level, null, below), mean))
-    dispersion = mixture.log_dispersion()
-    for normals in (mixture.log_mean(), dispersion):
-        first, spread = normals.moments()
-        rows += [first, spread, normals.quantile(torch.full_like(null, 0.5), first)]
+    rows = null.new_empty((len(COLUMNS), len(null)))
+    rows[NULL_PROBABILITY], rows[LFSR] = null, null + change * torch.minimum(below, 1.0 - below)
+    rows[LOG_FC] = change * mean
+    rows[LOG_FC_SD] = torch.sqrt(change * (sd * sd + null * mean * mean))
+    for k, level in enumerate(INTERVAL):
+        rows[LOG_FC_MEDIAN + k] = beta.quantile(level_given_change(level, null, below), mean)
+    rate, dispersion, half = mixture.log_mean(), mixture.log_dispersion(), torch.full_like(null, 0.5)
+    rows[LOG_MEAN], rows[LOG_MEAN_SD] = rate.moments()
+    rows[LOG_MEAN_MEDIAN] = rate.quantile(half, rows[LOG_MEAN])
+    rows[LOG_DISPERSION], rows[LOG_DISPERSION_SD] = dispersion.moments()
+    rows[LOG_DISPERSION_MEDIAN] = dispersion.quantile(half, rows[LOG_DISPERSION])
     none = null.new_empty((0, len(null)))
     wanted = [torch.full_like(null, level) for level in levels]
     changes = torch.stack([beta.quantile(level, mean) for level in wanted]) if wanted else none
-    dispersions = torch.stack([dispersion.quantile(level, rows[10]) for level in wanted]) if wanted else none
-    return torch.stack(rows), torch.stack([mean, sd]), changes, dispersions
+    dispersions = (
+        torch.stack([dispersion.quantile(level, rows[LOG_DISPERSION]) for level in wanted]) if wanted else none
+    )
+    return rows, torch.stack([mean, sd]), changes, dispersions
 
 
 def level_given_change(level: float, null: Tensor, below: Tensor) -> Tensor:

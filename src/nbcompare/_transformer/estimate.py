@@ -11,7 +11,8 @@ from numba import get_num_threads
 from nbcompare._nb.closed_form import change_moments
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.pieces import in_pieces
-from nbcompare._nb.posterior import NETWORK, Posterior, from_columns, summarise_mixture
+from nbcompare._nb.posterior import summarise_mixture
+from nbcompare._nb.posterior_columns import NETWORK, Columns, Posterior, from_columns
 from nbcompare._nb.prior import Prior
 from nbcompare._transformer.arms import checked, in_batches
 from nbcompare._transformer.assemble import assemble
@@ -115,7 +116,7 @@ def judge(
 def as_judged(parts: list[list[np.ndarray]]) -> Judged:
     """What `summary_on_device` says of batches, of all tests."""
     columns, change, changes, dispersions = (np.concatenate(one) for one in zip(*parts, strict=True))
-    return Judged(from_columns([columns, changes, dispersions], NETWORK), *change.T.copy())
+    return Judged(from_columns(Columns(columns, changes, dispersions), NETWORK), *change.T.copy())
 
 
 def _prepared(

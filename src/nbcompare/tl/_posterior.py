@@ -12,7 +12,8 @@ from nbcompare._nb.closed_form import change_moments, changes_far_apart, far_apa
 from nbcompare._nb.importance import refine
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.posterior import CLOSED_FORM, NOT_COMPUTED, Posterior, grid_posterior, summarise_mixture
+from nbcompare._nb.posterior import grid_posterior, summarise_mixture
+from nbcompare._nb.posterior_columns import CLOSED_FORM, NOT_COMPUTED, Posterior
 from nbcompare._nb.prior import Prior, take_prior, with_one_dispersion
 from nbcompare._nb.prior_estimate import Data, Estimates, prior_and_anchor
 from nbcompare._nb.status import NOT_TESTED, Status

@@ -18,8 +18,9 @@ from nbcompare._nb.special import digamma_beyond_log, fast_log1p
 from nbcompare._transformer import estimate
 from nbcompare._transformer.arms import Batch, checked, in_batches
 from nbcompare._transformer.estimate import Judged, as_judged, judge, posterior_of
+from nbcompare._transformer.layout import LOG_BAYES_FACTOR
 from nbcompare._transformer.simulate import Simulated
-from nbcompare._transformer.summaries import Summaries, summarise
+from nbcompare._transformer.summaries import Features, compute_features
 from nbcompare._transformer.weights import load_network
 
 from .conftest import assert_same, exchanged
@@ -36,7 +37,7 @@ from nbcompare._transformer.device_posterior import (  # noqa: E402
     mixture_on_device,
     summary_on_device,
 )
-from nbcompare._transformer.device_summaries import summarise as summarise_there  # noqa: E402
+from nbcompare._transformer.device_summaries import compute_features as features_there  # noqa: E402
 from nbcompare._transformer.device_tests import as_tests  # noqa: E402
 
 LEVELS = (0.01, 0.5, 0.95)
@@ -53,12 +54,12 @@ def data_of(tests: Simulated) -> Batch:
     return checked((tests.counts1, tests.exposure1, tests.counts2, tests.exposure2), Prior(*tests.prior.T))
 
 
-def there(tests: Simulated) -> Summaries:
+def there(tests: Simulated) -> Features:
     """Anchors and summaries of the device's path."""
     arms, priors = data_of(tests)
     with torch.inference_mode():
-        found = summarise_there(*as_tests([as_rows(array, "cpu") for array in arms], as_rows(priors, "cpu")))
-    return Summaries(*(rows.numpy().T for rows in found))
+        found = features_there(*as_tests([as_rows(array, "cpu") for array in arms], as_rows(priors, "cpu")))
+    return Features(*(rows.numpy().T for rows in found))
 
 
 def mixture_there(tests: Simulated, *, size: int = 10**6) -> Mixture:
@@ -97,7 +98,7 @@ def assert_alike(found: Judged, expected: Judged, tolerance: float) -> None:
 @pytest.mark.usefixtures("stragglers")
 def test_anchors(drawn: Simulated) -> None:
     """Newton takes the same steps, so only rounding differs: 1e-9 of a standard deviation in most tests, 1e-6 where counts are 1e7."""
-    expected, found = summarise(*data_of(drawn)[0], drawn.prior).anchors, there(drawn).anchors
+    expected, found = compute_features(*data_of(drawn)[0], drawn.prior).laplace, there(drawn).laplace
     row = lambda factor: np.sqrt((expected[:, factor] ** 2).sum(axis=1))
     sd = np.stack([row(rows) for rows in ([3], [4, 5], [6, 7, 8], [11], [12, 13])], axis=1)
     gap = np.abs(found - expected)
@@ -109,12 +110,14 @@ def test_anchors(drawn: Simulated) -> None:
 
 
 def test_summaries(drawn: Simulated) -> None:
-    expected, found = summarise(*data_of(drawn)[0], drawn.prior), there(drawn)
+    expected, found = compute_features(*data_of(drawn)[0], drawn.prior), there(drawn)
     plain = np.maximum(drawn.counts1.max(axis=1), drawn.counts2.max(axis=1)) < RESOLVED
     assert plain.mean() > 0.99
-    np.testing.assert_allclose(found.summaries[plain], expected.summaries[plain], rtol=1e-6, atol=2e-5)
-    np.testing.assert_allclose(found.anchors[plain, 14], expected.anchors[plain, 14], rtol=1e-6, atol=2e-5)
-    np.testing.assert_allclose(found.summaries, expected.summaries, rtol=1e-6, atol=2e-3)
+    np.testing.assert_allclose(found.features[plain], expected.features[plain], rtol=1e-6, atol=2e-5)
+    np.testing.assert_allclose(
+        found.laplace[plain, LOG_BAYES_FACTOR], expected.laplace[plain, LOG_BAYES_FACTOR], rtol=1e-6, atol=2e-5
+    )
+    np.testing.assert_allclose(found.features, expected.features, rtol=1e-6, atol=2e-3)
 
 
 @pytest.mark.usefixtures("stragglers")
@@ -298,9 +301,9 @@ def test_nothing_is_left_behind() -> None:
     n = 30
     empty = lambda *shape: torch.empty(shape, dtype=torch.float64, device="meta")
     tests, totals = as_tests([empty(5, n), empty(5, 1), empty(4, n), empty(4, n)], empty(7, n))
-    start = device_laplace.begin(tests, totals)
-    for equal, rows in ((False, 9), (True, 5)):
-        found, near = device_laplace.advance(tests, start, 1.0, equal=equal)
+    start = device_laplace.find_start(tests, totals)
+    for null, rows in ((False, 9), (True, 5)):
+        found, near = device_laplace.advance(tests, start, 1.0, null=null)
         assert found.shape == (rows, n)
         assert found.device == near.device == start.device
     phi = empty(10, n)

@@ -47,7 +47,7 @@ def rows(out: Path) -> list[dict[str, str]]:
 def test_smoke(smoke: Path, drawn) -> None:
     (row,) = rows(smoke)
     assert float(row["examples"]) == 16384
-    assert float(row["changed"]) > -1.8
+    assert float(row["alternative"]) > -1.8
     trained = load_network(smoke)
     assert trained.ranges.scale == (0.5, 0.6)
     assert trained.header["examples"] == "16384"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nbcompare._nb.prior import Prior, prior_matrix, with_one_dispersion
+from nbcompare._nb.prior import LOG_MEAN_SD, NULL_SHARE, SCALE, SCATTER, Prior, prior_matrix, with_one_dispersion
 from nbcompare._nb.prior_estimate import Data
 
 Batch = tuple[list[np.ndarray], np.ndarray]  # the same as the kernels take them; prior (n_tests, 7)
@@ -49,8 +49,8 @@ def _check(arms: list[np.ndarray], priors: np.ndarray) -> None:
         if not np.isfinite(exposure).all() or not (exposure > 0).any(axis=1).all():
             msg = f"The exposures of {name} leave a test without a replicate, or are not numbers. Give every arm one exposure above 0 at least."
             raise ValueError(msg)
-    spreads, share = priors[:, [1, 3, 6]], priors[:, 5]
-    if not (np.isfinite(priors).all() and (spreads >= 0).all() and (spreads[:, [0, 2]] > 0).all()):
+    positive, share = priors[:, [LOG_MEAN_SD, SCALE]], priors[:, NULL_SHARE]
+    if not (np.isfinite(priors).all() and (positive > 0).all() and (priors[:, SCATTER] >= 0).all()):
         msg = "The prior has values that are not numbers, or spreads that are not positive. Give log_mean_sd > 0, scale > 0 and scatter >= 0."
         raise ValueError(msg)
     if not ((share >= 0) & (share <= 1)).all():

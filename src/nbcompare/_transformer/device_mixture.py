@@ -64,22 +64,22 @@ class Normals:
         high = torch.where(there, own.mean + 9.0 * own.sd, -1e300).amax(0)
         level = level * own.weight.sum(0)
         x = torch.minimum(torch.maximum(guess[place], low), high)
-        arrived = torch.zeros_like(x, dtype=torch.bool)
+        converged = torch.zeros_like(x, dtype=torch.bool)
         for _ in range(MOST_STEPS):
             reached, slope = own.distribution(x)
             miss = reached - level
-            arrived = arrived | (miss.abs() < MISS)
-            walking = int((~arrived).sum())
-            if walking == 0:
+            converged = converged | (miss.abs() < MISS)
+            n_active = int((~converged).sum())
+            if n_active == 0:
                 break
             high, low = torch.where(miss > 0.0, x, high), torch.where(miss > 0.0, low, x)
             following = torch.where(slope > 0.0, x - miss / slope, low)
             following = torch.where((low < following) & (following < high), following, 0.5 * (low + high))
-            x = torch.where(arrived, x, following)
-            if 2 * walking <= len(x):
+            x = torch.where(converged, x, following)
+            if 2 * n_active <= len(x):
                 result[place] = x
-                keep = torch.nonzero(~arrived)[:, 0]
-                own, place, arrived = own.take(keep), place[keep], arrived[keep]
+                keep = torch.nonzero(~converged)[:, 0]
+                own, place, converged = own.take(keep), place[keep], converged[keep]
                 x, low, high, level = x[keep], low[keep], high[keep], level[keep]
         result[place] = x
         return result
@@ -128,10 +128,10 @@ class DeviceMixture:
         return Normals(weight, torch.cat([null_mean, mean]), torch.cat([null_sd, sd]))
 
 
-def assemble(anchors: Tensor, log_odds: Tensor, changed: Tensor, equal: Tensor) -> DeviceMixture:
-    """The mixtures of tests with these anchors (15, n) and `log_odds` (n,) of no change; `changed` (n, K, 10) and `equal` (n, K0, 6) as the network gives them."""
-    alpha, c, b, a00, a10, a11, a20, a21, a22, alpha0, c0, n00, n10, n11, _ = anchors
-    weight, u, v, w, d0, d1, d2, m10, m20, m21 = changed.to(anchors.dtype).permute(2, 1, 0).contiguous()
+def assemble(laplace: Tensor, log_odds: Tensor, alternative: Tensor, null: Tensor) -> DeviceMixture:
+    """The mixtures of tests with these Laplace approximations (15, n) and `log_odds` (n,) of no change; `alternative` (n, K, 10) and `null` (n, K0, 6) as the network gives them."""
+    alpha, c, b, a00, a10, a11, a20, a21, a22, alpha0, c0, n00, n10, n11, _ = laplace
+    weight, u, v, w, d0, d1, d2, m10, m20, m21 = alternative.to(laplace.dtype).permute(2, 1, 0).contiguous()
     d0, d1, d2 = torch.exp(d0), torch.exp(d1), torch.exp(d2)
     mean = torch.stack([c + a10 * u + a11 * v, b + a20 * u + a21 * v + a22 * w, alpha + a00 * u])
     g00 = a00 * d0  # the factor A M, by rows alpha, centre, beta
@@ -141,7 +141,7 @@ def assemble(anchors: Tensor, log_odds: Tensor, changed: Tensor, equal: Tensor) 
     s10, s20 = (g20 * g10 + g21 * g11) / s00, g00 * g10 / s00
     s11 = torch.sqrt(torch.maximum(g20 * g20 + g21 * g21 + g22 * g22 - s10 * s10, 1e-12 * g22 * g22))
     scale = torch.stack([s00, s10, s11, s20, (g00 * g20 - s20 * s10) / s11, g00 * g11 * g22 / (s00 * s11)])
-    null_weight, u, v, d0, d1, m10 = equal.to(anchors.dtype).permute(2, 1, 0).contiguous()
+    null_weight, u, v, d0, d1, m10 = null.to(laplace.dtype).permute(2, 1, 0).contiguous()
     null_mean = torch.stack([c0 + n10 * u + n11 * v, alpha0 + n00 * u])
     g00, g10, g11 = n00 * torch.exp(d0), n10 * torch.exp(d0) + n11 * m10, n11 * torch.exp(d1)
     s00 = torch.hypot(g10, g11)

@@ -1,4 +1,4 @@
-"""The posterior wholly on a device: counts go there, answers come back. For devices with float64, which the anchors need."""
+"""The posterior wholly on a device: counts go there, answers come back. For devices with float64, which the Laplace approximations need."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from nbcompare._nb.mixture import Mixture
+from nbcompare._nb.prior import NULL_SHARE
 from nbcompare._transformer.device_mixture import DeviceMixture, assemble
 from nbcompare._transformer.device_mixture import summarise as summarise_mixture
-from nbcompare._transformer.device_summaries import summarise
+from nbcompare._transformer.device_summaries import compute_features
 from nbcompare._transformer.device_tests import as_tests
+from nbcompare._transformer.layout import LOG_BAYES_FACTOR
 from nbcompare._transformer.network import raw_in_parts
 
 if TYPE_CHECKING:
-    from nbcompare._transformer.arms import Batch
+    from nbcompare._transformer.groups import Batch
     from nbcompare._transformer.network import Network
 
 
@@ -35,13 +37,13 @@ def summary_on_device(network: Network, batch: Batch, device: str, levels: Seque
 
 def mixture_of(network: Network, batch: Batch, device: str) -> DeviceMixture:
     """The mixtures of one batch, where they are."""
-    arms, priors = batch
-    data = [as_rows(array, device) for array in arms]
+    groups, priors = batch
+    data = [as_rows(array, device) for array in groups]
     prior = as_rows(priors, device)
-    anchors, summaries = summarise(*as_tests(data, prior))
-    factor, changed, equal = raw_in_parts(network, summaries.T.to(network.spread.dtype))
-    log_odds = torch.log(prior[5]) - torch.log1p(-prior[5]) + anchors[14] + factor
-    return assemble(anchors, log_odds, changed, equal)
+    laplace, features = compute_features(*as_tests(data, prior))
+    factor, alternative, null = raw_in_parts(network, features.T.to(network.spread.dtype))
+    log_odds = torch.log(prior[NULL_SHARE]) - torch.log1p(-prior[NULL_SHARE]) + laplace[LOG_BAYES_FACTOR] + factor
+    return assemble(laplace, log_odds, alternative, null)
 
 
 def as_rows(array: np.ndarray, device: str) -> Tensor:

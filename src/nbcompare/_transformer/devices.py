@@ -32,7 +32,7 @@ def find_device(device: str) -> str:
 
 
 def wholly_there(place: str) -> bool:
-    """Whether everything runs on the device: it is none of the CPU's, and has the float64 that the anchors need."""
+    """Whether everything runs on the device: it is none of the CPU's, and has the float64 that the Laplace approximations need."""
     import torch
 
     if torch.device(place).type == "cpu":

@@ -13,11 +13,12 @@ from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.posterior import summarise_mixture
 from nbcompare._nb.posterior_columns import NETWORK, Columns, Posterior, from_columns
-from nbcompare._nb.prior import Prior
+from nbcompare._nb.prior import NULL_SHARE, Prior
 from nbcompare._transformer.arms import checked, in_batches
 from nbcompare._transformer.assemble import assemble
 from nbcompare._transformer.devices import default_batch_size, find_device, wholly_there
-from nbcompare._transformer.summaries import N_ANCHORS, N_SUMMARIES, summarise_into
+from nbcompare._transformer.layout import LOG_BAYES_FACTOR, N_FEATURES, N_LAPLACE
+from nbcompare._transformer.summaries import compute_features_into
 from nbcompare._transformer.weights import Trained, load_network
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def posterior_of(
         From `load_network`; by default that of the package.
     device
         ``"auto"`` (CUDA or MPS where there is one, else the CPU) or a name that torch knows. Devices with float64, as CUDA's, do all of
-        the work; for others anchors are found on the CPU.
+        the work; for others the features are computed on the CPU.
     batch_size
         Tests at once; by default what fits into a quarter of the free memory, and no more than is fast.
 
@@ -134,21 +135,24 @@ def _prepared(
 
 
 def _mixture(network: Network, batch: Batch, device: str) -> Mixture:
-    """The posterior of one batch, anchors and mixtures on the CPU."""
+    """The posterior of one batch, features and mixtures on the CPU."""
     import torch
 
     from nbcompare._transformer.network import raw_in_parts
 
     arms, priors = batch
-    anchors = np.empty((len(priors), N_ANCHORS))
-    summaries = np.empty((len(priors), N_SUMMARIES), dtype=np.float32)
+    laplace = np.empty((len(priors), N_LAPLACE))
+    features = np.empty((len(priors), N_FEATURES), dtype=np.float32)
     in_pieces(
-        lambda part: summarise_into(arms, priors, part, anchors, summaries), len(priors), get_num_threads(), size=256
+        lambda part: compute_features_into(arms, priors, part, laplace, features),
+        len(priors),
+        get_num_threads(),
+        size=256,
     )
     with torch.inference_mode():
-        x = torch.from_numpy(summaries).to(device=device, dtype=network.spread.dtype)
+        x = torch.from_numpy(features).to(device=device, dtype=network.spread.dtype)
         found = raw_in_parts(network, x, n_threads=get_num_threads())
-        factor, changed, equal = (part.cpu().numpy() for part in found)
+        factor, alternative, null = (part.cpu().numpy() for part in found)
     with np.errstate(divide="ignore"):
-        prior_odds = np.log(priors[:, 5]) - np.log1p(-priors[:, 5])
-    return assemble(anchors, prior_odds + anchors[:, 14] + factor, changed, equal)
+        prior_odds = np.log(priors[:, NULL_SHARE]) - np.log1p(-priors[:, NULL_SHARE])
+    return assemble(laplace, prior_odds + laplace[:, LOG_BAYES_FACTOR] + factor, alternative, null)

@@ -1,4 +1,4 @@
-"""The log posterior of one test at several places at once: one loop over the counts, all places in each round."""
+"""The log posterior of one test at several points at once: one loop over the counts, all points in each round."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from numba import njit
 from nbcompare._nb.branchless import log, log1p
 from nbcompare._nb.density import stirling_rest
 
-PLACES = 24  # of rates, a multiple of what a processor computes at once
+POINTS = 24  # of rates, a multiple of what a processor computes at once
 DISPERSIONS = 12
 FLUSH = 4  # counts up to 10 whose factors are multiplied before a logarithm is taken
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_rates(y, l, scale, inverse, out):
-    """Out -= sum of (y + 1/phi) log(1 + phi m) at every place; `scale` is phi exp(eta), `inverse` 1/phi."""
+    """Out -= sum of (y + 1/phi) log(1 + phi m) at every point; `scale` is phi exp(eta), `inverse` 1/phi."""
     for i in range(y.shape[0]):
-        for j in range(PLACES):
+        for j in range(POINTS):
             out[j] -= (y[i] + inverse[j]) * log1p(l[i] * scale[j])
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nbcompare._nb.prior import INVERSE_GAMMA
-from nbcompare._transformer.summaries import climbing_prior
+from nbcompare._nb.prior import INVERSE_GAMMA, LOG_MEAN, LOG_MEAN_SD, NULL_SHARE, SCALE, TAIL
+from nbcompare._transformer.summaries import laplace_prior
 from nbcompare._transformer.training_range import HIGHEST_LOG_MEAN, Ranges
 
 
@@ -29,7 +29,7 @@ def simulate(
 ) -> Simulated:
     """Fresh tests. In training half of them are null, whatever the share in the data: the network learns the Bayes factor."""
     prior = draw_prior(rng, n_tests, ranges)
-    prior[:, 5] = null_share
+    prior[:, NULL_SHARE] = null_share
     truth, null = draw_truth(rng, prior)
     present = [replicates(rng, n_tests, ranges)]
     other = replicates(rng, n_tests, ranges)
@@ -73,13 +73,13 @@ def draw_prior(rng: np.random.Generator, n: int, ranges: Ranges) -> np.ndarray:
 def draw_truth(rng: np.random.Generator, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Parameters (alpha, centre, beta) from the prior, and whether beta = 0."""
     n = len(prior)
-    _, _, location, spread, shape, rate, _ = climbing_prior(prior).T
-    heavy = prior[:, 4] == INVERSE_GAMMA
+    _, _, location, spread, shape, rate, _ = laplace_prior(prior).T
+    heavy = prior[:, TAIL] == INVERSE_GAMMA
     inverse = np.log(np.where(heavy, rate, 1.0)) - log_gamma_draw(rng, np.where(heavy, shape, 1.0))
     alpha = np.where(heavy, inverse, location + spread * rng.standard_normal(n))
-    centre = prior[:, 0] + prior[:, 1] * rng.standard_normal(n)
-    null = rng.random(n) < prior[:, 5]
-    beta = np.where(null, 0.0, prior[:, 6] * rng.standard_normal(n))
+    centre = prior[:, LOG_MEAN] + prior[:, LOG_MEAN_SD] * rng.standard_normal(n)
+    null = rng.random(n) < prior[:, NULL_SHARE]
+    beta = np.where(null, 0.0, prior[:, SCALE] * rng.standard_normal(n))
     return np.stack([alpha, centre, beta], axis=1), null
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nbcompare._transformer.batches import anchored, batches
+from nbcompare._transformer.batches import batches, training_examples
 from nbcompare._transformer.network import Config, Network, log_likelihoods
 from nbcompare._transformer.training_range import Ranges
 from nbcompare._transformer.weights import read_weights, write_weights
@@ -111,19 +111,19 @@ class Run:
         if self.checkpoint.exists():
             self.resume()
         else:
-            self.begin()
+            self.prepare()
 
     def batch(self, rng: np.random.Generator, n: int) -> list[dict[str, torch.Tensor]]:
         """Fresh tests in batches."""
-        data = anchored(rng, n, self.ranges)
+        data = training_examples(rng, n, self.ranges)
         return list(batches(data, self.options.batch, device=self.options.device))
 
-    def begin(self) -> None:
-        """Scales of the summaries, from tests of their own, or the weights that are to be started from."""
-        data = anchored(
+    def prepare(self) -> None:
+        """Scales of the features, from tests of their own, or the weights that are to be started from."""
+        data = training_examples(
             np.random.default_rng([self.options.seed, 2**31]), max(self.options.validation, 8192), self.ranges
         )
-        self.network.set_scales(torch.as_tensor(data.summaries))
+        self.network.set_scales(torch.as_tensor(data.features))
         if self.options.start is not None:
             self.network.load_state_dict(read_weights(self.options.start)[0].state_dict())
         self.smooth.load_state_dict(self.network.state_dict())
@@ -172,13 +172,13 @@ class Run:
             group["lr"] = rate
         self.network.train()
         scores = log_likelihoods(self.network, batch)
-        loss = -(scores["factor"] + scores["changed"] + scores["equal"])
+        loss = -(scores["factor"] + scores["alternative"] + scores["null"])
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
-        self.examples += len(batch["null"])
+        self.examples += len(batch["is_null"])
         keep = min(0.999, self.step / (self.step + 10))
         with torch.no_grad():
             for mean, now in zip(self.smooth.parameters(), self.network.parameters(), strict=True):

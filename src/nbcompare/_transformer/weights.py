@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbcompare._optional import require
-from nbcompare._transformer.summaries import N_SUMMARIES
+from nbcompare._transformer.layout import N_FEATURES
 from nbcompare._transformer.training_range import Ranges
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "posterior"  # name of the weights that are read where none are asked for
-FORMAT = 1  # of summaries, anchors and heads: a network of another format cannot be read
+FORMAT = 1  # of features, Laplace approximations and heads: a network of another format cannot be read
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def write_weights(path: Path, network: Network, about: dict[str, str]) -> None:
     header = {
         "format": str(FORMAT),
         "config": json.dumps(network.config.as_dict()),
-        "n_summaries": str(N_SUMMARIES),
+        "n_summaries": str(N_FEATURES),
         "version": version("nbcompare"),
         **about,
     }
@@ -101,7 +101,7 @@ def read_weights(path: Path | str) -> tuple[Network, dict[str, str]]:
         raise ValueError(msg) from error
     with opened as file:
         header = file.metadata() or {}
-        if header.get("format") != str(FORMAT) or header.get("n_summaries") != str(N_SUMMARIES):
+        if header.get("format") != str(FORMAT) or header.get("n_summaries") != str(N_FEATURES):
             msg = (
                 f"{path} is of format {header.get('format')!r}, and this version of nbcompare reads format '{FORMAT}'. "
                 "Train it again with python -m nbcompare._transformer.train, or install the version that wrote it."

@@ -30,7 +30,7 @@ from nbcompare._nb.posterior import Posterior, grid_posterior, summarise_mixture
 from nbcompare._nb.prior import FIELDS, Prior
 from nbcompare._transformer.arms import Data, checked, in_batches
 from nbcompare._transformer.device_posterior import summary_on_device
-from nbcompare._transformer.estimate import judge, posterior_of
+from nbcompare._transformer.estimate import posterior_of, summarize
 from nbcompare._transformer.simulate import Simulated, draw_arm, simulate
 from nbcompare._transformer.training_range import Ranges, in_range
 from nbcompare._transformer.weights import Trained, load_network
@@ -116,8 +116,8 @@ def misstated(network: Trained, n_tests: int) -> None:
         "as it is": {},
         "null share .2 for .5": {"null_share": 0.2},
         "null share .8 for .5": {"null_share": 0.8},
-        "scale 2 for 1": {"scale": 2.0},
-        "scale .5 for 1": {"scale": 0.5},
+        "scale 2 for 1": {"log_fc_sd": 2.0},
+        "scale .5 for 1": {"log_fc_sd": 0.5},
     }.items():
         prior = tests.prior.copy()
         for field, value in change.items():
@@ -188,7 +188,7 @@ def speed(network: Trained, _: int) -> None:
     rows = {
         "posterior": lambda: posterior_of(*data, prior, network=network, device="cpu"),
         "its summary": lambda: summarise_mixture(mixture),
-        "posterior and summary": lambda: judge(*data, prior, network=network, device="cpu"),
+        "posterior and summary": lambda: summarize(*data, prior, network=network, device="cpu"),
         "the same, path of a device": lambda: [
             summary_on_device(network.network, part, "cpu", ()) for part in in_batches(batch, 4096)
         ],
@@ -203,7 +203,7 @@ def speed(network: Trained, _: int) -> None:
     for n_tests in (20_000, 2**17, 2**20, 2**22):
         data, prior, _groups = five_against_five(n_tests)
         torch.cuda.reset_peak_memory_stats()
-        seconds = typical(partial(judge, *data, prior, network=network, device="cuda"), time.perf_counter)
+        seconds = typical(partial(summarize, *data, prior, network=network, device="cuda"), time.perf_counter)
         memory = torch.cuda.max_memory_allocated() / 1e9
         name = torch.cuda.get_device_name()
         print(

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from nbcompare._nb.closed_form import change_moments
-from nbcompare._nb.density import growth_slopes, mean_slopes, stirling_rest
+from nbcompare._nb.density import mean_slopes, rising_factorial_slopes, stirling_remainder
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.posterior import Posterior, summarise_mixture
 from nbcompare._nb.prior import Prior
-from nbcompare._nb.special import digamma_beyond_log, fast_log1p
+from nbcompare._nb.special import digamma_minus_log, fast_log1p
 from nbcompare._transformer import estimate
 from nbcompare._transformer.arms import Batch, checked, in_batches
-from nbcompare._transformer.estimate import Judged, as_judged, judge, posterior_of
+from nbcompare._transformer.estimate import NetworkSummary, joined_summaries, posterior_of, summarize
 from nbcompare._transformer.layout import LOG_BAYES_FACTOR
 from nbcompare._transformer.simulate import Simulated
 from nbcompare._transformer.summaries import Features, compute_features
@@ -67,17 +67,19 @@ def mixture_there(tests: Simulated, *, size: int = 10**6) -> Mixture:
     return Mixture.joined([mixture_on_device(network, batch, "cpu") for batch in in_batches(data_of(tests), size)])
 
 
-def judged_there(tests: Simulated, *, size: int = 10**6) -> Judged:
+def judged_there(tests: Simulated, *, size: int = 10**6) -> NetworkSummary:
     network = load_network().network
-    return as_judged([summary_on_device(network, batch, "cpu", LEVELS) for batch in in_batches(data_of(tests), size)])
+    return joined_summaries(
+        [summary_on_device(network, batch, "cpu", LEVELS) for batch in in_batches(data_of(tests), size)]
+    )
 
 
-def judged_here(tests: Simulated) -> Judged:
+def judged_here(tests: Simulated) -> NetworkSummary:
     arms = (tests.counts1, tests.exposure1, tests.counts2, tests.exposure2)
-    return judge(*arms, Prior(*tests.prior.T), device="cpu", levels=LEVELS)
+    return summarize(*arms, Prior(*tests.prior.T), device="cpu", levels=LEVELS)
 
 
-def assert_alike(found: Judged, expected: Judged, tolerance: float) -> None:
+def assert_alike(found: NetworkSummary, expected: NetworkSummary, tolerance: float) -> None:
     """All columns: of what has a standard deviation in its units."""
     own = expected.posterior
     sd = {"log_fc": expected.change_sd, "log_mean": own.log_mean_sd, "log_dispersion": own.log_dispersion_sd}
@@ -134,7 +136,7 @@ def test_mixtures(drawn: Simulated) -> None:
 def test_a_mixture_has_one_summary(drawn: Simulated) -> None:
     """The same mixtures summarised here and there: to what a quantile is sought to."""
     found, mixture = judged_there(drawn), mixture_there(drawn)
-    expected = Judged(summarise_mixture(mixture, levels=LEVELS), *change_moments(mixture))
+    expected = NetworkSummary(summarise_mixture(mixture, levels=LEVELS), *change_moments(mixture))
     assert_alike(found, expected, 1e-6)
     for name in ("null_probability", "lfsr"):
         one, other = getattr(found.posterior, name), getattr(expected.posterior, name)
@@ -170,10 +172,10 @@ def test_shared_exposures_and_no_tests(drawn: Simulated) -> None:
     shared = [np.broadcast_to(array[:1], array.shape) for array in (*counts, *tiled)]  # read-only
     alike = mixture_on_device(network, checked((shared[0], shared[2], shared[1], shared[3]), prior), "cpu")
     np.testing.assert_allclose(alike.null_probability, found[0].null_probability[0])
-    judged = judge(counts[0], rows[0], counts[1], rows[1], prior, device="cpu")
+    judged = summarize(counts[0], rows[0], counts[1], rows[1], prior, device="cpu")
     np.testing.assert_allclose(summarise_mixture(found[0]).log_fc, judged.posterior.log_fc, atol=1e-5)
     nothing = checked((counts[0][:0], rows[0], counts[1][:0], rows[1]), prior)
-    assert len(as_judged([summary_on_device(network, nothing, "cpu", LEVELS)]).posterior) == 0
+    assert len(joined_summaries([summary_on_device(network, nothing, "cpu", LEVELS)]).posterior) == 0
     assert len(mixture_on_device(network, nothing, "cpu")) == 0
 
 
@@ -191,11 +193,11 @@ def test_empty_arms_and_wild_numbers() -> None:
     tail = (rng.random(n) < 0.5).astype(float)
     prior = Prior(rng.normal(3, 4, n), spreads[0], rng.uniform(-9, 3, n), spreads[1], tail, share, spreads[2])
     batch = checked((arms[0], arms[1], arms[2], arms[3]), prior)
-    found = as_judged([summary_on_device(load_network().network, batch, "cpu", LEVELS)])
+    found = joined_summaries([summary_on_device(load_network().network, batch, "cpu", LEVELS)])
     for field in fields(Posterior):
         if field.name != "pareto_k":
             assert np.isfinite(getattr(found.posterior, field.name)).all(), field.name
-    expected = judge(*arms, prior, device="cpu", levels=LEVELS)
+    expected = summarize(*arms, prior, device="cpu", levels=LEVELS)
     gap = np.abs(found.posterior.log_fc - expected.posterior.log_fc) / expected.change_sd
     assert np.median(gap) < 1e-6
     assert np.quantile(gap, 0.98) < 1e-3  # where Newton walks to and fro, rounding decides where it is left
@@ -209,10 +211,10 @@ def test_likelihood_at_all_dispersions() -> None:
         large = (counts > 10).double()
         small = torch.where(counts > 10, 0.0, counts)
         beyond = torch.cat([(small > j).double() for j in range(1, 10)])
-        slope, curvature = device_density.growth_slopes(
+        slope, curvature = device_density.rising_factorial_slopes(
             counts, large, beyond, torch.from_numpy(phi), 1 / torch.from_numpy(phi)
         )
-        expected = np.array([growth_slopes(y, p, *digamma_beyond_log(1 / p)) for p in phi]).T
+        expected = np.array([rising_factorial_slopes(y, p, *digamma_minus_log(1 / p)) for p in phi]).T
         np.testing.assert_allclose(slope, phi * expected[0], rtol=1e-8, atol=1e-13 * max(y, 10))
         np.testing.assert_allclose(
             curvature, -phi * (expected[0] + phi * expected[1]), rtol=1e-8, atol=1e-13 * max(y, 10)
@@ -223,12 +225,12 @@ def test_likelihood_at_all_dispersions() -> None:
         first = np.array([mean_slopes(0.0, m, p)[0] for p in phi])
         np.testing.assert_allclose(excess / phi, phi * first, rtol=1e-11)
     k = 1 / phi
-    rests = np.array([digamma_beyond_log(value) for value in k])
-    digamma, trigamma = device_density.gamma_rests_of_any(torch.from_numpy(k))
+    rests = np.array([digamma_minus_log(value) for value in k])
+    digamma, trigamma = device_density.gamma_remainders_of_any(torch.from_numpy(k))
     np.testing.assert_allclose(digamma, rests[:, 0], rtol=1e-12)
     np.testing.assert_allclose(trigamma.numpy() + 1 / k, rests[:, 1], rtol=1e-12)
-    rest = device_density.stirling_rest_of_any(torch.from_numpy(k))
-    np.testing.assert_allclose(rest, [stirling_rest(value) for value in k], rtol=1e-12, atol=1e-15)
+    rest = device_density.stirling_remainder_of_any(torch.from_numpy(k))
+    np.testing.assert_allclose(rest, [stirling_remainder(value) for value in k], rtol=1e-12, atol=1e-15)
     assert torch.log1p(torch.tensor(1e-9, dtype=torch.float64)).item() == pytest.approx(fast_log1p(1e-9), rel=1e-15)
 
 
@@ -307,14 +309,14 @@ def test_nothing_is_left_behind() -> None:
         assert found.shape == (rows, n)
         assert found.device == near.device == start.device
     phi = empty(10, n)
-    growth = device_density.growth(tests.counts, tests.large, [True] * 9, tests.beyond, phi, phi)
+    growth = device_density.log_rising_factorial(tests.counts, tests.large, [True] * 9, tests.beyond, phi, phi)
     mixture = assemble(empty(15, n), empty(n), empty(n, 5, 10), empty(n, 3, 6))
     parts = [growth, *mixture.log_mean().moments(), *mixture.log_dispersion().moments()]
     assert {part.device.type for part in parts} == {"meta"}
 
 
 def test_judge_takes_the_device(drawn: Simulated, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`judge` and `posterior_of` through the path of a device."""
+    """`summarize` and `posterior_of` through the path of a device."""
     expected = judged_here(drawn)
     mixture = posterior_of(*data_of(drawn)[0], Prior(*drawn.prior.T), device="cpu")
     monkeypatch.setattr(estimate, "wholly_there", lambda device: True)
@@ -333,12 +335,12 @@ def test_products_keep_their_precision(drawn: Simulated) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_gpu_agrees(drawn: Simulated) -> None:
     arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
-    found = judge(*arms, Prior(*drawn.prior.T), device="cuda", levels=LEVELS)
+    found = summarize(*arms, Prior(*drawn.prior.T), device="cuda", levels=LEVELS)
     assert_alike(found, judged_here(drawn), 1e-3)
 
 
 def test_single_precision(drawn: Simulated) -> None:
     """The network's float32 is within 1e-3 of float64 in all that is reported."""
     double = deepcopy(load_network().network).double()
-    found = as_judged([summary_on_device(double, data_of(drawn), "cpu", LEVELS)])
+    found = joined_summaries([summary_on_device(double, data_of(drawn), "cpu", LEVELS)])
     assert_alike(judged_there(drawn), found, 1e-3)

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from nbcompare._nb.prior import inverse_gamma_shape
 from nbcompare._transformer import layout
-from nbcompare._transformer.probes import DISPERSIONS, POINTS, add_growth, add_rates
+from nbcompare._transformer.probes import DISPERSIONS, POINTS, add_log_rising_factorial, add_rates
 from nbcompare._transformer.simulate import Simulated
 from nbcompare._transformer.summaries import compute_features, compute_features_into
 
@@ -84,7 +84,7 @@ def test_probes() -> None:
     rates, growth = np.zeros(POINTS), np.zeros(DISPERSIONS)
     add_rates(y, l, np.exp(alpha + eta), np.exp(-alpha), rates)
     phi = np.exp(alpha[:DISPERSIONS])
-    add_growth(y, phi, 1 / phi, np.empty(DISPERSIONS), growth)
+    add_log_rising_factorial(y, phi, 1 / phi, np.empty(DISPERSIONS), growth)
     for j in range(DISPERSIONS):
         mean = l * np.exp(eta[j])
         expected = log_density(y, mean, phi[j])

@@ -40,7 +40,7 @@ def test_exchange_of_the_arms(drawn: Simulated, network) -> None:
         other,
         weight=other.weight[:, order],
         mean=other.mean[:, order] * sign,
-        scale=other.scale[:, order] * sign[:, None] * sign,
+        cholesky=other.cholesky[:, order] * sign[:, None] * sign,
     )
     assert_same(mirrored, one, 2e-4)
     summaries = [summarise_mixture(mixture) for mixture in (one, other)]
@@ -173,8 +173,8 @@ def test_in_range(drawn: Simulated) -> None:
     assert in_range(*arms, Prior(*drawn.prior.T), ranges=Ranges()).mean() > 0.98
     for field, value in (
         ("log_dispersion", 4.0),
-        ("scatter", 2.0),
-        ("scale", 5.0),
+        ("log_dispersion_sd", 2.0),
+        ("log_fc_sd", 5.0),
         ("log_mean", 20.0),
         ("log_mean_sd", 9.0),
     ):
@@ -200,7 +200,7 @@ def test_wild_counts_and_priors_have_a_posterior() -> None:
     found = posterior_of(*arms, prior, device="cpu")
     for name, values in vars(found).items():
         assert np.isfinite(values).all(), name
-    assert np.diagonal(found.scale, axis1=2, axis2=3).min() > 0
+    assert np.diagonal(found.cholesky, axis1=2, axis2=3).min() > 0
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_wild_counts_and_priors_have_a_posterior() -> None:
         ({"counts1": -1.0}, "counts1 has values"),
         ({"counts2": np.nan}, "counts2 has values"),
         ({"exposure2": 0.0}, "leave a test without a replicate"),
-        ({"scale": 0.0}, "spreads that are not positive"),
+        ({"log_fc_sd": 0.0}, "spreads that are not positive"),
         ({"null_share": 1.5}, "null_share is a probability"),
     ],
 )
@@ -219,10 +219,10 @@ def test_refusals(change: dict, sentence: str) -> None:
         "log_mean": 0.0,
         "log_mean_sd": 1.0,
         "log_dispersion": -2.0,
-        "scatter": 0.7,
-        "tail": 0.0,
+        "log_dispersion_sd": 0.7,
+        "family": 0.0,
         "null_share": 0.5,
-        "scale": 0.7,
+        "log_fc_sd": 0.7,
     }
     for name, value in change.items():
         if name in prior:

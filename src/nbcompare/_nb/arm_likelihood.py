@@ -28,10 +28,10 @@ class Grid(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def growth(y, phi):
+def log_rising_factorial(y, phi):
     """sum_i sum_{j < y_i} log(1 + phi j): products for small counts, Stirling's formula of both log-gammas for large ones."""
     k = 1.0 / phi
-    rest_k = stirling_rest(k)
+    remainder_k = stirling_remainder(k)
     product = 1.0
     total = 0.0
     for i in range(y.shape[0]):
@@ -42,13 +42,13 @@ def growth(y, phi):
                 total += math.log(product)
                 product = 1.0
         else:
-            total += (y[i] + k - 0.5) * fast_log1p(phi * y[i]) - y[i] + stirling_rest(y[i] + k) - rest_k
+            total += (y[i] + k - 0.5) * fast_log1p(phi * y[i]) - y[i] + stirling_remainder(y[i] + k) - remainder_k
     return total + math.log(product)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def value(y, l, eta, phi):
-    """l(eta) without the growth term."""
+    """l(eta) without the terms of phi alone."""
     rate = phi * math.exp(eta)
     k = 1.0 / phi
     total = 0.0
@@ -77,7 +77,7 @@ def tabulate(y, l, phi, grid, slope, rates, table):
     eta, step, below = grid.centre, grid.step, grid.below
     n = grid.below + grid.above + 1
     start = math.exp(eta - step * below)
-    growth_of_rate = math.exp(step)
+    ratio = math.exp(step)
     total = 0.0
     for i in range(y.shape[0]):
         total += y[i]
@@ -85,7 +85,7 @@ def tabulate(y, l, phi, grid, slope, rates, table):
         if k % 32 == 0:
             start = math.exp(eta + step * (k - below))
         rates[k] = phi * start
-        start *= growth_of_rate
+        start *= ratio
         table[k] = (total + slope) * (step * (k - below))
     inverse_phi = 1.0 / phi
     at_mode = phi * math.exp(eta)
@@ -103,7 +103,7 @@ def tabulate(y, l, phi, grid, slope, rates, table):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def stirling_rest(x):
+def stirling_remainder(x):
     """Log Gamma(x) - (x - 1/2) log x + x - log(2 pi)/2 for x > 0: shifted to 8 and above, four terms of the series, to 1e-12."""
     shift = 0.0
     if x < 8.0:

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb import branchless
-from nbcompare._nb.arm_likelihood import SHORT, stirling_rest
+from nbcompare._nb.arm_likelihood import SHORT, stirling_remainder
 from nbcompare._nb.lattice import Groups
 from nbcompare._nb.mixture_summary import (
     CENTRE,
@@ -104,7 +104,7 @@ def refine_tests(groups, priors, mixture, points, levels, out, pareto_k):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _overall(weight, mean, scale, centre, factor):
+def _overall(weight, mean, cholesky, centre, factor):
     """Mean and Cholesky factor of the covariance of a mixture of normals."""
     d = mean.shape[1]
     covariance = np.zeros((d, d))
@@ -117,7 +117,7 @@ def _overall(weight, mean, scale, centre, factor):
             for j in range(i + 1):
                 value = (mean[k, i] - centre[i]) * (mean[k, j] - centre[j])
                 for a in range(j + 1):
-                    value += scale[k, i, a] * scale[k, j, a]
+                    value += cholesky[k, i, a] * cholesky[k, j, a]
                 covariance[i, j] += weight[k] * value
     for i in range(d):
         for j in range(i + 1):
@@ -130,7 +130,7 @@ def _overall(weight, mean, scale, centre, factor):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _proposal(components):
     """Shares, centres and Cholesky factors of the components, and last of the defensive one, as wide as all of them and more."""
-    weight, mean, scale = components
+    weight, mean, cholesky = components
     n, d = mean.shape
     shares, centres, factors = np.empty(n + 1), np.empty((n + 1, d)), np.zeros((n + 1, d, d))
     for k in range(n):
@@ -138,8 +138,8 @@ def _proposal(components):
         centres[k] = mean[k]
         for i in range(d):
             for j in range(i + 1):
-                factors[k, i, j] = scale[k, i, j]
-    _overall(weight, mean, scale, centres[n], factors[n])
+                factors[k, i, j] = cholesky[k, i, j]
+    _overall(weight, mean, cholesky, centres[n], factors[n])
     factors[n] *= DEFENSIVE_SCALE
     shares[n] = DEFENSIVE_WEIGHT
     return shares, centres, factors
@@ -236,20 +236,20 @@ def weigh(data, prior, null, draws, workspace):
     drawn, proposed, surplus = draws
     n = proposed.shape[0]
     target, phi, rate, rest = workspace
-    m0, s0, scale = prior.log_mean, prior.log_mean_sd, prior.scale
+    m0, s0, sigma = prior.log_mean, prior.log_mean_sd, prior.log_fc_sd
     constant = -0.5 * LOG_TWO_PI - math.log(s0)
-    constant += math.log(prior.null_share) if null else math.log((1.0 - prior.null_share) / scale) - 0.5 * LOG_TWO_PI
+    constant += math.log(prior.null_share) if null else math.log((1.0 - prior.null_share) / sigma) - 0.5 * LOG_TWO_PI
     for s in range(n):
         alpha = min(max(drawn[DISPERSION, s], -25.0), 15.0)
         phi[s] = math.exp(alpha)
         rest[s] = 0.0
         centre = (drawn[CENTRE, s] - m0) / s0
-        change = 0.0 if null else drawn[FOLD_CHANGE, s] / scale
+        change = 0.0 if null else drawn[FOLD_CHANGE, s] / sigma
         prior_alpha = log_prior_dispersion(alpha, prior)
         target[s] = constant - proposed[s] - 0.5 * (centre * centre + change * change) + prior_alpha
     if max(data.y1.max(), data.y2.max()) > SHORT:
         for s in range(n):
-            rest[s] = stirling_rest(1.0 / phi[s])
+            rest[s] = stirling_remainder(1.0 / phi[s])
     for side in range(2):
         half = -0.5 if side == 0 else 0.5
         for s in range(n):

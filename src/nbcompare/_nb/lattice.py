@@ -78,21 +78,21 @@ class Factors(NamedTuple):
 @njit(cache=True, nogil=True, error_model="numpy")
 def prior_precision(prior):
     """Information of the prior on each log rate, and between them."""
-    s0, scale = prior.log_mean_sd, prior.scale
-    return 0.25 / (s0 * s0) + 1.0 / (scale * scale), 0.25 / (s0 * s0) - 1.0 / (scale * scale)
+    s0, sigma = prior.log_mean_sd, prior.log_fc_sd
+    return 0.25 / (s0 * s0) + 1.0 / (sigma * sigma), 0.25 / (s0 * s0) - 1.0 / (sigma * sigma)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def maximize_change(data, prior, mode):
     """Mode of both log rates by Newton's steps from where `mode` has them, which is filled."""
-    m0, s0, scale = prior.log_mean, prior.log_mean_sd, prior.scale
+    m0, s0, sigma = prior.log_mean, prior.log_mean_sd, prior.log_fc_sd
     along, across = prior_precision(prior)
     first, second = mode[RATE1], mode[RATE2]
     for _ in range(40):
         slope1, bend1 = slopes(data.y1, data.l1, first, data.phi1)
         slope2, bend2 = slopes(data.y2, data.l2, second, data.phi2)
         to_centre = -0.5 * (0.5 * (first + second) - m0) / (s0 * s0)
-        together = (second - first) / (scale * scale)
+        together = (second - first) / (sigma * sigma)
         mode[RATE1], mode[RATE2], mode[CURVATURE1], mode[CURVATURE2] = first, second, bend1, bend2
         mode[SLOPE1], mode[SLOPE2] = to_centre + together, to_centre - together
         a, d = bend1 + along, bend2 + along
@@ -140,10 +140,10 @@ def laplace_null(data, prior, mode):
 @njit(cache=True, nogil=True, error_model="numpy")
 def peak_change(data, prior, mode):
     """Log of likelihood times prior at the mode."""
-    first, second, s0, scale = mode[RATE1], mode[RATE2], prior.log_mean_sd, prior.scale
+    first, second, s0, sigma = mode[RATE1], mode[RATE2], prior.log_mean_sd, prior.log_fc_sd
     centre = (0.5 * (first + second) - prior.log_mean) / s0
-    difference = (second - first) / scale
-    log_prior = -0.5 * (centre * centre + difference * difference) - LOG_TWO_PI - math.log(s0 * scale)
+    difference = (second - first) / sigma
+    log_prior = -0.5 * (centre * centre + difference * difference) - LOG_TWO_PI - math.log(s0 * sigma)
     return value(data.y1, data.l1, first, data.phi1) + value(data.y2, data.l2, second, data.phi2) + log_prior
 
 
@@ -292,7 +292,7 @@ def _tabulate_factors(data, prior, mode, box, step):
     tabulate(data.y1, data.l1, data.phi1, grid1, mode[SLOPE1], rates, first)
     tabulate(data.y2, data.l2, data.phi2, grid2, mode[SLOPE2], rates, second)
     sums = _gaussian(0.5 * step / prior.log_mean_sd, box.first_low + box.second_low, box.first_high + box.second_high)
-    gaps = _gaussian(step / prior.scale, box.gap_low, box.gap_high)
+    gaps = _gaussian(step / prior.log_fc_sd, box.gap_low, box.gap_high)
     return Factors(first, second, sums, gaps)
 
 

@@ -19,19 +19,19 @@ MOST_SPREAD = 2.0  # standard deviation of log phi where the trend of very few g
 class Statistics:
     """Dispersion statistics summed over groups of replicates, as `dispersion` defines them, (n_genes,) each."""
 
-    numerator: np.ndarray
-    weight: np.ndarray  # about the residual degrees of freedom
+    statistic_sum: np.ndarray
+    df: np.ndarray  # about the residual degrees of freedom
 
     def without(self, *others: Statistics) -> Statistics:
         """Those of the groups that are not among the others."""
-        numerator = self.numerator - sum((one.numerator for one in others), np.zeros(1))
-        weight = self.weight - sum((one.weight for one in others), np.zeros(1))
-        known = weight > 1e-9 * np.maximum(self.weight, 1.0)
-        return Statistics(np.where(known, numerator, 0.0), np.where(known, weight, 0.0))
+        statistic_sum = self.statistic_sum - sum((one.statistic_sum for one in others), np.zeros(1))
+        df = self.df - sum((one.df for one in others), np.zeros(1))
+        known = df > 1e-9 * np.maximum(self.df, 1.0)
+        return Statistics(np.where(known, statistic_sum, 0.0), np.where(known, df, 0.0))
 
-    def after(self, lost: float) -> Statistics:
-        """With the degrees of freedom that blocks have left, one in `lost`."""
-        return Statistics(self.numerator, self.weight / lost)
+    def after(self, df_ratio: float) -> Statistics:
+        """With the degrees of freedom that blocks have left, one in `df_ratio`."""
+        return Statistics(self.statistic_sum, self.df / df_ratio)
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Expected:
     """Mean and standard deviation of log phi before the counts of the arms are seen, (n_genes,) each."""
 
     log_dispersion: np.ndarray
-    scatter: np.ndarray
+    log_dispersion_sd: np.ndarray
 
     def take(self, genes: np.ndarray) -> Expected:
         """Those of these genes."""
-        return Expected(self.log_dispersion[genes], self.scatter[genes])
+        return Expected(self.log_dispersion[genes], self.log_dispersion_sd[genes])
 
 
 def statistics_of_group(counts: np.ndarray, exposure: np.ndarray, prior_phi: np.ndarray) -> Statistics:
@@ -91,13 +91,13 @@ def expected_dispersion(
     if lent is None:
         return Expected(location, spread)
     prior_phi, prior_df = prior_dispersion(mean, trend, variance, error)
-    df = prior_df + lent.weight
-    tau2 = np.maximum((prior_df + lent.numerator) / df, 0.02)
+    df = prior_df + lent.df
+    tau2 = np.maximum((prior_df + lent.statistic_sum) / df, 0.02)
     floor = LEAST_OF_TREND * trend
     phi = np.maximum(prior_phi + (tau2 - 1.0) * (prior_phi + 1.0 / np.maximum(mean, 1e-9)), floor)
     rho = phi * mean / (1.0 + phi * mean)
     narrowed = np.minimum(np.sqrt(polygamma(1, 0.5 * df)) / np.maximum(rho, 1e-9), spread)
     moved = np.log(phi) + (location - np.log(np.maximum(prior_phi, floor))) * prior_df / df
     moved = np.maximum(moved, np.minimum(location, np.log(LOWEST)))
-    told = lent.weight > 0
+    told = lent.df > 0
     return Expected(np.where(told, moved, location), np.where(told, narrowed, spread))

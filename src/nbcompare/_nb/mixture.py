@@ -14,7 +14,7 @@ class Components(NamedTuple):
 
     weight: np.ndarray  # (n, K)
     mean: np.ndarray  # (n, K, axes) of centre, log fold change and log dispersion
-    scale: np.ndarray  # (n, K, axes, axes)
+    cholesky: np.ndarray  # (n, K, axes, axes)
 
 
 class MixtureArrays(NamedTuple):
@@ -34,16 +34,16 @@ class MixtureArrays(NamedTuple):
 class Mixture:
     """What the network says of n tests, and the proposal of the refinement. Natural logarithms.
 
-    A scale is the lower Cholesky factor of a component's covariance. Weights of a test add up to one.
+    `cholesky` is the lower Cholesky factor of a component's covariance. Weights of a test add up to one.
     """
 
     null_probability: np.ndarray  # (n,) P(log fold change = 0 | counts)
     null_weight: np.ndarray  # (n, K0)
     null_mean: np.ndarray  # (n, K0, 2) of centre and log dispersion, given no change
-    null_scale: np.ndarray  # (n, K0, 2, 2)
+    null_cholesky: np.ndarray  # (n, K0, 2, 2)
     weight: np.ndarray  # (n, K)
     mean: np.ndarray  # (n, K, 3) of centre, log fold change and log dispersion, given a change
-    scale: np.ndarray  # (n, K, 3, 3)
+    cholesky: np.ndarray  # (n, K, 3, 3)
 
     def __len__(self) -> int:
         return len(self.null_probability)
@@ -64,7 +64,7 @@ class Mixture:
         plain = {
             field.name: np.ascontiguousarray(getattr(self, field.name), dtype=np.float64) for field in fields(self)
         }
-        null = Components(plain["null_weight"], plain["null_mean"], plain["null_scale"])
+        null = Components(plain["null_weight"], plain["null_mean"], plain["null_cholesky"])
         return MixtureArrays(
-            plain["null_probability"], null, Components(plain["weight"], plain["mean"], plain["scale"])
+            plain["null_probability"], null, Components(plain["weight"], plain["mean"], plain["cholesky"])
         )

@@ -78,7 +78,7 @@ def summarise_tests(mixture, levels, out):
 @njit(cache=True, nogil=True, error_model="numpy")
 def components_of_test(components, g):
     """The components of the g-th test."""
-    return Components(components.weight[g], components.mean[g], components.scale[g])
+    return Components(components.weight[g], components.mean[g], components.cholesky[g])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -86,14 +86,14 @@ def fill_marginals(null_probability, null, change, out):
     """Weights, means and standard deviations of the components of one test."""
     k0 = null.weight.shape[0]
     for k in range(k0):
-        factor = null.scale[k]
+        factor = null.cholesky[k]
         out.weight[k] = null_probability * null.weight[k]
         out.mean[OF_FOLD_CHANGE, k], out.sd[OF_FOLD_CHANGE, k] = 0.0, 0.0
         out.mean[OF_RATE, k], out.sd[OF_RATE, k] = null.mean[k, NULL_CENTRE], abs(factor[0, 0])
         out.mean[OF_DISPERSION, k] = null.mean[k, NULL_DISPERSION]
         out.sd[OF_DISPERSION, k] = math.hypot(factor[1, 0], factor[1, 1])
     for k in range(change.weight.shape[0]):
-        factor = change.scale[k]
+        factor = change.cholesky[k]
         j = k0 + k
         out.weight[j] = (1.0 - null_probability) * change.weight[k]
         out.mean[OF_FOLD_CHANGE, j] = change.mean[k, FOLD_CHANGE]

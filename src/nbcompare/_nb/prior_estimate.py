@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb.branchless import exp, log, log1p
-from nbcompare._nb.closed_form import closed_form
+from nbcompare._nb.closed_form import gaussian_approximation
 from nbcompare._nb.lent import Expected
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import INVERSE_GAMMA, Prior
@@ -38,7 +38,7 @@ class Estimates:
         return Estimates(*(values[genes] for values in vars(self).values()))
 
 
-def prior_and_anchor(
+def prior_and_approximation(
     data: Data, estimates: Estimates, expected: Expected, given: Mapping[str, np.ndarray | float]
 ) -> tuple[Prior, Mixture]:
     """The comparison's own prior, but for what is given, and the posterior in closed form.
@@ -46,18 +46,20 @@ def prior_and_anchor(
     Parameters
     ----------
     data
-        Counts (n_tests, n_replicates) and exposures, (n_replicates,) or (n_tests, n_replicates), of both arms.
+        Counts (n_tests, n_replicates) and exposures, (n_replicates,) or (n_tests, n_replicates), of both groups.
     estimates
         Of the same genes.
     expected
-        Their dispersions before the counts of the two arms are seen.
+        Their dispersions before the counts of the two groups are seen.
     given
         Fields of `Prior`, numbers or (n_tests,).
     """
     rates = [np.maximum(y.sum(axis=1), 0.5) / l.sum(axis=-1) for y, l in (data[:2], data[2:])]
     centre = 0.5 * (np.log(rates[0]) + np.log(rates[1]))
     prior = estimate_prior(centre, estimates.log_fc, estimates.se, estimates.degrees, expected, **given)
-    return prior, closed_form(centre, estimates.log_fc, estimates.se, estimates.dispersion, estimates.degrees, prior)
+    return prior, gaussian_approximation(
+        centre, estimates.log_fc, estimates.se, estimates.dispersion, estimates.degrees, prior
+    )
 
 
 def estimate_prior(
@@ -73,7 +75,7 @@ def estimate_prior(
     Parameters
     ----------
     centre
-        Mean of the two arms' log rates, (n_genes,).
+        Mean of the two groups' log rates, (n_genes,).
     log_fc, se
         Log fold change and its standard error, NaN where not tested.
     degrees
@@ -90,10 +92,10 @@ def estimate_prior(
         "log_mean": log_mean,
         "log_mean_sd": log_mean_sd,
         "log_dispersion": expected.log_dispersion,
-        "scatter": expected.scatter,
-        "tail": INVERSE_GAMMA,
+        "log_dispersion_sd": expected.log_dispersion_sd,
+        "family": INVERSE_GAMMA,
         "null_share": null_share,
-        "scale": scale,
+        "log_fc_sd": scale,
     }
     return Prior(**(own | given))
 
@@ -111,7 +113,7 @@ def effect_prior(log_fc: np.ndarray, se: np.ndarray, degrees: np.ndarray) -> tup
 
     .. math::  b_g / s_g \sim \pi_0 t_{d_g} + (1 - \pi_0) \sqrt{1 + \tau^2 / s_g^2}\; t_{d_g}
 
-    For every scale the likelihood is concave in the share, climbed by Newton's steps; the scale is the highest of a list, refined by a
+    For every scale the likelihood is concave in the share, maximized by Newton's steps; the scale is the highest of a list, refined by a
     parabola. Ten unchanged genes are added :cite:p:`stephens2017`, and log tau has a wide normal prior, for where nearly all genes are
     unchanged there is nothing to learn it from.
     """

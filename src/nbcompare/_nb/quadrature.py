@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.arm_likelihood import growth
+from nbcompare._nb.arm_likelihood import log_rising_factorial
 from nbcompare._nb.lattice import (
     CHANGE,
     NULL,
@@ -100,8 +100,8 @@ def integrate_tests(groups, priors, ratios, levels, fineness, out):
 def log_prior_dispersion(alpha, prior):
     """Log density of log phi up to a constant: normal, or that of minus the logarithm of a gamma variable."""
     distance = alpha - prior.log_dispersion
-    if prior.tail < 0.5:
-        z = distance / prior.scatter
+    if prior.family < 0.5:
+        z = distance / prior.log_dispersion_sd
         return -0.5 * z * z
     shape = prior.shape
     log_gamma = digamma_trigamma(shape)[0] - distance
@@ -136,13 +136,18 @@ def laplace(gene, alpha, modes):
         null = math.log(prior.null_share) + laplace_null(data, prior, modes[NULL])
     top = max(change, null)
     both = top + math.log(math.exp(change - top) + math.exp(null - top))
-    return both + growth(data.y1, data.phi1) + growth(data.y2, data.phi2) + log_prior_dispersion(alpha, prior)
+    return (
+        both
+        + log_rising_factorial(data.y1, data.phi1)
+        + log_rising_factorial(data.y2, data.phi2)
+        + log_prior_dispersion(alpha, prior)
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def find_dispersion(gene, modes):
     """Mode of log phi and the standard deviation there, by a parabola through three points about one standard deviation apart."""
-    step = 0.7 * gene.prior.scatter
+    step = 0.7 * gene.prior.log_dispersion_sd
     alpha = gene.prior.log_dispersion
     middle = laplace(gene, alpha, modes)
     left = laplace(gene, alpha - step, modes)
@@ -164,7 +169,7 @@ def find_dispersion(gene, modes):
         middle = laplace(gene, alpha, modes)
         left = laplace(gene, alpha - step, modes)
         right = laplace(gene, alpha + step, modes)
-    return alpha, min(step / math.sqrt(max(bend, 1e-6)), gene.prior.scatter)
+    return alpha, min(step / math.sqrt(max(bend, 1e-6)), gene.prior.log_dispersion_sd)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -221,7 +226,11 @@ def _add_node(gene, fineness, modes, nodes, n):
     alpha, prior, layouts, density = nodes.log_dispersion[n], gene.prior, nodes.layouts[n], nodes.density
     data = at_dispersion(gene, alpha)
     maximize_rates(data, prior, modes)
-    common = growth(data.y1, data.phi1) + growth(data.y2, data.phi2) + log_prior_dispersion(alpha, prior)
+    common = (
+        log_rising_factorial(data.y1, data.phi1)
+        + log_rising_factorial(data.y2, data.phi2)
+        + log_prior_dispersion(alpha, prior)
+    )
     if prior.null_share < 1.0:
         integral = sum_change(data, prior, modes[CHANGE], fineness, density[OF_CHANGE, n], density[OF_RATE, n], layouts)
         peak = peak_change(data, prior, modes[CHANGE])

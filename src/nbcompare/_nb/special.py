@@ -15,12 +15,12 @@ def digamma_trigamma(x: float) -> tuple[float, float]:
 
     The absolute error is below 1e-10 for x >= 0.01; below that the poles -1/x and 1/x^2 rule and the error is relative (1e-14).
     """
-    beyond_log, trigamma = digamma_beyond_log(x)
-    return math.log(x) + beyond_log, trigamma
+    minus_log, trigamma = digamma_minus_log(x)
+    return math.log(x) + minus_log, trigamma
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def digamma_beyond_log(x: float) -> tuple[float, float]:
+def digamma_minus_log(x: float) -> tuple[float, float]:
     """digamma(x) - log(x), without cancellation at large x, and trigamma(x): recurrence up to 8, then six asymptotic terms."""
     digamma = 0.0
     trigamma = 0.0
@@ -69,7 +69,7 @@ def normal_from_t(t: float, df: float) -> float:
 
     With u = t^2/df: Hill's expansion (1970, Communications of the ACM 13, 617) where u <= min(4, df^2), nearly always; beyond,
     where it fails, the density of a = (df - 1/2) log(1 + u) is brought to the normal form twice by w^2 -> w^2 - 2 log(jacobian),
-    and the small rest that is left, a smooth function of u and df, is taken off.
+    and the small remainder, a smooth function of u and df, is taken off.
     Largest error of log10 p for |t| <= 1000: .0006 for df >= 3, .0016 for df >= 2, .02 for df >= 1; increasing in |t|.
     """
     if not df < math.inf:

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nbcompare._nb.prior import LOG_MEAN_SD, NULL_SHARE, SCALE, SCATTER, Prior, prior_matrix, with_one_dispersion
+from nbcompare._nb.prior import (
+    LOG_DISPERSION_SD,
+    LOG_FC_SD,
+    LOG_MEAN_SD,
+    NULL_SHARE,
+    Prior,
+    prior_matrix,
+    with_one_dispersion,
+)
 from nbcompare._nb.prior_estimate import Data
 
 Batch = tuple[list[np.ndarray], np.ndarray]  # the same as the kernels take them; prior (n_tests, 7)
@@ -49,9 +57,9 @@ def _check(arms: list[np.ndarray], priors: np.ndarray) -> None:
         if not np.isfinite(exposure).all() or not (exposure > 0).any(axis=1).all():
             msg = f"The exposures of {name} leave a test without a replicate, or are not numbers. Give every arm one exposure above 0 at least."
             raise ValueError(msg)
-    positive, share = priors[:, [LOG_MEAN_SD, SCALE]], priors[:, NULL_SHARE]
-    if not (np.isfinite(priors).all() and (positive > 0).all() and (priors[:, SCATTER] >= 0).all()):
-        msg = "The prior has values that are not numbers, or spreads that are not positive. Give log_mean_sd > 0, scale > 0 and scatter >= 0."
+    positive, share = priors[:, [LOG_MEAN_SD, LOG_FC_SD]], priors[:, NULL_SHARE]
+    if not (np.isfinite(priors).all() and (positive > 0).all() and (priors[:, LOG_DISPERSION_SD] >= 0).all()):
+        msg = "The prior has values that are not numbers, or spreads that are not positive. Give log_mean_sd > 0, log_fc_sd > 0 and log_dispersion_sd >= 0."
         raise ValueError(msg)
     if not ((share >= 0) & (share <= 1)).all():
         msg = "The prior's null_share is a probability; give values from 0 to 1."

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nbcompare._transformer.device_density import excess, growth_slopes
+from nbcompare._transformer.device_density import excess, rising_factorial_slopes
 from nbcompare._transformer.device_tests import TestBatch, Totals
 from nbcompare._transformer.laplace import (
     HIGHEST_ALPHA,
@@ -158,10 +158,10 @@ def likelihood_slopes(
     yx = y * x
     slope = (k * above - yx).sum(0)
     curvature = (k * (above - x * x) + yx * (1.0 - x)).sum(0)
-    growth, growth_curvature = growth_slopes(y, tests.large, tests.beyond, phi, k)
+    rising, rising_curvature = rising_factorial_slopes(y, tests.large, tests.beyond, phi, k)
     falling = x * w
     parts = [residual, w * f * (1.0 + phi_y), residual * x, w, falling, falling * (1.0 - 2.0 * x)]
-    return [even_and_odd(tests, part, null=null) for part in parts], slope + growth, curvature + growth_curvature
+    return [even_and_odd(tests, part, null=null) for part in parts], slope + rising, curvature + rising_curvature
 
 
 def even_and_odd(tests: TestBatch, part: Tensor, *, null: bool) -> tuple[Tensor, Tensor]:

@@ -92,15 +92,15 @@ class DeviceMixture:
     null_probability: Tensor  # (n,)
     null_weight: Tensor  # (K0, n)
     null_mean: Tensor  # (2, K0, n) of centre and log dispersion
-    null_scale: Tensor  # (3, K0, n) of the factor by rows
+    null_cholesky: Tensor  # (3, K0, n) of the factor by rows
     weight: Tensor  # (K, n)
     mean: Tensor  # (3, K, n) of centre, log fold change and log dispersion
-    scale: Tensor  # (6, K, n)
+    cholesky: Tensor  # (6, K, n)
 
     def to_host(self) -> Mixture:
         """The same as arrays."""
         arrays = {name: value.cpu().numpy().T for name, value in vars(self).items()}
-        for name, axes in (("scale", 3), ("null_scale", 2)):
+        for name, axes in (("cholesky", 3), ("null_cholesky", 2)):
             rows, columns = torch.tril_indices(axes, axes)
             full = torch.zeros((*arrays[name].shape[:2], axes, axes), dtype=torch.float64).numpy()
             full[:, :, rows, columns] = arrays[name]
@@ -109,18 +109,20 @@ class DeviceMixture:
 
     def change(self) -> Normals:
         """Of the log fold change, given a change."""
-        return Normals(self.weight, self.mean[1], torch.hypot(self.scale[1], self.scale[2]))
+        return Normals(self.weight, self.mean[1], torch.hypot(self.cholesky[1], self.cholesky[2]))
 
     def log_mean(self) -> Normals:
         """Of the reference's log rate."""
-        c00, c10, c11 = self.scale[:3]
+        c00, c10, c11 = self.cholesky[:3]
         sd = torch.hypot(c00 - 0.5 * c10, 0.5 * c11)
-        return self._with_null(self.null_mean[0], self.null_scale[0].abs(), self.mean[0] - 0.5 * self.mean[1], sd)
+        return self._with_null(self.null_mean[0], self.null_cholesky[0].abs(), self.mean[0] - 0.5 * self.mean[1], sd)
 
     def log_dispersion(self) -> Normals:
         """Of the log dispersion."""
-        sd = torch.sqrt((self.scale[3:] ** 2).sum(0))
-        return self._with_null(self.null_mean[1], torch.hypot(self.null_scale[1], self.null_scale[2]), self.mean[2], sd)
+        sd = torch.sqrt((self.cholesky[3:] ** 2).sum(0))
+        return self._with_null(
+            self.null_mean[1], torch.hypot(self.null_cholesky[1], self.null_cholesky[2]), self.mean[2], sd
+        )
 
     def _with_null(self, null_mean: Tensor, null_sd: Tensor, mean: Tensor, sd: Tensor) -> Normals:
         null = self.null_probability
@@ -140,7 +142,7 @@ def assemble(laplace: Tensor, log_odds: Tensor, alternative: Tensor, null: Tenso
     s00 = torch.hypot(g10, g11)  # its rows in the order centre, beta, alpha, made triangular
     s10, s20 = (g20 * g10 + g21 * g11) / s00, g00 * g10 / s00
     s11 = torch.sqrt(torch.maximum(g20 * g20 + g21 * g21 + g22 * g22 - s10 * s10, 1e-12 * g22 * g22))
-    scale = torch.stack([s00, s10, s11, s20, (g00 * g20 - s20 * s10) / s11, g00 * g11 * g22 / (s00 * s11)])
+    cholesky = torch.stack([s00, s10, s11, s20, (g00 * g20 - s20 * s10) / s11, g00 * g11 * g22 / (s00 * s11)])
     null_weight, u, v, d0, d1, m10 = null.to(laplace.dtype).permute(2, 1, 0).contiguous()
     null_mean = torch.stack([c0 + n10 * u + n11 * v, alpha0 + n00 * u])
     g00, g10, g11 = n00 * torch.exp(d0), n10 * torch.exp(d0) + n11 * m10, n11 * torch.exp(d1)
@@ -149,10 +151,10 @@ def assemble(laplace: Tensor, log_odds: Tensor, alternative: Tensor, null: Tenso
         null_probability=torch.sigmoid(log_odds),
         null_weight=null_weight / null_weight.sum(0),
         null_mean=null_mean,
-        null_scale=torch.stack([s00, g00 * g10 / s00, g00 * g11 / s00]),
+        null_cholesky=torch.stack([s00, g00 * g10 / s00, g00 * g11 / s00]),
         weight=weight / weight.sum(0),
         mean=mean,
-        scale=scale,
+        cholesky=cholesky,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nbcompare._transformer.device_density import HALF_LOG_TWO_PI, growth
+from nbcompare._transformer.device_density import HALF_LOG_TWO_PI, log_rising_factorial
 from nbcompare._transformer.device_laplace import find_start, maximize
 from nbcompare._transformer.device_tests import TestBatch, Totals
 from nbcompare._transformer.layout import (
@@ -84,7 +84,7 @@ class LogPosterior:
     """The log posterior at the points."""
 
     value: Tensor  # (22, n) except for what depends on the dispersion alone
-    growth: Tensor  # (10, n) that
+    of_dispersion: Tensor  # (10, n) that
     information: Tensor  # (2, 10, n) expected, of each group on its log rate
 
 
@@ -100,9 +100,9 @@ def compute_features(tests: TestBatch, totals: Totals) -> tuple[Tensor, Tensor]:
     steps = torch.tensor([[-FAR], [-NEAR], [NEAR], [FAR]], dtype=laplace.dtype, device=laplace.device)
     seen = evaluate(tests, totals, lay_points(laplace, steps))
     *_, sigma = tests.prior
-    at_mode = seen.value[MODE] + seen.growth[MODE]
+    at_mode = seen.value[MODE] + seen.of_dispersion[MODE]
     alternative = at_mode + torch.log(laplace[L_ALPHA] * laplace[L_CENTRE] * laplace[L_BETA] / sigma)
-    at_null_mode = seen.value[NULL_MODE] + seen.growth[NULL_MODE]
+    at_null_mode = seen.value[NULL_MODE] + seen.of_dispersion[NULL_MODE]
     laplace[LOG_BAYES_FACTOR] = at_null_mode + torch.log(laplace[L0_ALPHA] * laplace[L0_CENTRE]) - alternative
     features = torch.empty((N_FEATURES, laplace.shape[1]), dtype=laplace.dtype, device=laplace.device)
     write_mode(tests, laplace, features)
@@ -152,7 +152,7 @@ def evaluate(tests: TestBatch, totals: Totals, points: Points) -> LogPosterior:
         -0.5 * ((alpha - location) / spread) ** 2 - torch.log(spread) - HALF_LOG_TWO_PI,
     )
     some_large = (tests.large > 0).any(1).tolist()
-    of_dispersion += growth(tests.counts, tests.large, some_large, tests.beyond, 1.0 / few, few)
+    of_dispersion += log_rising_factorial(tests.counts, tests.large, some_large, tests.beyond, 1.0 / few, few)
     return LogPosterior(value, of_dispersion, torch.stack(information))
 
 
@@ -209,7 +209,7 @@ def write_departures(prior: Tensor, seen: LogPosterior, steps: Tensor, out: Tens
     out[FIRST_GROUP + LFC_DEPARTURE_NEAR], out[FIRST_GROUP + LFC_DEPARTURE_FAR] = down_near, down_far
     out[SECOND_GROUP + LFC_DEPARTURE_NEAR], out[SECOND_GROUP + LFC_DEPARTURE_FAR] = up_near, up_far
     out[_four(NULL_CENTRE_DEPARTURE)] = departure(null_mode - value[NULL_ALONG_CENTRE], steps)
-    both = value[:N_DISPERSIONS] + seen.growth
+    both = value[:N_DISPERSIONS] + seen.of_dispersion
     first, second = seen.information
     p = first + second + 1.0 / tau**2
     q = 0.5 * (second - first)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nbcompare._nb.prior import INVERSE_GAMMA, LEAST_SCATTER
+from nbcompare._nb.prior import INVERSE_GAMMA, LEAST_LOG_DISPERSION_SD
 from nbcompare._transformer.device_density import SMALL_COUNT
-from nbcompare._transformer.summaries import LOG_SCATTER, LOG_SHAPE
+from nbcompare._transformer.summaries import LOG_OF_SD, LOG_SHAPE
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class TestBatch:
     first: int  # replicates of the first group
     large: Tensor  # (replicates, n) 1.0 for counts above 10
     beyond: Tensor  # (9, n) how many of the other counts are above 1 .. 9
-    prior: Tensor  # (7, n) as `maximize` takes it: log mean, its sd, location, spread, shape and rate of alpha, scale; shape 0 for the log-normal
+    prior: Tensor  # (7, n) as `maximize` takes it: log mean, its sd, location, spread, shape and rate of alpha, sd of beta; shape 0 for the log-normal
 
     def take(self, tests: Tensor) -> TestBatch:
         """These tests alone."""
@@ -80,18 +80,18 @@ def as_tests(groups: list[Tensor], prior: Tensor) -> tuple[TestBatch, Totals]:
 
 def laplace_prior(prior: Tensor, shift: Tensor) -> Tensor:
     """`summaries.laplace_prior` of the prior's rows (7, n), at exposures of geometric mean 1."""
-    log_mean, log_mean_sd, location, scatter, tail, _, scale = prior
-    scatter = scatter.clamp(min=LEAST_SCATTER)
+    log_mean, log_mean_sd, location, spread, family, _, sigma = prior
+    spread = spread.clamp(min=LEAST_LOG_DISPERSION_SD)
     log_shape = torch.from_numpy(LOG_SHAPE).to(prior.device)
-    start, width = float(LOG_SCATTER[0]), float(LOG_SCATTER[1] - LOG_SCATTER[0])
-    position = ((torch.log(scatter) - start) / width).clamp(0, len(LOG_SCATTER) - 1)
-    left = position.floor().clamp(max=len(LOG_SCATTER) - 2)
+    start, width = float(LOG_OF_SD[0]), float(LOG_OF_SD[1] - LOG_OF_SD[0])
+    position = ((torch.log(spread) - start) / width).clamp(0, len(LOG_OF_SD) - 1)
+    left = position.floor().clamp(max=len(LOG_OF_SD) - 2)
     index = left.long()
     shape = torch.exp(torch.lerp(log_shape[index], log_shape[index + 1], position - left))
     rate = torch.exp(location + torch.digamma(shape))
-    heavy = tail == INVERSE_GAMMA
-    rows = [log_mean + shift, log_mean_sd, location, scatter]
-    return torch.stack([*rows, torch.where(heavy, shape, 0.0), torch.where(heavy, rate, 0.0), scale])
+    heavy = family == INVERSE_GAMMA
+    rows = [log_mean + shift, log_mean_sd, location, spread]
+    return torch.stack([*rows, torch.where(heavy, shape, 0.0), torch.where(heavy, rate, 0.0), sigma])
 
 
 def _stack(groups: list[Tensor]) -> Tensor:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judged:
+class NetworkSummary:
     """What the network says of n tests, without refinement."""
 
     posterior: Posterior
@@ -82,7 +82,7 @@ def posterior_of(
     return Mixture.joined([_mixture(own, part, place) for part in parts])
 
 
-def judge(
+def summarize(
     counts1: np.ndarray,
     exposure1: np.ndarray,
     counts2: np.ndarray,
@@ -93,7 +93,7 @@ def judge(
     device: str = "auto",
     batch_size: int | None = None,
     levels: Sequence[float] = (),
-) -> Judged:
+) -> NetworkSummary:
     """Summaries of the posteriors of `posterior_of`, and the moments that tell whether the closed form is far.
 
     Parameters
@@ -109,15 +109,15 @@ def judge(
         from nbcompare._transformer.device_posterior import summary_on_device
 
         own, place, parts = _prepared(arms, prior, network, place, batch_size)
-        return as_judged([summary_on_device(own, part, place, levels) for part in parts])
+        return joined_summaries([summary_on_device(own, part, place, levels) for part in parts])
     mixture = posterior_of(*arms, prior, network=network, device=place, batch_size=batch_size)
-    return Judged(summarise_mixture(mixture, levels=levels), *change_moments(mixture))
+    return NetworkSummary(summarise_mixture(mixture, levels=levels), *change_moments(mixture))
 
 
-def as_judged(parts: list[list[np.ndarray]]) -> Judged:
+def joined_summaries(parts: list[list[np.ndarray]]) -> NetworkSummary:
     """What `summary_on_device` says of batches, of all tests."""
     columns, change, changes, dispersions = (np.concatenate(one) for one in zip(*parts, strict=True))
-    return Judged(from_columns(Columns(columns, changes, dispersions), NETWORK), *change.T.copy())
+    return NetworkSummary(from_columns(Columns(columns, changes, dispersions), NETWORK), *change.T.copy())
 
 
 def _prepared(

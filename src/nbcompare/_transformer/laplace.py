@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.density import SMALL, growth_slopes, mean_slopes
-from nbcompare._nb.special import digamma_beyond_log, fast_log1p
+from nbcompare._nb.density import SMALL, mean_slopes, rising_factorial_slopes
+from nbcompare._nb.special import digamma_minus_log, fast_log1p
 from nbcompare._transformer.layout import (
     L_ALPHA,
     L_BETA,
@@ -88,7 +88,7 @@ def log_prior_alpha(alpha, prior):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def group_slopes(group, eta, phi, digammas, small_sums):
-    """`Slopes` of a group; `digammas` is `digamma_beyond_log(1 / phi)`.
+    """`Slopes` of a group; `digammas` is `digamma_minus_log(1 / phi)`.
 
     `small_sums` holds, for counts up to 10, the sums over j < y of j / (1 + phi j) and of its square.
     """
@@ -125,7 +125,7 @@ def group_slopes(group, eta, phi, digammas, small_sums):
             first += a - y[i] * w
             second += k * (w * w - 2.0 * a) + y[i] * w * w
         if y[i] > 10.0:
-            c, d = growth_slopes(y[i], phi, digamma, trigamma)
+            c, d = rising_factorial_slopes(y[i], phi, digamma, trigamma)
             first += c
             second += d
         elif y[i] > 1.0:
@@ -227,7 +227,7 @@ def maximize(group1, group2, prior, start, null, small_sums, out, first=0):
     for number in range(first, MAX_STEPS):
         reach = 1.0 if number < PATIENCE else 0.3  # shorter steps end a walk to and fro
         phi = math.exp(alpha)
-        digammas = digamma_beyond_log(1.0 / phi)
+        digammas = digamma_minus_log(1.0 / phi)
         for y in range(1, 10):
             ratio = y / (1.0 + phi * y)
             small_sums[y + 1, 0] = small_sums[y, 0] + ratio

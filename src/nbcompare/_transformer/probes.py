@@ -5,7 +5,7 @@ from __future__ import annotations
 from numba import njit
 
 from nbcompare._nb.branchless import log, log1p
-from nbcompare._nb.density import stirling_rest
+from nbcompare._nb.density import stirling_remainder
 
 POINTS = 24  # of rates, a multiple of what a processor computes at once
 DISPERSIONS = 12
@@ -21,7 +21,7 @@ def add_rates(y, l, scale, inverse, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def add_growth(y, phi, inverse, product, out):
+def add_log_rising_factorial(y, phi, inverse, product, out):
     """Out += sum over the counts, and over j < y, of log(1 + phi j), at every dispersion.
 
     Above 10 by Stirling's formula: (y + k - 1/2) log(1 + phi y) - y + rest(y + k) - rest(k), k = 1/phi.
@@ -57,4 +57,4 @@ def add_growth(y, phi, inverse, product, out):
         out[j] += log(product[j])
     if large > 0:
         for j in range(DISPERSIONS):
-            out[j] -= large * stirling_rest(inverse[j])
+            out[j] -= large * stirling_remainder(inverse[j])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nbcompare._nb.prior import INVERSE_GAMMA, LOG_MEAN, LOG_MEAN_SD, NULL_SHARE, SCALE, TAIL
+from nbcompare._nb.prior import FAMILY, INVERSE_GAMMA, LOG_FC_SD, LOG_MEAN, LOG_MEAN_SD, NULL_SHARE
 from nbcompare._transformer.summaries import laplace_prior
 from nbcompare._transformer.training_range import HIGHEST_LOG_MEAN, Ranges
 
@@ -74,12 +74,12 @@ def draw_truth(rng: np.random.Generator, prior: np.ndarray) -> tuple[np.ndarray,
     """Parameters (alpha, centre, beta) from the prior, and whether beta = 0."""
     n = len(prior)
     _, _, location, spread, shape, rate, _ = laplace_prior(prior).T
-    heavy = prior[:, TAIL] == INVERSE_GAMMA
+    heavy = prior[:, FAMILY] == INVERSE_GAMMA
     inverse = np.log(np.where(heavy, rate, 1.0)) - log_gamma_draw(rng, np.where(heavy, shape, 1.0))
     alpha = np.where(heavy, inverse, location + spread * rng.standard_normal(n))
     centre = prior[:, LOG_MEAN] + prior[:, LOG_MEAN_SD] * rng.standard_normal(n)
     null = rng.random(n) < prior[:, NULL_SHARE]
-    beta = np.where(null, 0.0, prior[:, SCALE] * rng.standard_normal(n))
+    beta = np.where(null, 0.0, prior[:, LOG_FC_SD] * rng.standard_normal(n))
     return np.stack([alpha, centre, beta], axis=1), null
 
 

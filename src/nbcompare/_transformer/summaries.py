@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from scipy.special import digamma
 
-from nbcompare._nb.prior import INVERSE_GAMMA, LEAST_SCATTER, inverse_gamma_shape
+from nbcompare._nb.prior import INVERSE_GAMMA, LEAST_LOG_DISPERSION_SD, inverse_gamma_shape
 from nbcompare._transformer.laplace import GroupData, find_start, log_prior_alpha, maximize, prior_of
 from nbcompare._transformer.layout import (
     BAYES_FACTOR,
@@ -72,7 +72,7 @@ from nbcompare._transformer.layout import (
     SECOND_GROUP,
     ZEROS,
 )
-from nbcompare._transformer.probes import DISPERSIONS, POINTS, add_growth, add_rates
+from nbcompare._transformer.probes import DISPERSIONS, POINTS, add_log_rising_factorial, add_rates
 from nbcompare._transformer.training_range import MOST_REPLICATES
 
 # Points where the log posterior is evaluated, four along each axis: the mode, then the mode without a change.
@@ -80,8 +80,8 @@ MODE, ALONG_CENTRE, ALONG_BETA, ALONG_ALPHA, NULL_MODE, NULL_ALONG_CENTRE, NULL_
 # Their dispersions: of the mode, of the four points along alpha, and the same without a change.
 AT_MODE, AT_ALPHA, AT_NULL_MODE, AT_NULL_ALPHA, N_DISPERSIONS = 0, 1, 5, 6, 10
 
-LOG_SCATTER = np.linspace(math.log(LEAST_SCATTER), math.log(20.0), 4001)
-LOG_SHAPE = np.log(inverse_gamma_shape(np.exp(LOG_SCATTER)))
+LOG_OF_SD = np.linspace(math.log(LEAST_LOG_DISPERSION_SD), math.log(20.0), 4001)
+LOG_SHAPE = np.log(inverse_gamma_shape(np.exp(LOG_OF_SD)))
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Workspace(NamedTuple):
     phi: np.ndarray
     start: np.ndarray
     value: np.ndarray  # log posterior at the points, except for what depends on the dispersion alone
-    growth: np.ndarray  # that, at the dispersions
+    of_dispersion: np.ndarray  # that, at the dispersions
     small_sums: np.ndarray  # (11, 2) see `laplace.group_slopes`
 
 
@@ -126,12 +126,12 @@ def compute_features_into(arms, prior: np.ndarray, part: slice, laplace: np.ndar
 
 def laplace_prior(prior: np.ndarray) -> np.ndarray:
     """The prior as `laplace.prior_of` takes it: log mean, its sd, mean, sd, shape and rate of alpha, sd of beta; shape 0 for the log-normal."""
-    log_mean, log_mean_sd, location, scatter, tail, _, scale = prior.T
-    scatter = np.maximum(scatter, LEAST_SCATTER)
-    shape = np.exp(np.interp(np.log(scatter), LOG_SCATTER, LOG_SHAPE))
+    log_mean, log_mean_sd, location, spread, family, _, sigma = prior.T
+    spread = np.maximum(spread, LEAST_LOG_DISPERSION_SD)
+    shape = np.exp(np.interp(np.log(spread), LOG_OF_SD, LOG_SHAPE))
     rate = np.exp(location + digamma(shape))
-    heavy = tail == INVERSE_GAMMA
-    columns = [log_mean, log_mean_sd, location, scatter, np.where(heavy, shape, 0.0), np.where(heavy, rate, 0.0), scale]
+    heavy = family == INVERSE_GAMMA
+    columns = [log_mean, log_mean_sd, location, spread, np.where(heavy, shape, 0.0), np.where(heavy, rate, 0.0), sigma]
     return np.stack(columns, axis=1)
 
 
@@ -243,7 +243,7 @@ def step(j):
 @njit(cache=True, nogil=True, error_model="numpy")
 def evaluate(group1, group2, prior, laplace, space):
     """Log posterior at the points, except for what depends on the dispersion alone; that, at the ten dispersions."""
-    alpha, c, b, scale, inverse, phi, _, value, growth, _ = space
+    alpha, c, b, scale, inverse, phi, _, value, of_dispersion, _ = space
     lay_points(laplace, space)
     for j in range(POINTS):
         eta1, eta2 = c[j] - 0.5 * b[j], c[j] + 0.5 * b[j]
@@ -259,9 +259,9 @@ def evaluate(group1, group2, prior, laplace, space):
         at = point_of_dispersion(min(j, N_DISPERSIONS - 1))
         inverse[j] = inverse[at]
         phi[j] = 1.0 / inverse[j]
-        growth[j], _, _ = log_prior_alpha(alpha[at], prior)
-    add_growth(group1.counts, phi, inverse, scale, growth)
-    add_growth(group2.counts, phi, inverse, scale, growth)
+        of_dispersion[j], _, _ = log_prior_alpha(alpha[at], prior)
+    add_log_rising_factorial(group1.counts, phi, inverse, scale, of_dispersion)
+    add_log_rising_factorial(group2.counts, phi, inverse, scale, of_dispersion)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -290,11 +290,11 @@ def _approximate(group1, group2, prior, space, laplace):
         null[L_CENTRE],
     )
     evaluate(group1, group2, prior, laplace, space)
-    value, growth = space.value, space.growth
+    value, of_dispersion = space.value, space.of_dispersion
     factor = laplace[L_ALPHA] * laplace[L_CENTRE] * laplace[L_BETA]
-    alternative = value[MODE] + growth[AT_MODE] + math.log(factor / prior.log_fc_sd)
+    alternative = value[MODE] + of_dispersion[AT_MODE] + math.log(factor / prior.log_fc_sd)
     null_factor = laplace[L0_ALPHA] * laplace[L0_CENTRE]
-    laplace[LOG_BAYES_FACTOR] = value[NULL_MODE] + growth[AT_NULL_MODE] + math.log(null_factor) - alternative
+    laplace[LOG_BAYES_FACTOR] = value[NULL_MODE] + of_dispersion[AT_NULL_MODE] + math.log(null_factor) - alternative
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -344,7 +344,7 @@ def _write_departures(group1, group2, prior, space, laplace, out):
     """Information in the groups, and the features of one test along the axes: centre and beta are integrated out along alpha."""
     tau, sigma = prior.log_mean_sd, prior.log_fc_sd
     alpha, c, b, la, lca, _, lba, _, _, alpha0, c0, la0, lca0, _, _ = laplace
-    l1, l2, value, growth = group1.exposure, group2.exposure, space.value, space.growth
+    l1, l2, value, of_dispersion = group1.exposure, group2.exposure, space.value, space.of_dispersion
     phi, phi0 = math.exp(alpha), math.exp(alpha0)
     info1, info2 = information(l1, c - 0.5 * b, phi), information(l2, c + 0.5 * b, phi)
     volume, variance = log_volume(info1, info2, tau, sigma), tau * tau + 0.25 * sigma * sigma
@@ -361,7 +361,7 @@ def _write_departures(group1, group2, prior, space, laplace, out):
         a, ca, ba = alpha + k * la, c + k * lca, b + k * lba
         there1 = information(l1, ca - 0.5 * ba, math.exp(a))
         there2 = information(l2, ca + 0.5 * ba, math.exp(a))
-        fall = value[MODE] + growth[AT_MODE] - value[ALONG_ALPHA + j] - growth[AT_ALPHA + j]
+        fall = value[MODE] + of_dispersion[AT_MODE] - value[ALONG_ALPHA + j] - of_dispersion[AT_ALPHA + j]
         out[DISPERSION_DEPARTURE + j] = departure(fall + 0.5 * (log_volume(there1, there2, tau, sigma) - volume), k)
         if far:
             column = INFORMATION_BELOW if k < 0.0 else INFORMATION_ABOVE
@@ -370,5 +370,10 @@ def _write_departures(group1, group2, prior, space, laplace, out):
         out[NULL_CENTRE_DEPARTURE + j] = departure(value[NULL_MODE] - value[NULL_ALONG_CENTRE + j], k)
         a, ca = alpha0 + k * la0, c0 + k * lca0
         there = information(l1, ca, math.exp(a)) + information(l2, ca, math.exp(a))
-        fall = value[NULL_MODE] + growth[AT_NULL_MODE] - value[NULL_ALONG_ALPHA + j] - growth[AT_NULL_ALPHA + j]
+        fall = (
+            value[NULL_MODE]
+            + of_dispersion[AT_NULL_MODE]
+            - value[NULL_ALONG_ALPHA + j]
+            - of_dispersion[AT_NULL_ALPHA + j]
+        )
         out[NULL_DISPERSION_DEPARTURE + j] = departure(fall + 0.5 * math.log((there + 1.0 / (tau * tau)) / info0), k)

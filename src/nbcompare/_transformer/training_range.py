@@ -16,13 +16,16 @@ HIGHEST_LOG_MEAN = 14.5  # one and a half standard deviations above the prior's 
 
 @dataclass(frozen=True)
 class Ranges:
-    """Bounds of the training distribution; natural logarithms but for counts and dispersions."""
+    """Bounds of the training distribution; natural logarithms but for counts and dispersions.
+
+    The names are those in the files of weights.
+    """
 
     mean: tuple[float, float] = (0.02, 1e5)  # the prior's mean count, log-uniform
     log_mean_sd: tuple[float, float] = (0.3, 4.0)  # log-uniform
     dispersion: tuple[float, float] = (1e-4, 10.0)  # the trend: half of the tests log-uniform, half around .14
-    scatter: tuple[float, float] = (0.0, 1.25)  # uniform; one in ten below .1 log-uniform
-    scale: tuple[float, float] = (0.08, 2.2)  # of log fold changes, log-uniform
+    scatter: tuple[float, float] = (0.0, 1.25)  # sd of log dispersion, uniform; one in ten below .1 log-uniform
+    scale: tuple[float, float] = (0.08, 2.2)  # sd of log fold changes, log-uniform
     exposure_sd: tuple[float, float] = (0.0, 1.5)  # of log exposure, uniform
     replicates: tuple[int, int] = (1, MOST_REPLICATES)  # seven in ten uniform on 2..10, the others log-uniform
     heavy_share: float = 0.5  # of tests with inverse-gamma dispersions
@@ -47,7 +50,7 @@ def in_range(
     replicates present, and the groups' rates and their ratio must be within five standard deviations of what the prior says.
     """
     prior, alike = with_one_dispersion(prior, len(counts1))
-    log_mean, log_mean_sd, location, scatter, tail, _, scale = prior_matrix(prior, len(counts1)).T
+    log_mean, log_mean_sd, location, spread, family, _, sigma = prior_matrix(prior, len(counts1)).T
     rates, depths, numbers, logs = [], [], [], np.zeros(1)
     for counts, exposure in ((counts1, exposure1), (counts2, exposure2)):
         exposure = np.atleast_2d(np.asarray(exposure, dtype=np.float64))
@@ -71,12 +74,12 @@ def in_range(
         )
         & within(log_mean_sd, *ranges.log_mean_sd)
         & within(location, *np.log(ranges.dispersion))
-        & within(scatter, *ranges.scatter)
-        & within(scale, *ranges.scale)
-        & within(tail, 0.0, 1.0)
+        & within(spread, *ranges.scatter)
+        & within(sigma, *ranges.scale)
+        & within(family, 0.0, 1.0)
         & within(np.minimum(*numbers), ranges.replicates[0], np.inf)
         & within(np.maximum(*numbers), 1, max(ranges.replicates[1], MOST_MEASURED))
-        & (fold <= CONFLICT * np.hypot(scale, noise))
+        & (fold <= CONFLICT * np.hypot(sigma, noise))
         & (centre <= CONFLICT * np.hypot(log_mean_sd, 0.5 * noise))
     )
 

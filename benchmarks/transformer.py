@@ -31,7 +31,7 @@ from nbcompare._nb.prior import FIELDS, Prior
 from nbcompare._transformer.arms import Data, checked, in_batches
 from nbcompare._transformer.device_posterior import summary_on_device
 from nbcompare._transformer.estimate import posterior_of, summarize
-from nbcompare._transformer.simulate import Simulated, draw_arm, simulate
+from nbcompare._transformer.simulate import Simulated, draw_group, simulate
 from nbcompare._transformer.training_range import Ranges, in_range
 from nbcompare._transformer.weights import Trained, load_network
 
@@ -264,7 +264,7 @@ def told(
             counts = rng.poisson(np.exp(eta + effect)[:, None] * exposure * noise).astype(float)
             arms += [counts, np.broadcast_to(exposure, counts.shape)]
         else:
-            arms += draw_arm(rng, present, eta + effect, alpha, np.full(n, spread), np.full(n, np.log(depth / 1e4)))
+            arms += draw_group(rng, present, eta + effect, alpha, np.full(n, spread), np.full(n, np.log(depth / 1e4)))
     prior = np.tile([location, centre_sd, -2.0, 1.0, 0.0, 0.5, 1.0], (n, 1))
     return Simulated(*arms, prior, np.stack([alpha, eta + 0.5 * beta, beta], axis=1), null)
 

@@ -283,7 +283,7 @@ def test_memory_of_a_test(width: int) -> None:
 
 def test_batch_size_follows_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = load_network().network.config.numbers_at_once
-    monkeypatch.setattr(devices, "wholly_there", lambda device: device == "cuda")
+    monkeypatch.setattr(devices, "runs_all_steps", lambda device: device == "cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * 2**30, 0))
     sizes = [devices.default_batch_size(numbers, "cuda", n) for n in (2, 20, 200)]
     assert sizes == sorted(sizes, reverse=True)
@@ -293,9 +293,9 @@ def test_batch_size_follows_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_everything_runs() -> None:
-    assert not devices.wholly_there("cpu")
-    assert not devices.wholly_there("cpu:0")
-    assert devices.wholly_there("meta")  # knows float64, and is no CPU
+    assert not devices.runs_all_steps("cpu")
+    assert not devices.runs_all_steps("cpu:0")
+    assert devices.runs_all_steps("meta")  # knows float64, and is no CPU
 
 
 def test_nothing_is_left_behind() -> None:
@@ -319,7 +319,7 @@ def test_judge_takes_the_device(drawn: Simulated, monkeypatch: pytest.MonkeyPatc
     """`summarize` and `posterior_of` through the path of a device."""
     expected = judged_here(drawn)
     mixture = posterior_of(*data_of(drawn)[0], Prior(*drawn.prior.T), device="cpu")
-    monkeypatch.setattr(estimate, "wholly_there", lambda device: True)
+    monkeypatch.setattr(estimate, "runs_all_steps", lambda device: True)
     assert_alike(judged_here(drawn), expected, 1e-4)
     assert_same(posterior_of(*data_of(drawn)[0], Prior(*drawn.prior.T), device="cpu"), mixture, 2e-4)
 

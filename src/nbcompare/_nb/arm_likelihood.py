@@ -1,6 +1,6 @@
-"""The log likelihood of one arm as a function of its log rate, at a fixed dispersion: value, slopes, and tables on a lattice.
+"""The log likelihood of one group as a function of its log rate, at a fixed dispersion: value, slopes, and tables on a grid.
 
-l(eta) = T eta - sum_i (y_i + 1/phi) log(1 + phi l_i e^eta) + sum_i sum_{j < y_i} log(1 + phi j), T the arm's total, without the terms in
+l(eta) = T eta - sum_i (y_i + 1/phi) log(1 + phi l_i e^eta) + sum_i sum_{j < y_i} log(1 + phi j), T the group's total, without the terms in
 which neither eta nor phi stands. It is concave in eta. A replicate of exposure zero is absent.
 """
 

@@ -45,7 +45,7 @@ def refine(
     Parameters
     ----------
     counts1, counts2
-        Of reference and treated arm, (n_tests, n_replicates).
+        Of reference and treated group, (n_tests, n_replicates).
     exposure1, exposure2
         (n_replicates,) or (n_tests, n_replicates); 0 is an absent replicate.
     prior

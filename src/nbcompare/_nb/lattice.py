@@ -71,7 +71,7 @@ class Factors(NamedTuple):
 
     first: np.ndarray  # likelihood of the reference
     second: np.ndarray  # of the treated group
-    sums: np.ndarray  # prior of the centre, by the sum of both places
+    sums: np.ndarray  # prior of the centre, by the sum of both positions
     gaps: np.ndarray  # prior of the difference
 
 

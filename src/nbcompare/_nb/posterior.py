@@ -41,7 +41,7 @@ def grid_posterior(
     Parameters
     ----------
     counts1, counts2
-        Of reference and treated arm, (n_tests, n_replicates).
+        Of reference and treated group, (n_tests, n_replicates).
     exposure1, exposure2
         (n_replicates,) or (n_tests, n_replicates); 0 is an absent replicate.
     prior

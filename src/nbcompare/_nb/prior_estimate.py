@@ -21,7 +21,9 @@ NULL_SHARE = (0.01, 0.99)
 LEAST_CENTRE_SD = 0.3
 LEAST_SHARE = 1e-6
 
-Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # counts and exposure of the reference, of the treated arm
+Data = tuple[
+    np.ndarray, np.ndarray, np.ndarray, np.ndarray
+]  # counts and exposure of the reference, of the treated group
 
 
 @dataclass(frozen=True)

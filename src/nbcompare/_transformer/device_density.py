@@ -98,7 +98,7 @@ def rising_factorial_slopes(
 def log_rising_factorial(
     counts: Tensor, large: Tensor, some_large: list[bool], beyond: Tensor, phi: Tensor, k: Tensor
 ) -> Tensor:
-    """The sum over counts, and over j < y, of log(1 + phi j), at several dispersions, (places, n); `some_large` tells which replicates have counts above 10."""
+    """The sum over counts, and over j < y, of log(1 + phi j), at several dispersions, (points, n); `some_large`: which replicates have counts above 10."""
     value = torch.zeros_like(phi)
     for j in range(1, SMALL_COUNT):
         value.addcmul_(beyond[j - 1], torch.log1p(j * phi))

@@ -57,27 +57,27 @@ def maximize(tests: TestBatch, start: Tensor, *, null: bool) -> Tensor:
     Tests that have converged stay as they are, and leave the batch once they are half of it. The last few go on elsewhere.
     """
     result = start.new_empty((5 if null else 9, start.shape[1]))
-    place = torch.arange(start.shape[1], device=start.device)  # of the tests at work
+    index = torch.arange(start.shape[1], device=start.device)  # of the tests that are not finished
     found = torch.cat(
-        [start[:2], start.new_empty((3, len(place)))] if null else [start, start.new_empty((6, len(place)))]
+        [start[:2], start.new_empty((3, len(index)))] if null else [start, start.new_empty((6, len(index)))]
     )
-    converged = torch.zeros_like(place, dtype=torch.bool)
-    n_active = len(place)
+    converged = torch.zeros_like(index, dtype=torch.bool)
+    n_active = len(index)
     for number in range(MAX_STEPS):
         if n_active <= STRAGGLERS:
-            result[:, place] = found
+            result[:, index] = found
             keep = torch.nonzero(~converged)[:, 0]
-            result[:, place[keep]] = on_host(tests.take(keep), found[:, keep], number, null=null)
+            result[:, index[keep]] = on_host(tests.take(keep), found[:, keep], number, null=null)
             return result
-        if 2 * n_active <= len(place):
-            result[:, place] = found
+        if 2 * n_active <= len(index):
+            result[:, index] = found
             keep = torch.nonzero(~converged)[:, 0]
-            tests, found, converged, place = tests.take(keep), found[:, keep], converged[keep], place[keep]
+            tests, found, converged, index = tests.take(keep), found[:, keep], converged[keep], index[keep]
         stepped, near = advance(tests, found, 1.0 if number < PATIENCE else 0.3, null=null)
         found = torch.where(converged, found, stepped)
         converged = converged | near
         n_active = int((~converged).sum())
-    result[:, place] = found
+    result[:, index] = found
     return result
 
 

@@ -57,13 +57,13 @@ class Normals:
     def quantile(self, level: Tensor, guess: Tensor) -> Tensor:
         """X at which the distribution function is `level` (n,): Newton's steps kept within a bracket; 0 where the level is negative."""
         result = torch.zeros_like(guess)
-        place = torch.nonzero(level >= 0.0)[:, 0]
-        own, level = self.take(place), level[place]
+        index = torch.nonzero(level >= 0.0)[:, 0]
+        own, level = self.take(index), level[index]
         there = own.weight > 0.0
         low = torch.where(there, own.mean - 9.0 * own.sd, 1e300).amin(0)
         high = torch.where(there, own.mean + 9.0 * own.sd, -1e300).amax(0)
         level = level * own.weight.sum(0)
-        x = torch.minimum(torch.maximum(guess[place], low), high)
+        x = torch.minimum(torch.maximum(guess[index], low), high)
         converged = torch.zeros_like(x, dtype=torch.bool)
         for _ in range(MOST_STEPS):
             reached, slope = own.distribution(x)
@@ -77,11 +77,11 @@ class Normals:
             following = torch.where((low < following) & (following < high), following, 0.5 * (low + high))
             x = torch.where(converged, x, following)
             if 2 * n_active <= len(x):
-                result[place] = x
+                result[index] = x
                 keep = torch.nonzero(~converged)[:, 0]
-                own, place, converged = own.take(keep), place[keep], converged[keep]
+                own, index, converged = own.take(keep), index[keep], converged[keep]
                 x, low, high, level = x[keep], low[keep], high[keep], level[keep]
-        result[place] = x
+        result[index] = x
         return result
 
 

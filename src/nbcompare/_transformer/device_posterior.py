@@ -1,4 +1,4 @@
-"""The posterior wholly on a device: counts go there, answers come back. For devices with float64, which the Laplace approximations need."""
+"""All steps on a device: counts go there, answers come back. For devices with float64, which the Laplace approximations need."""
 
 from __future__ import annotations
 

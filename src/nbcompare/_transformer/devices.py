@@ -31,7 +31,7 @@ def find_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def wholly_there(place: str) -> bool:
+def runs_all_steps(place: str) -> bool:
     """Whether everything runs on the device: it is none of the CPU's, and has the float64 that the Laplace approximations need."""
     import torch
 
@@ -51,7 +51,7 @@ def default_batch_size(numbers: int, device: str, n_replicates: int = 0) -> int:
     At most 4,096 tests on a CPU (its cache), and at most a million elsewhere.
     """
     needed = BYTES_PER_NUMBER * numbers
-    if wholly_there(device):
+    if runs_all_steps(device):
         needed += bytes_of_a_test(n_replicates)
     if device.startswith("cuda"):
         import torch
@@ -66,7 +66,7 @@ def default_batch_size(numbers: int, device: str, n_replicates: int = 0) -> int:
 
 
 def bytes_of_a_test(n_replicates: int) -> int:
-    """What a test of so many replicates, both arms together, needs beside the network."""
+    """What a test of so many replicates, both groups together, needs in addition to the network."""
     return 8 * (ROWS_AT_ONCE * n_replicates + NUMBERS_AT_ONCE)
 
 

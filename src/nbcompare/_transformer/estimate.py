@@ -16,7 +16,7 @@ from nbcompare._nb.posterior_columns import NETWORK, Columns, Posterior, from_co
 from nbcompare._nb.prior import NULL_SHARE, Prior
 from nbcompare._transformer.arms import checked, in_batches
 from nbcompare._transformer.assemble import assemble
-from nbcompare._transformer.devices import default_batch_size, find_device, wholly_there
+from nbcompare._transformer.devices import default_batch_size, find_device, runs_all_steps
 from nbcompare._transformer.layout import LOG_BAYES_FACTOR, N_FEATURES, N_LAPLACE
 from nbcompare._transformer.summaries import compute_features_into
 from nbcompare._transformer.weights import Trained, load_network
@@ -54,9 +54,9 @@ def posterior_of(
     Parameters
     ----------
     counts1, counts2
-        Of reference and treated arm, (n_tests, n_replicates).
+        Of reference and treated group, (n_tests, n_replicates).
     exposure1, exposure2
-        Their exposures, (n_replicates,) or (n_tests, n_replicates); 0 is an absent replicate. Every arm needs one that is present.
+        Their exposures, (n_replicates,) or (n_tests, n_replicates); 0 is an absent replicate. Every group needs one that is present.
     prior
         Of every test, in natural logarithms.
     network
@@ -72,10 +72,10 @@ def posterior_of(
     ImportError
         Without torch and safetensors.
     ValueError
-        Where a count is negative or not a number, an arm has no replicate, or a prior is no prior.
+        Where a count is negative or not a number, a group has no replicate, or a prior is no prior.
     """
     own, place, parts = _prepared((counts1, exposure1, counts2, exposure2), prior, network, device, batch_size)
-    if wholly_there(place):
+    if runs_all_steps(place):
         from nbcompare._transformer.device_posterior import mixture_on_device
 
         return Mixture.joined([mixture_on_device(own, part, place) for part in parts])
@@ -94,7 +94,7 @@ def summarize(
     batch_size: int | None = None,
     levels: Sequence[float] = (),
 ) -> NetworkSummary:
-    """Summaries of the posteriors of `posterior_of`, and the moments that tell whether the closed form is far.
+    """Summaries of the posteriors of `posterior_of`, and the moments to compare with the Gaussian approximation.
 
     Parameters
     ----------
@@ -103,14 +103,14 @@ def summarize(
     levels
         Of the further quantiles of the log fold change given a change and of the log dispersion.
     """
-    arms = (counts1, exposure1, counts2, exposure2)
+    groups = (counts1, exposure1, counts2, exposure2)
     place = find_device(device)
-    if wholly_there(place):
+    if runs_all_steps(place):
         from nbcompare._transformer.device_posterior import summary_on_device
 
-        own, place, parts = _prepared(arms, prior, network, place, batch_size)
+        own, place, parts = _prepared(groups, prior, network, place, batch_size)
         return joined_summaries([summary_on_device(own, part, place, levels) for part in parts])
-    mixture = posterior_of(*arms, prior, network=network, device=place, batch_size=batch_size)
+    mixture = posterior_of(*groups, prior, network=network, device=place, batch_size=batch_size)
     return NetworkSummary(summarise_mixture(mixture, levels=levels), *change_moments(mixture))
 
 
@@ -121,13 +121,13 @@ def joined_summaries(parts: list[list[np.ndarray]]) -> NetworkSummary:
 
 
 def _prepared(
-    arms: Data, prior: Prior, network: Trained | None, device: str, batch_size: int | None
+    groups: Data, prior: Prior, network: Trained | None, device: str, batch_size: int | None
 ) -> tuple[Network, str, Iterator[Batch]]:
     """The network where it will run, that place, and the tests in batches."""
     from nbcompare._transformer.network import on_device
 
     trained = load_network() if network is None else network
-    data = checked(arms, prior)
+    data = checked(groups, prior)
     place = find_device(device)
     n_replicates = data[0][0].shape[1] + data[0][2].shape[1]
     size = batch_size or default_batch_size(trained.network.config.numbers_at_once, place, n_replicates)
@@ -140,11 +140,11 @@ def _mixture(network: Network, batch: Batch, device: str) -> Mixture:
 
     from nbcompare._transformer.network import raw_in_parts
 
-    arms, priors = batch
+    groups, priors = batch
     laplace = np.empty((len(priors), N_LAPLACE))
     features = np.empty((len(priors), N_FEATURES), dtype=np.float32)
     in_pieces(
-        lambda part: compute_features_into(arms, priors, part, laplace, features),
+        lambda part: compute_features_into(groups, priors, part, laplace, features),
         len(priors),
         get_num_threads(),
         size=256,

@@ -36,11 +36,11 @@ def simulate(
     present.append(np.where(rng.random(n_tests) < 0.5, present[0], other))
     spread = rng.uniform(*ranges.exposure_sd, n_tests) * (rng.random(n_tests) > 0.1)
     deeper = rng.normal(0.0, 1.5, n_tests) * (rng.random(n_tests) < 0.3)
-    arms = []
+    groups: list[np.ndarray] = []
     for n, sign in zip(present, (-0.5, 0.5), strict=True):
         eta = truth[:, 1] + sign * truth[:, 2]
-        arms += draw_arm(rng, n, eta, truth[:, 0], spread, sign * deeper)
-    counts1, exposure1, counts2, exposure2 = arms
+        groups += draw_group(rng, n, eta, truth[:, 0], spread, sign * deeper)
+    counts1, exposure1, counts2, exposure2 = groups
     return Simulated(counts1, exposure1, counts2, exposure2, prior, truth, null)
 
 
@@ -96,8 +96,8 @@ def replicates(rng: np.random.Generator, n: int, ranges: Ranges) -> np.ndarray:
     return np.where(rng.random(n) < 0.7, usual, np.minimum(any_number, high))
 
 
-def draw_arm(rng, n: np.ndarray, eta, alpha, spread, shift) -> list[np.ndarray]:
-    """Counts and exposures of an arm, ragged: a test's replicates first, exposure 0 behind them."""
+def draw_group(rng, n: np.ndarray, eta, alpha, spread, shift) -> list[np.ndarray]:
+    """Counts and exposures of a group, ragged: a test's replicates first, exposure 0 behind them."""
     width = int(n.max())
     here = np.arange(width) < n[:, None]
     rows = np.repeat(np.arange(len(n)), n)

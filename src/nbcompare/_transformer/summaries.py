@@ -118,9 +118,9 @@ def compute_features(counts1, exposure1, counts2, exposure2, prior: np.ndarray) 
     return Features(laplace, features)
 
 
-def compute_features_into(arms, prior: np.ndarray, part: slice, laplace: np.ndarray, features: np.ndarray) -> None:
+def compute_features_into(groups, prior: np.ndarray, part: slice, laplace: np.ndarray, features: np.ndarray) -> None:
     """`compute_features` of these tests of all, into their rows."""
-    y1, l1, y2, l2 = (array if len(array) == 1 else array[part] for array in arms)
+    y1, l1, y2, l2 = (array if len(array) == 1 else array[part] for array in groups)
     _compute_features(y1, l1, y2, l2, laplace_prior(prior[part]), laplace[part], features[part])
 
 
@@ -186,7 +186,7 @@ def _compute_features(counts1, exposure1, counts2, exposure2, priors, laplace, f
     width = max(counts1.shape[1], counts2.shape[1])
     arrays = np.empty((4, width))
     rows = np.empty((9, POINTS))
-    space = Workspace(
+    workspace = Workspace(
         rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6], rows[7], rows[8], np.zeros((11, 2))
     )
     for t in range(priors.shape[0]):
@@ -205,16 +205,16 @@ def _compute_features(counts1, exposure1, counts2, exposure2, priors, laplace, f
         group1 = GroupData(arrays[0, :n1], arrays[1, :n1], total1, depth1 * unit, zeros1)
         group2 = GroupData(arrays[2, :n2], arrays[3, :n2], total2, depth2 * unit, zeros2)
         prior = prior_of(priors[t], shift)
-        _approximate(group1, group2, prior, space, laplace[t])
-        _write_features(group1, group2, prior, space, laplace[t], features[t])
+        _approximate(group1, group2, prior, workspace, laplace[t])
+        _write_features(group1, group2, prior, workspace, laplace[t], features[t])
         laplace[t, MODE_CENTRE] -= shift
         laplace[t, NULL_CENTRE] -= shift
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def lay_points(laplace, space):
+def lay_points(laplace, workspace):
     """Where the log posterior is evaluated: the mode, along centre, beta and alpha; the mode without a change, along centre and alpha."""
-    alpha, c, b = space.alpha, space.centre, space.beta
+    alpha, c, b = workspace.alpha, workspace.centre, workspace.beta
     for j in range(POINTS):
         if j < NULL_MODE:
             alpha[j], c[j], b[j] = laplace[MODE_ALPHA], laplace[MODE_CENTRE], laplace[MODE_BETA]
@@ -241,10 +241,10 @@ def step(j):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def evaluate(group1, group2, prior, laplace, space):
+def evaluate(group1, group2, prior, laplace, workspace):
     """Log posterior at the points, except for what depends on the dispersion alone; that, at the ten dispersions."""
-    alpha, c, b, scale, inverse, phi, _, value, of_dispersion, _ = space
-    lay_points(laplace, space)
+    alpha, c, b, scale, inverse, phi, _, value, of_dispersion, _ = workspace
+    lay_points(laplace, workspace)
     for j in range(POINTS):
         eta1, eta2 = c[j] - 0.5 * b[j], c[j] + 0.5 * b[j]
         d = (c[j] - prior.log_mean) / prior.log_mean_sd
@@ -275,9 +275,9 @@ def point_of_dispersion(j):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _approximate(group1, group2, prior, space, laplace):
+def _approximate(group1, group2, prior, workspace, laplace):
     """Both Laplace approximations of one test, the log posterior at the points around them, and the log Bayes factor of no change."""
-    start, small_sums = space.start, space.small_sums
+    start, small_sums = workspace.start, workspace.small_sums
     find_start(group1, group2, prior, start)
     maximize(group1, group2, prior, start, False, small_sums, laplace[:NULL_ALPHA])
     start[0], start[1] = laplace[MODE_ALPHA], laplace[MODE_CENTRE]
@@ -289,8 +289,8 @@ def _approximate(group1, group2, prior, space, laplace):
         null[L_CENTRE_ALPHA],
         null[L_CENTRE],
     )
-    evaluate(group1, group2, prior, laplace, space)
-    value, of_dispersion = space.value, space.of_dispersion
+    evaluate(group1, group2, prior, laplace, workspace)
+    value, of_dispersion = workspace.value, workspace.of_dispersion
     factor = laplace[L_ALPHA] * laplace[L_CENTRE] * laplace[L_BETA]
     alternative = value[MODE] + of_dispersion[AT_MODE] + math.log(factor / prior.log_fc_sd)
     null_factor = laplace[L0_ALPHA] * laplace[L0_CENTRE]
@@ -298,7 +298,7 @@ def _approximate(group1, group2, prior, space, laplace):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _write_features(group1, group2, prior, space, laplace, out):
+def _write_features(group1, group2, prior, workspace, laplace, out):
     """The features of one test."""
     tau, spread, sigma = prior.log_mean_sd, prior.log_dispersion_sd, prior.log_fc_sd
     alpha, c, b, la, lca, lc, lba, lbc, lb, alpha0, c0, la0, lca0, lc0, log_factor = laplace
@@ -326,7 +326,7 @@ def _write_features(group1, group2, prior, space, laplace, out):
     out[LFC_Z] = math.asinh(b / lb)
     _write_group(group1, alpha + c - 0.5 * b, out[FIRST_GROUP:])
     _write_group(group2, alpha + c + 0.5 * b, out[SECOND_GROUP:])
-    _write_departures(group1, group2, prior, space, laplace, out)
+    _write_departures(group1, group2, prior, workspace, laplace, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -340,11 +340,11 @@ def _write_group(group, log_dispersion_rate, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _write_departures(group1, group2, prior, space, laplace, out):
+def _write_departures(group1, group2, prior, workspace, laplace, out):
     """Information in the groups, and the features of one test along the axes: centre and beta are integrated out along alpha."""
     tau, sigma = prior.log_mean_sd, prior.log_fc_sd
     alpha, c, b, la, lca, _, lba, _, _, alpha0, c0, la0, lca0, _, _ = laplace
-    l1, l2, value, of_dispersion = group1.exposure, group2.exposure, space.value, space.of_dispersion
+    l1, l2, value, of_dispersion = group1.exposure, group2.exposure, workspace.value, workspace.of_dispersion
     phi, phi0 = math.exp(alpha), math.exp(alpha0)
     info1, info2 = information(l1, c - 0.5 * b, phi), information(l2, c + 0.5 * b, phi)
     volume, variance = log_volume(info1, info2, tau, sigma), tau * tau + 0.25 * sigma * sigma

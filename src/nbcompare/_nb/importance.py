@@ -16,13 +16,14 @@ import numpy as np
 from numba import get_num_threads
 from scipy.special import gammaincinv, ndtri
 
-from nbcompare._nb.importance_kernels import DEGREES_CHANGE, DEGREES_NULL, refine_tests
-from nbcompare._nb.lattice import Groups
+from nbcompare._nb.importance_draws import DEGREES_CHANGE, DEGREES_NULL
+from nbcompare._nb.importance_kernels import refine_tests
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.pieces import in_pieces
 from nbcompare._nb.posterior import CHUNK, both_groups, grid_posterior
 from nbcompare._nb.posterior_columns import REFINED, Posterior, empty_columns, from_columns
 from nbcompare._nb.prior import Prior, kernel_prior, take_prior, with_one_dispersion
+from nbcompare._nb.rate_modes import Groups
 
 TRUSTED = 0.7  # Pareto k up to which importance weights are
 FAR_TAIL = (1e-7, 1e-3)  # probabilities of the other sign, given a change, that neither draws nor mixtures know
@@ -93,7 +94,7 @@ def rests_on_far_tail(posterior: Posterior) -> np.ndarray:
 
 @cache
 def quasi_random(n_draws: int) -> np.ndarray:
-    """Points (n_draws, 6), columns as named in `importance_kernels`: a component, three normal deviates, what makes them Student's t.
+    """Points (n_draws, 6), columns as named in `importance_draws`: a component, three normal deviates, what makes them Student's t.
 
     The additive recurrence of the generalised golden ratio, the root of x^6 = x + 1, whose points fill the cube evenly.
     """

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numba import get_num_threads
 
-from nbcompare._nb.lattice import Groups
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.mixture_summary import summarise_tests
 from nbcompare._nb.pieces import in_pieces
@@ -22,6 +21,7 @@ from nbcompare._nb.posterior_columns import (
 )
 from nbcompare._nb.prior import Prior, kernel_prior, ratio_matrix
 from nbcompare._nb.quadrature import integrate_tests
+from nbcompare._nb.rate_modes import Groups
 
 CHUNK = 256  # tests that a thread takes at once
 

@@ -19,7 +19,7 @@ from nbcompare._transformer.layout import LOG_BAYES_FACTOR
 from nbcompare._transformer.network import raw_in_parts
 
 if TYPE_CHECKING:
-    from nbcompare._transformer.groups import Batch
+    from nbcompare._transformer.arms import Batch
     from nbcompare._transformer.network import Network
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from nbcompare._nb.closed_form import change_moments
-from nbcompare._nb.density import mean_slopes, rising_factorial_slopes, stirling_remainder
+from nbcompare._nb.density import mean_slopes, rising_factorial_slopes
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.posterior import Posterior, summarise_mixture
 from nbcompare._nb.prior import Prior
-from nbcompare._nb.special import digamma_minus_log, fast_log1p
+from nbcompare._nb.special import digamma_minus_log, fast_log1p, stirling_remainder
 from nbcompare._transformer import estimate
 from nbcompare._transformer.arms import Batch, checked, in_batches
 from nbcompare._transformer.estimate import NetworkSummary, joined_summaries, posterior_of, summarize

@@ -104,7 +104,10 @@ def tabulate(y, l, phi, grid, slope, rates, table):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def stirling_remainder(x):
-    """Log Gamma(x) - (x - 1/2) log x + x - log(2 pi)/2 for x > 0: shifted to 8 and above, four terms of the series, to 1e-12."""
+    """Log Gamma(x) - (x - 1/2) log x + x - log(2 pi)/2 for x > 0: shifted to 8 and above, then the series, to 1e-12.
+
+    That of `special` is more accurate; with it results of the quadrature change by up to 4e-12.
+    """
     shift = 0.0
     if x < 8.0:
         product = 1.0

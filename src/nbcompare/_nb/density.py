@@ -12,10 +12,9 @@ import math
 
 from numba import njit
 
-from nbcompare._nb.special import digamma_minus_log, fast_log1p
+from nbcompare._nb.special import HALF_LOG_TWO_PI, digamma_minus_log, fast_log1p, stirling_remainder
 
 SMALL = 0.005
-_HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -29,7 +28,7 @@ def log_density(y, m, phi, remainder):
     x = phi * m
     d = m - y
     if y > 10.0:
-        value = y * _log_ratio(m, y, d) - 0.5 * math.log(y * (1.0 + phi * y)) - _HALF_LOG_TWO_PI - stirling_remainder(y)
+        value = y * _log_ratio(m, y, d) - 0.5 * math.log(y * (1.0 + phi * y)) - HALF_LOG_TWO_PI - stirling_remainder(y)
         if phi <= 0.0:
             return value - d
         k = 1.0 / phi
@@ -86,16 +85,6 @@ def rising_factorial_slopes(y, phi, digamma, trigamma):
     digammas = fast_log1p(phi * y) + digamma_y - digamma
     trigammas = trigamma_y - trigamma
     return k * (y - k * digammas), -k * k * (y - 2.0 * k * digammas - k * k * trigammas)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def stirling_remainder(x):
-    """Log Gamma(x) - (x - 1/2) log x + x - log(2 pi)/2 for x > 0: five terms of the series above 10, to 1e-15."""
-    if x < 10.0:
-        return math.lgamma(x) - (x - 0.5) * math.log(x) + x - _HALF_LOG_TWO_PI
-    inverse = 1.0 / x
-    square = inverse * inverse
-    return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square * (1 / 1188)))))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

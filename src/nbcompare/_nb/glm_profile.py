@@ -10,12 +10,12 @@ import math
 
 from numba import njit
 
-from nbcompare._nb.density import log_density, mean_slopes, rising_factorial_slopes, stirling_remainder
+from nbcompare._nb.density import log_density, mean_slopes, rising_factorial_slopes
 from nbcompare._nb.glm_fit import newton
 from nbcompare._nb.maximum import climb_step
 from nbcompare._nb.packed import backward, cholesky, forward, gram, half_log_determinant, transposed_times
 from nbcompare._nb.skovgaard import information_root
-from nbcompare._nb.special import digamma_minus_log
+from nbcompare._nb.special import digamma_minus_log, stirling_remainder
 
 MAX_STEPS = 60
 TELLING = 1e-3  # fitted mean of a sample

@@ -10,8 +10,8 @@ import math
 
 from numba import njit
 
-from nbcompare._nb.density import log_density, mean_slopes, rising_factorial_slopes, stirling_remainder
-from nbcompare._nb.special import digamma_minus_log
+from nbcompare._nb.density import log_density, mean_slopes, rising_factorial_slopes
+from nbcompare._nb.special import digamma_minus_log, stirling_remainder
 
 MAX_STEPS = 80
 

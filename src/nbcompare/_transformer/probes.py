@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb.branchless import log, log1p
-from nbcompare._nb.density import stirling_remainder
+from nbcompare._nb.special import stirling_remainder, stirling_series
 from nbcompare._transformer.laplace import log_prior_alpha
 from nbcompare._transformer.layout import (
     FAR,
@@ -78,12 +78,7 @@ def add_log_rising_factorial(y, phi, inverse, product, out):
             large += 1
             for j in range(DISPERSIONS):
                 sum_ = y[i] + inverse[j]
-                x = 1.0 / sum_
-                square = x * x
-                rest = x * (
-                    1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square * (1 / 1188))))
-                )
-                out[j] += (sum_ - 0.5) * log1p(phi[j] * y[i]) - y[i] + rest
+                out[j] += (sum_ - 0.5) * log1p(phi[j] * y[i]) - y[i] + stirling_series(sum_)
             continue
         if y[i] <= 1.0:
             continue

@@ -40,10 +40,10 @@ def paper_tests(rng, n_tests, depth, spread, n=None):
 def genes(rng, n_genes, n, prior):
     """A data set whose genes follow a prior, as samples x genes."""
     centre = rng.normal(prior.log_mean, prior.log_mean_sd, n_genes)
-    beta = np.where(rng.random(n_genes) < prior.null_share, 0.0, rng.normal(0, prior.scale, n_genes))
-    alpha = rng.normal(prior.log_dispersion, prior.scatter, n_genes)
-    if prior.tail == INVERSE_GAMMA:
-        shape = inverse_gamma_shape(np.array(prior.scatter))
+    beta = np.where(rng.random(n_genes) < prior.null_share, 0.0, rng.normal(0, prior.log_fc_sd, n_genes))
+    alpha = rng.normal(prior.log_dispersion, prior.log_dispersion_sd, n_genes)
+    if prior.family == INVERSE_GAMMA:
+        shape = inverse_gamma_shape(np.array(prior.log_dispersion_sd))
         alpha = prior.log_dispersion + digamma(shape) - np.log(rng.gamma(shape, 1, n_genes))
     exposure, phi = np.exp(rng.normal(0, 0.3, 2 * n)), np.exp(alpha)[:, None]
     mean = np.exp(centre[:, None] + np.repeat([-0.5, 0.5], n) * beta[:, None]) * exposure
@@ -82,7 +82,8 @@ def costs(n_tests):
     """CPU time at 5v5, and root mean squared difference from the exact posterior in its standard deviations."""
     numba.set_num_threads(1)  # before torch, whose number it sets where it starts its threads with OpenMP
     try:
-        from nbcompare._transformer.estimate import load_network, posterior_of
+        from nbcompare._transformer.estimate import posterior_of
+        from nbcompare._transformer.weights import load_network
 
         load_network()
         import torch

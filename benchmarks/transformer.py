@@ -30,8 +30,10 @@ from nbcompare._nb.posterior import Posterior, grid_posterior, summarise_mixture
 from nbcompare._nb.prior import FIELDS, Prior
 from nbcompare._transformer.arms import Data, checked, in_batches
 from nbcompare._transformer.device_posterior import summary_on_device
-from nbcompare._transformer.estimate import Trained, in_range, judge, load_network, posterior_of
-from nbcompare._transformer.simulate import Ranges, Simulated, draw_arm, simulate
+from nbcompare._transformer.estimate import posterior_of, summarize
+from nbcompare._transformer.simulate import Simulated, draw_group, simulate
+from nbcompare._transformer.training_range import Ranges, in_range
+from nbcompare._transformer.weights import Trained, load_network
 
 SETTINGS = {"mid": (1e6, 0.5), "low": (1e4, 1.0)}
 LEVELS = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
@@ -114,8 +116,8 @@ def misstated(network: Trained, n_tests: int) -> None:
         "as it is": {},
         "null share .2 for .5": {"null_share": 0.2},
         "null share .8 for .5": {"null_share": 0.8},
-        "scale 2 for 1": {"scale": 2.0},
-        "scale .5 for 1": {"scale": 0.5},
+        "scale 2 for 1": {"log_fc_sd": 2.0},
+        "scale .5 for 1": {"log_fc_sd": 0.5},
     }.items():
         prior = tests.prior.copy()
         for field, value in change.items():
@@ -160,7 +162,7 @@ def replicates(network: Trained, n_tests: int) -> None:
 
 def differences(network: Trained, n_tests: int) -> None:
     tests = simulate(np.random.default_rng(104), n_tests // 40, Ranges())
-    inside = in_range(*arms_of(tests), Prior(*tests.prior.T), network=network)
+    inside = in_range(*arms_of(tests), Prior(*tests.prior.T), ranges=network.ranges)
     found, exact = of_network(network, tests), of_grid(tests)
     print(f"quantiles .5, .99, 1 of {inside.sum()} tests in range ({inside.mean():.3f} of all)")
     for name in ("null_probability", "log_fc", "log_dispersion"):
@@ -186,11 +188,11 @@ def speed(network: Trained, _: int) -> None:
     rows = {
         "posterior": lambda: posterior_of(*data, prior, network=network, device="cpu"),
         "its summary": lambda: summarise_mixture(mixture),
-        "posterior and summary": lambda: judge(*data, prior, network=network, device="cpu"),
+        "posterior and summary": lambda: summarize(*data, prior, network=network, device="cpu"),
         "the same, path of a device": lambda: [
             summary_on_device(network.network, part, "cpu", ()) for part in in_batches(batch, 4096)
         ],
-        "is it in range": lambda: in_range(*data, prior, network=network),
+        "is it in range": lambda: in_range(*data, prior, ranges=network.ranges),
         "maximum likelihood": lambda: fit_likelihood(*groups),
     }
     for name, work in rows.items():
@@ -201,7 +203,7 @@ def speed(network: Trained, _: int) -> None:
     for n_tests in (20_000, 2**17, 2**20, 2**22):
         data, prior, _groups = five_against_five(n_tests)
         torch.cuda.reset_peak_memory_stats()
-        seconds = typical(partial(judge, *data, prior, network=network, device="cuda"), time.perf_counter)
+        seconds = typical(partial(summarize, *data, prior, network=network, device="cuda"), time.perf_counter)
         memory = torch.cuda.max_memory_allocated() / 1e9
         name = torch.cuda.get_device_name()
         print(
@@ -262,7 +264,7 @@ def told(
             counts = rng.poisson(np.exp(eta + effect)[:, None] * exposure * noise).astype(float)
             arms += [counts, np.broadcast_to(exposure, counts.shape)]
         else:
-            arms += draw_arm(rng, present, eta + effect, alpha, np.full(n, spread), np.full(n, np.log(depth / 1e4)))
+            arms += draw_group(rng, present, eta + effect, alpha, np.full(n, spread), np.full(n, np.log(depth / 1e4)))
     prior = np.tile([location, centre_sd, -2.0, 1.0, 0.0, 0.5, 1.0], (n, 1))
     return Simulated(*arms, prior, np.stack([alpha, eta + 0.5 * beta, beta], axis=1), null)
 

@@ -20,7 +20,7 @@ def lent_by(
     counts = rng.poisson(mean * rng.gamma(shape, 1 / shape, (len(phi), n_groups, n))).astype(float)
     prior_phi = prior_dispersion(np.full(len(phi), mean), np.full(len(phi), TREND), variance)[0]
     of_group = [statistics_of_group(counts[:, k], np.ones((1, n)), prior_phi) for k in range(n_groups)]
-    return Statistics(sum(one.numerator for one in of_group), sum(one.weight for one in of_group))
+    return Statistics(sum(one.statistic_sum for one in of_group), sum(one.df for one in of_group))
 
 
 @pytest.mark.parametrize("mean", [5.0, 50.0, 500.0])
@@ -32,14 +32,16 @@ def test_calibrated(mean: float, sd: float, n_groups: int, n: int) -> None:
     lent = lent_by(rng, phi, mean, sd**2, n_groups, n)
     found = expected_dispersion(np.full(N_GENES, mean), np.full(N_GENES, TREND), sd**2, lent)
     error = np.log(phi) - found.log_dispersion
-    deviate = error / found.scatter
+    deviate = error / found.log_dispersion_sd
     assert abs(deviate.mean()) < 0.15
     assert 0.9 < deviate.std() < 1.2
     assert abs((np.abs(deviate) < 1.645).mean() - 0.9) < 0.05
-    assert (found.scatter <= sd + 1e-12).all()
+    assert (found.log_dispersion_sd <= sd + 1e-12).all()
     assert np.sqrt(np.mean(error**2)) < (sd if mean > 5 else 1.05 * sd)
     if mean == 500.0:
-        assert np.median(found.scatter) == pytest.approx(np.sqrt(1 / (1 / sd**2 + 0.5 * n_groups * (n - 1))), rel=0.1)
+        assert np.median(found.log_dispersion_sd) == pytest.approx(
+            np.sqrt(1 / (1 / sd**2 + 0.5 * n_groups * (n - 1))), rel=0.1
+        )
 
 
 def test_nothing_lent_is_the_trend() -> None:
@@ -48,7 +50,7 @@ def test_nothing_lent_is_the_trend() -> None:
     for lent in (None, nothing):
         found = expected_dispersion(mean, trend, 0.49, lent)
         np.testing.assert_allclose(found.log_dispersion, np.log(trend) - 0.245)
-        np.testing.assert_allclose(found.scatter, 0.7)
+        np.testing.assert_allclose(found.log_dispersion_sd, 0.7)
 
 
 @pytest.mark.parametrize("mean", [5.0, 500.0])
@@ -62,23 +64,23 @@ def test_the_error_of_a_trend_of_few_genes(mean: float) -> None:
     known, unknown = (
         expected_dispersion(np.full(seen.sum(), mean), trend[seen], sd**2, None, share) for share in (error, 0.0)
     )
-    deviates = [(np.log(phi[seen]) - one.log_dispersion) / one.scatter for one in (known, unknown)]
+    deviates = [(np.log(phi[seen]) - one.log_dispersion) / one.log_dispersion_sd for one in (known, unknown)]
     assert 0.7 < np.sqrt(np.mean(deviates[0] ** 2)) < 1.2
     assert np.sqrt(np.mean(deviates[1] ** 2)) > 1.5
     nothing = expected_dispersion(np.full(3, mean), np.full(3, TREND), sd**2, None, 1e3)
-    np.testing.assert_allclose(nothing.scatter, 2.0)
+    np.testing.assert_allclose(nothing.log_dispersion_sd, 2.0)
 
 
 def test_arms_are_taken_off() -> None:
     rng = np.random.default_rng(1)
     one, two = (Statistics(rng.gamma(3, 1, 5), rng.gamma(3, 1, 5)) for _ in range(2))
-    both = Statistics(one.numerator + two.numerator, one.weight + two.weight)
-    np.testing.assert_allclose(both.without(one).numerator, two.numerator)
-    np.testing.assert_allclose(both.without(one).weight, two.weight)
+    both = Statistics(one.statistic_sum + two.statistic_sum, one.df + two.df)
+    np.testing.assert_allclose(both.without(one).statistic_sum, two.statistic_sum)
+    np.testing.assert_allclose(both.without(one).df, two.df)
     left = both.without(one, two)
-    assert not left.weight.any()
-    assert not left.numerator.any()
-    np.testing.assert_allclose(both.after(2.0).weight, both.weight / 2)
+    assert not left.df.any()
+    assert not left.statistic_sum.any()
+    np.testing.assert_allclose(both.after(2.0).df, both.df / 2)
 
 
 def test_a_gene_without_any_scatter_stays_finite() -> None:
@@ -86,4 +88,4 @@ def test_a_gene_without_any_scatter_stays_finite() -> None:
     found = expected_dispersion(np.array([100.0, 100.0]), np.array([0.1, 0.1]), 0.5, lent)
     assert np.isfinite(found.log_dispersion).all()
     assert (found.log_dispersion >= np.log(1e-4)).all()
-    assert (found.scatter > 0).all()
+    assert (found.log_dispersion_sd > 0).all()

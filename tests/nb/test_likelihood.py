@@ -9,10 +9,10 @@ from scipy.special import gammaln
 from statsmodels.discrete.discrete_model import NegativeBinomial
 
 from nbcompare._nb.data import Group
-from nbcompare._nb.density import growth_slopes, log_density, mean_slopes, stirling_rest
+from nbcompare._nb.density import log_density, mean_slopes, rising_factorial_slopes
 from nbcompare._nb.likelihood import fit_likelihood, fit_rates, log_likelihood, maximise
 from nbcompare._nb.profile import slopes
-from nbcompare._nb.special import digamma_beyond_log
+from nbcompare._nb.special import digamma_minus_log, stirling_remainder
 from nbcompare._nb.status import Status
 
 few = settings(deadline=None, max_examples=25)
@@ -161,7 +161,7 @@ def test_likelihood_is_never_below_statsmodels():
 @few
 @given(st.integers(0, MAX_COUNT), st.floats(1e-6, 1e5), st.one_of(st.just(0.0), st.floats(1e-12, 1e4)))
 def test_log_density_matches_scipy_and_the_table(y, m, phi):
-    rest = stirling_rest(1 / phi) if phi > 0 else 0.0
+    rest = stirling_remainder(1 / phi) if phi > 0 else 0.0
     value = log_density(float(y), m, phi, rest)
     tabled = table_log_likelihood(np.array([[float(y)]]), np.array([[m]]), phi)[0]
     assert value == pytest.approx(tabled, rel=1e-9, abs=1e-8)
@@ -177,14 +177,14 @@ def test_huge_counts_keep_nine_decimals(phi):
     j = np.arange(1, y, dtype=wide)
     exact = np.log1p(wide(phi) * j).sum() + y * np.log(wide(m)) - np.log(j).sum() - np.log(wide(y))
     exact -= wide(m) if phi == 0 else (y + 1 / wide(phi)) * np.log1p(wide(phi) * wide(m))
-    rest = stirling_rest(1 / phi) if phi > 0 else 0.0
+    rest = stirling_remainder(1 / phi) if phi > 0 else 0.0
     assert log_density(float(y), m, phi, rest) == pytest.approx(float(exact), abs=2e-8)
 
 
 @few
 @given(st.integers(0, 2000), st.floats(0.01, 1e4), st.floats(1e-7, 50))
 def test_slopes_of_the_density_match_numeric_derivatives(y, m, phi):
-    growth = growth_slopes(float(y), phi, *digamma_beyond_log(1 / phi))
+    growth = rising_factorial_slopes(float(y), phi, *digamma_minus_log(1 / phi))
     mean = mean_slopes(float(y), m, phi)
     j = np.arange(1, y)
     exact = (j / (1 + phi * j)).sum(), -((j / (1 + phi * j)) ** 2).sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,16 +12,22 @@ from scipy import special, stats
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 
-from nbcompare._nb.closed_form import closed_form, far_apart
+from nbcompare._nb import posterior_columns
+from nbcompare._nb import prior as prior_module
+from nbcompare._nb.closed_form import contradicts, gaussian_approximation
 from nbcompare._nb.importance import refine
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.pareto import fit_pareto, pareto_shape
-from nbcompare._nb.posterior import GRID, NETWORK, REFINED, grid_posterior, summarise_mixture
+from nbcompare._nb.posterior import grid_posterior, summarise_mixture
+from nbcompare._nb.posterior_columns import GRID, NETWORK, REFINED
 from nbcompare._nb.prior import (
     INVERSE_GAMMA,
     NORMAL,
+    GenePrior,
     Prior,
+    gene_prior,
     inverse_gamma_shape,
+    kernel_prior,
     prior_matrix,
     ratio_matrix,
     with_one_dispersion,
@@ -342,24 +348,41 @@ class TestClosedForm:
     def test_is_the_posterior_of_a_normal_estimate(self):
         prior = Prior(1.0, 2.0, -2.0, 0.5, NORMAL, 0.4, 0.8)
         b, s = np.array([0.9]), np.array([0.5])
-        mixture = closed_form(np.array([1.3]), b, s, np.array([0.1]), np.array([20.0]), prior)
+        mixture = gaussian_approximation(np.array([1.3]), b, s, np.array([0.1]), np.array([20.0]), prior)
         null = 0.4 * stats.norm.pdf(0.9, 0, 0.5)
         change = 0.6 * stats.norm.pdf(0.9, 0, np.hypot(0.5, 0.8))
         assert mixture.null_probability[0] == pytest.approx(null / (null + change))
         assert mixture.mean[0, 0, 1] == pytest.approx(0.9 * 0.64 / 0.89)
-        assert mixture.scale[0, 0, 1, 1] == pytest.approx(np.sqrt(0.64 * 0.25 / 0.89))
+        assert mixture.cholesky[0, 0, 1, 1] == pytest.approx(np.sqrt(0.64 * 0.25 / 0.89))
 
     def test_far_apart(self):
         prior = Prior(1.0, 2.0, -2.0, 0.5, NORMAL, 0.4, 2.0)
         s = np.full(4, 0.3)
         one, other = (
-            closed_form(np.zeros(4), b, s, np.full(4, 0.1), np.full(4, 9.0), prior)
+            gaussian_approximation(np.zeros(4), b, s, np.full(4, 0.1), np.full(4, 9.0), prior)
             for b in np.array([[0, 1, 2, np.nan], [0, 1.5, 9, 1]])
         )
-        assert far_apart(one, other).tolist() == [False, False, True, True]
+        assert contradicts(one, other).tolist() == [False, False, True, True]
 
 
 @pytest.mark.parametrize("scatter", [1e-3, 0.1, 0.8, 1.2, 3.0])
 def test_inverse_gamma_has_the_standard_deviation_asked_for(scatter):
     shape = inverse_gamma_shape(np.array([scatter]))[0]
     assert np.sqrt(special.polygamma(1, shape)) == pytest.approx(scatter, rel=1e-8)
+
+
+def test_columns_are_the_fields_in_their_order():
+    """A field put between others would otherwise shift all numbers."""
+    numbers = [field.name for field in fields(posterior_columns.Posterior)][: len(posterior_columns.COLUMNS)]
+    assert tuple(numbers) == posterior_columns.COLUMNS
+    assert [getattr(posterior_columns, name.upper()) for name in posterior_columns.COLUMNS] == list(range(13))
+    assert [getattr(prior_module, name.upper()) for name in (*prior_module.FIELDS, "shape")] == list(range(8))
+    assert GenePrior._fields == (*prior_module.FIELDS, "shape")
+
+
+def test_the_prior_of_a_kernel_holds_the_fields_by_name():
+    prior = Prior(1.0, 2.0, -3.0, 0.4, INVERSE_GAMMA, 0.5, 0.6)
+    gene = gene_prior(kernel_prior(prior, 2)[1])
+    for name in prior_module.FIELDS:
+        assert getattr(gene, name) == getattr(prior, name), name
+    assert gene.shape == inverse_gamma_shape(np.array([0.4]))[0]

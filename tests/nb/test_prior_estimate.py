@@ -16,10 +16,10 @@ from nbcompare._nb.trend import prior_degrees
 
 def data_set(rng, n_genes, n, prior):
     centre = rng.normal(prior.log_mean, prior.log_mean_sd, n_genes)
-    beta = np.where(rng.random(n_genes) < prior.null_share, 0.0, rng.normal(0, prior.scale, n_genes))
-    alpha = rng.normal(prior.log_dispersion, prior.scatter, n_genes)
-    if prior.tail == INVERSE_GAMMA:
-        shape = inverse_gamma_shape(np.array(prior.scatter))
+    beta = np.where(rng.random(n_genes) < prior.null_share, 0.0, rng.normal(0, prior.log_fc_sd, n_genes))
+    alpha = rng.normal(prior.log_dispersion, prior.log_dispersion_sd, n_genes)
+    if prior.family == INVERSE_GAMMA:
+        shape = inverse_gamma_shape(np.array(prior.log_dispersion_sd))
         alpha = prior.log_dispersion + digamma(shape) - np.log(rng.gamma(shape, 1, n_genes))
     exposure = np.exp(rng.normal(0, 0.3, 2 * n))
     mean = np.exp(centre[:, None] + np.repeat([-0.5, 0.5], n) * beta[:, None]) * exposure
@@ -61,17 +61,17 @@ def test_recovered_from_4000_genes(n, scatter, tail, null_share, scale, share_er
     assert found.log_mean == pytest.approx(4.0, abs=0.1)
     assert found.log_mean_sd == pytest.approx(1.5, abs=0.1)
     assert np.mean(found.log_dispersion) == pytest.approx(-2.0, abs=0.25)
-    assert np.mean(found.scatter) == pytest.approx(scatter, rel=0.15)
+    assert np.mean(found.log_dispersion_sd) == pytest.approx(scatter, rel=0.15)
     assert found.null_share == pytest.approx(null_share, abs=share_error)
-    assert found.scale == pytest.approx(scale, rel=0.25 if null_share < 0.9 else 0.35)  # of one gene in twenty
+    assert found.log_fc_sd == pytest.approx(scale, rel=0.25 if null_share < 0.9 else 0.35)  # of one gene in twenty
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_where_nothing_changes_nearly_all_is_null(seed):
     truth = Prior(4.0, 1.5, -2.0, 0.8, INVERSE_GAMMA, 1.0, 1.0)
     found = estimated(data_set(np.random.default_rng(seed), 1000, 4, truth))
-    assert found.null_share > 0.8 or found.scale < 0.25  # small changes of some cannot be told from none
-    assert 0.02 < found.scale < 3
+    assert found.null_share > 0.8 or found.log_fc_sd < 0.25  # small changes of some cannot be told from none
+    assert 0.02 < found.log_fc_sd < 3
 
 
 def test_few_genes_leave_the_usual_scale():

@@ -304,14 +304,14 @@ def test_on_a_device_several_perturbations_are_a_batch(
     from nbcompare._transformer import estimate
 
     batches = []
-    judge = estimate.judge
+    summarize = estimate.summarize
 
     def noted(*data: Any, **options: Any) -> Any:
         batches.append(len(data[0]))
-        return judge(*data, **options)
+        return summarize(*data, **options)
 
-    monkeypatch.setattr(estimate, "judge", noted)
-    monkeypatch.setattr(estimate, "wholly_there", lambda place: True)
+    monkeypatch.setattr(estimate, "summarize", noted)
+    monkeypatch.setattr(estimate, "runs_all_steps", lambda place: True)
     monkeypatch.setattr(_screen_posterior.Wanted, "batch_size", lambda self, n_replicates: 300)
     screen = run(cells, "transformer", n_jobs=1)
     assert sum(batches) == np.isfinite(screen.layers["pvals"]).sum()

@@ -8,7 +8,8 @@ import pytest
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import Prior
 from nbcompare._transformer.estimate import posterior_of
-from nbcompare._transformer.simulate import Ranges, Simulated, simulate
+from nbcompare._transformer.simulate import Simulated, simulate
+from nbcompare._transformer.training_range import Ranges
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,7 @@ def assert_same(found: Mixture, expected: Mixture, tolerance: float) -> None:
     """Weights, means in standard deviations, and factors relative to the standard deviations."""
     for name in ("null_probability", "weight", "null_weight"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=tolerance, err_msg=name)
-    for mean, scale in (("mean", "scale"), ("null_mean", "null_scale")):
+    for mean, scale in (("mean", "cholesky"), ("null_mean", "null_cholesky")):
         sd = np.sqrt((getattr(expected, scale) ** 2).sum(axis=-1))
         assert np.max(np.abs(getattr(found, mean) - getattr(expected, mean)) / sd) < tolerance
         assert np.max(np.abs(getattr(found, scale) - getattr(expected, scale)) / sd[..., None]) < tolerance

@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 
 from nbcompare._nb.closed_form import change_moments
-from nbcompare._nb.density import growth_slopes, mean_slopes, stirling_rest
+from nbcompare._nb.density import mean_slopes, rising_factorial_slopes
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.posterior import Posterior, summarise_mixture
 from nbcompare._nb.prior import Prior
-from nbcompare._nb.special import digamma_beyond_log, fast_log1p
+from nbcompare._nb.special import digamma_minus_log, fast_log1p, stirling_remainder
 from nbcompare._transformer import estimate
 from nbcompare._transformer.arms import Batch, checked, in_batches
-from nbcompare._transformer.estimate import Judged, as_judged, judge, load_network, posterior_of
+from nbcompare._transformer.estimate import NetworkSummary, joined_summaries, posterior_of, summarize
+from nbcompare._transformer.layout import LOG_BAYES_FACTOR
 from nbcompare._transformer.simulate import Simulated
-from nbcompare._transformer.summaries import Summaries, summarise
+from nbcompare._transformer.summaries import Features, compute_features
+from nbcompare._transformer.weights import load_network
 
 from .conftest import assert_same, exchanged
 
@@ -32,11 +34,10 @@ from nbcompare._transformer import device_density, device_laplace, devices  # no
 from nbcompare._transformer.device_mixture import Normals, assemble  # noqa: E402
 from nbcompare._transformer.device_posterior import (  # noqa: E402
     as_rows,
-    bytes_of_a_test,
     mixture_on_device,
     summary_on_device,
 )
-from nbcompare._transformer.device_summaries import summarise as summarise_there  # noqa: E402
+from nbcompare._transformer.device_summaries import compute_features as features_there  # noqa: E402
 from nbcompare._transformer.device_tests import as_tests  # noqa: E402
 
 LEVELS = (0.01, 0.5, 0.95)
@@ -53,30 +54,32 @@ def data_of(tests: Simulated) -> Batch:
     return checked((tests.counts1, tests.exposure1, tests.counts2, tests.exposure2), Prior(*tests.prior.T))
 
 
-def there(tests: Simulated) -> Summaries:
+def there(tests: Simulated) -> Features:
     """Anchors and summaries of the device's path."""
     arms, priors = data_of(tests)
     with torch.inference_mode():
-        found = summarise_there(*as_tests([as_rows(array, "cpu") for array in arms], as_rows(priors, "cpu")))
-    return Summaries(*(rows.numpy().T for rows in found))
+        found = features_there(*as_tests([as_rows(array, "cpu") for array in arms], as_rows(priors, "cpu")))
+    return Features(*(rows.numpy().T for rows in found))
 
 
-def mixture_there(tests: Simulated, *, name: str | None = None, size: int = 10**6) -> Mixture:
-    network = load_network(name).network
+def mixture_there(tests: Simulated, *, size: int = 10**6) -> Mixture:
+    network = load_network().network
     return Mixture.joined([mixture_on_device(network, batch, "cpu") for batch in in_batches(data_of(tests), size)])
 
 
-def judged_there(tests: Simulated, *, size: int = 10**6) -> Judged:
+def judged_there(tests: Simulated, *, size: int = 10**6) -> NetworkSummary:
     network = load_network().network
-    return as_judged([summary_on_device(network, batch, "cpu", LEVELS) for batch in in_batches(data_of(tests), size)])
+    return joined_summaries(
+        [summary_on_device(network, batch, "cpu", LEVELS) for batch in in_batches(data_of(tests), size)]
+    )
 
 
-def judged_here(tests: Simulated) -> Judged:
+def judged_here(tests: Simulated) -> NetworkSummary:
     arms = (tests.counts1, tests.exposure1, tests.counts2, tests.exposure2)
-    return judge(*arms, Prior(*tests.prior.T), device="cpu", levels=LEVELS)
+    return summarize(*arms, Prior(*tests.prior.T), device="cpu", levels=LEVELS)
 
 
-def assert_alike(found: Judged, expected: Judged, tolerance: float) -> None:
+def assert_alike(found: NetworkSummary, expected: NetworkSummary, tolerance: float) -> None:
     """All columns: of what has a standard deviation in its units."""
     own = expected.posterior
     sd = {"log_fc": expected.change_sd, "log_mean": own.log_mean_sd, "log_dispersion": own.log_dispersion_sd}
@@ -97,7 +100,7 @@ def assert_alike(found: Judged, expected: Judged, tolerance: float) -> None:
 @pytest.mark.usefixtures("stragglers")
 def test_anchors(drawn: Simulated) -> None:
     """Newton takes the same steps, so only rounding differs: 1e-9 of a standard deviation in most tests, 1e-6 where counts are 1e7."""
-    expected, found = summarise(*data_of(drawn)[0], drawn.prior).anchors, there(drawn).anchors
+    expected, found = compute_features(*data_of(drawn)[0], drawn.prior).laplace, there(drawn).laplace
     row = lambda factor: np.sqrt((expected[:, factor] ** 2).sum(axis=1))
     sd = np.stack([row(rows) for rows in ([3], [4, 5], [6, 7, 8], [11], [12, 13])], axis=1)
     gap = np.abs(found - expected)
@@ -109,12 +112,14 @@ def test_anchors(drawn: Simulated) -> None:
 
 
 def test_summaries(drawn: Simulated) -> None:
-    expected, found = summarise(*data_of(drawn)[0], drawn.prior), there(drawn)
+    expected, found = compute_features(*data_of(drawn)[0], drawn.prior), there(drawn)
     plain = np.maximum(drawn.counts1.max(axis=1), drawn.counts2.max(axis=1)) < RESOLVED
     assert plain.mean() > 0.99
-    np.testing.assert_allclose(found.summaries[plain], expected.summaries[plain], rtol=1e-6, atol=2e-5)
-    np.testing.assert_allclose(found.anchors[plain, 14], expected.anchors[plain, 14], rtol=1e-6, atol=2e-5)
-    np.testing.assert_allclose(found.summaries, expected.summaries, rtol=1e-6, atol=2e-3)
+    np.testing.assert_allclose(found.features[plain], expected.features[plain], rtol=1e-6, atol=2e-5)
+    np.testing.assert_allclose(
+        found.laplace[plain, LOG_BAYES_FACTOR], expected.laplace[plain, LOG_BAYES_FACTOR], rtol=1e-6, atol=2e-5
+    )
+    np.testing.assert_allclose(found.features, expected.features, rtol=1e-6, atol=2e-3)
 
 
 @pytest.mark.usefixtures("stragglers")
@@ -122,17 +127,16 @@ def test_summaries_of_the_posterior(drawn: Simulated) -> None:
     assert_alike(judged_there(drawn), judged_here(drawn), 1e-4)
 
 
-@pytest.mark.parametrize("name", ["posterior", "attention"])
-def test_mixtures(drawn: Simulated, name: str) -> None:
+def test_mixtures(drawn: Simulated) -> None:
     arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
-    expected = posterior_of(*arms, Prior(*drawn.prior.T), network=load_network(name), device="cpu")
-    assert_same(mixture_there(drawn, name=name), expected, 2e-4)
+    expected = posterior_of(*arms, Prior(*drawn.prior.T), device="cpu")
+    assert_same(mixture_there(drawn), expected, 2e-4)
 
 
 def test_a_mixture_has_one_summary(drawn: Simulated) -> None:
     """The same mixtures summarised here and there: to what a quantile is sought to."""
     found, mixture = judged_there(drawn), mixture_there(drawn)
-    expected = Judged(summarise_mixture(mixture, levels=LEVELS), *change_moments(mixture))
+    expected = NetworkSummary(summarise_mixture(mixture, levels=LEVELS), *change_moments(mixture))
     assert_alike(found, expected, 1e-6)
     for name in ("null_probability", "lfsr"):
         one, other = getattr(found.posterior, name), getattr(expected.posterior, name)
@@ -168,10 +172,10 @@ def test_shared_exposures_and_no_tests(drawn: Simulated) -> None:
     shared = [np.broadcast_to(array[:1], array.shape) for array in (*counts, *tiled)]  # read-only
     alike = mixture_on_device(network, checked((shared[0], shared[2], shared[1], shared[3]), prior), "cpu")
     np.testing.assert_allclose(alike.null_probability, found[0].null_probability[0])
-    judged = judge(counts[0], rows[0], counts[1], rows[1], prior, device="cpu")
+    judged = summarize(counts[0], rows[0], counts[1], rows[1], prior, device="cpu")
     np.testing.assert_allclose(summarise_mixture(found[0]).log_fc, judged.posterior.log_fc, atol=1e-5)
     nothing = checked((counts[0][:0], rows[0], counts[1][:0], rows[1]), prior)
-    assert len(as_judged([summary_on_device(network, nothing, "cpu", LEVELS)]).posterior) == 0
+    assert len(joined_summaries([summary_on_device(network, nothing, "cpu", LEVELS)]).posterior) == 0
     assert len(mixture_on_device(network, nothing, "cpu")) == 0
 
 
@@ -189,11 +193,11 @@ def test_empty_arms_and_wild_numbers() -> None:
     tail = (rng.random(n) < 0.5).astype(float)
     prior = Prior(rng.normal(3, 4, n), spreads[0], rng.uniform(-9, 3, n), spreads[1], tail, share, spreads[2])
     batch = checked((arms[0], arms[1], arms[2], arms[3]), prior)
-    found = as_judged([summary_on_device(load_network().network, batch, "cpu", LEVELS)])
+    found = joined_summaries([summary_on_device(load_network().network, batch, "cpu", LEVELS)])
     for field in fields(Posterior):
         if field.name != "pareto_k":
             assert np.isfinite(getattr(found.posterior, field.name)).all(), field.name
-    expected = judge(*arms, prior, device="cpu", levels=LEVELS)
+    expected = summarize(*arms, prior, device="cpu", levels=LEVELS)
     gap = np.abs(found.posterior.log_fc - expected.posterior.log_fc) / expected.change_sd
     assert np.median(gap) < 1e-6
     assert np.quantile(gap, 0.98) < 1e-3  # where Newton walks to and fro, rounding decides where it is left
@@ -207,10 +211,10 @@ def test_likelihood_at_all_dispersions() -> None:
         large = (counts > 10).double()
         small = torch.where(counts > 10, 0.0, counts)
         beyond = torch.cat([(small > j).double() for j in range(1, 10)])
-        slope, curvature = device_density.growth_slopes(
+        slope, curvature = device_density.rising_factorial_slopes(
             counts, large, beyond, torch.from_numpy(phi), 1 / torch.from_numpy(phi)
         )
-        expected = np.array([growth_slopes(y, p, *digamma_beyond_log(1 / p)) for p in phi]).T
+        expected = np.array([rising_factorial_slopes(y, p, *digamma_minus_log(1 / p)) for p in phi]).T
         np.testing.assert_allclose(slope, phi * expected[0], rtol=1e-8, atol=1e-13 * max(y, 10))
         np.testing.assert_allclose(
             curvature, -phi * (expected[0] + phi * expected[1]), rtol=1e-8, atol=1e-13 * max(y, 10)
@@ -221,12 +225,12 @@ def test_likelihood_at_all_dispersions() -> None:
         first = np.array([mean_slopes(0.0, m, p)[0] for p in phi])
         np.testing.assert_allclose(excess / phi, phi * first, rtol=1e-11)
     k = 1 / phi
-    rests = np.array([digamma_beyond_log(value) for value in k])
-    digamma, trigamma = device_density.gamma_rests_of_any(torch.from_numpy(k))
+    rests = np.array([digamma_minus_log(value) for value in k])
+    digamma, trigamma = device_density.gamma_remainders_of_any(torch.from_numpy(k))
     np.testing.assert_allclose(digamma, rests[:, 0], rtol=1e-12)
     np.testing.assert_allclose(trigamma.numpy() + 1 / k, rests[:, 1], rtol=1e-12)
-    rest = device_density.stirling_rest_of_any(torch.from_numpy(k))
-    np.testing.assert_allclose(rest, [stirling_rest(value) for value in k], rtol=1e-12, atol=1e-15)
+    rest = device_density.stirling_remainder_of_any(torch.from_numpy(k))
+    np.testing.assert_allclose(rest, [stirling_remainder(value) for value in k], rtol=1e-12, atol=1e-15)
     assert torch.log1p(torch.tensor(1e-9, dtype=torch.float64)).item() == pytest.approx(fast_log1p(1e-9), rel=1e-15)
 
 
@@ -273,25 +277,25 @@ def test_memory_of_a_test(width: int) -> None:
     prior = Prior(3.0, 1.0, -2.0, 0.7, 1.0, 0.8, 0.7)
     with Memory() as memory:
         summary_on_device(load_network().network, checked(tuple(arms), prior), "cpu", LEVELS)
-    reckoned = bytes_of_a_test(2 * width)
+    reckoned = devices.bytes_of_a_test(2 * width)
     assert 0.3 * reckoned < memory.most / n < reckoned
 
 
 def test_batch_size_follows_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = load_network().network.config
-    monkeypatch.setattr(devices, "wholly_there", lambda device: device == "cuda")
+    numbers = load_network().network.config.numbers_at_once
+    monkeypatch.setattr(devices, "runs_all_steps", lambda device: device == "cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * 2**30, 0))
-    sizes = [devices.default_batch_size(config, "cuda", n) for n in (2, 20, 200)]
+    sizes = [devices.default_batch_size(numbers, "cuda", n) for n in (2, 20, 200)]
     assert sizes == sorted(sizes, reverse=True)
-    assert all(size * bytes_of_a_test(n) <= 2 * 2**30 for size, n in zip(sizes, (2, 20, 200), strict=True))
+    assert all(size * devices.bytes_of_a_test(n) <= 2 * 2**30 for size, n in zip(sizes, (2, 20, 200), strict=True))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 0))
-    assert devices.default_batch_size(config, "cuda", 10) == devices.MOST_AT_ONCE
+    assert devices.default_batch_size(numbers, "cuda", 10) == devices.MOST_AT_ONCE
 
 
 def test_where_everything_runs() -> None:
-    assert not devices.wholly_there("cpu")
-    assert not devices.wholly_there("cpu:0")
-    assert devices.wholly_there("meta")  # knows float64, and is no CPU
+    assert not devices.runs_all_steps("cpu")
+    assert not devices.runs_all_steps("cpu:0")
+    assert devices.runs_all_steps("meta")  # knows float64, and is no CPU
 
 
 def test_nothing_is_left_behind() -> None:
@@ -299,23 +303,23 @@ def test_nothing_is_left_behind() -> None:
     n = 30
     empty = lambda *shape: torch.empty(shape, dtype=torch.float64, device="meta")
     tests, totals = as_tests([empty(5, n), empty(5, 1), empty(4, n), empty(4, n)], empty(7, n))
-    start = device_laplace.begin(tests, totals)
-    for equal, rows in ((False, 9), (True, 5)):
-        found, near = device_laplace.advance(tests, start, 1.0, equal=equal)
+    start = device_laplace.find_start(tests, totals)
+    for null, rows in ((False, 9), (True, 5)):
+        found, near = device_laplace.advance(tests, start, 1.0, null=null)
         assert found.shape == (rows, n)
         assert found.device == near.device == start.device
     phi = empty(10, n)
-    growth = device_density.growth(tests.counts, tests.large, [True] * 9, tests.beyond, phi, phi)
+    growth = device_density.log_rising_factorial(tests.counts, tests.large, [True] * 9, tests.beyond, phi, phi)
     mixture = assemble(empty(15, n), empty(n), empty(n, 5, 10), empty(n, 3, 6))
     parts = [growth, *mixture.log_mean().moments(), *mixture.log_dispersion().moments()]
     assert {part.device.type for part in parts} == {"meta"}
 
 
 def test_judge_takes_the_device(drawn: Simulated, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`judge` and `posterior_of` through the path of a device."""
+    """`summarize` and `posterior_of` through the path of a device."""
     expected = judged_here(drawn)
     mixture = posterior_of(*data_of(drawn)[0], Prior(*drawn.prior.T), device="cpu")
-    monkeypatch.setattr(estimate, "wholly_there", lambda device: True)
+    monkeypatch.setattr(estimate, "runs_all_steps", lambda device: True)
     assert_alike(judged_here(drawn), expected, 1e-4)
     assert_same(posterior_of(*data_of(drawn)[0], Prior(*drawn.prior.T), device="cpu"), mixture, 2e-4)
 
@@ -331,12 +335,12 @@ def test_products_keep_their_precision(drawn: Simulated) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_gpu_agrees(drawn: Simulated) -> None:
     arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
-    found = judge(*arms, Prior(*drawn.prior.T), device="cuda", levels=LEVELS)
+    found = summarize(*arms, Prior(*drawn.prior.T), device="cuda", levels=LEVELS)
     assert_alike(found, judged_here(drawn), 1e-3)
 
 
 def test_single_precision(drawn: Simulated) -> None:
     """The network's float32 is within 1e-3 of float64 in all that is reported."""
     double = deepcopy(load_network().network).double()
-    found = as_judged([summary_on_device(double, data_of(drawn), "cpu", LEVELS)])
+    found = joined_summaries([summary_on_device(double, data_of(drawn), "cpu", LEVELS)])
     assert_alike(judged_there(drawn), found, 1e-3)

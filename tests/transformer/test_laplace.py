@@ -1,6 +1,8 @@
-"""Anchors against scipy's densities and a general maximiser, under priors of both families."""
+"""Laplace approximations and features, against scipy's densities and a general maximiser, under priors of both families."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from scipy import stats
 from scipy.optimize import minimize
 
 from nbcompare._nb.prior import inverse_gamma_shape
-from nbcompare._transformer.probes import DISPERSIONS, PLACES, add_growth, add_rates
+from nbcompare._transformer import layout
+from nbcompare._transformer.probes import DISPERSIONS, POINTS, add_log_rising_factorial, add_rates
 from nbcompare._transformer.simulate import Simulated
-from nbcompare._transformer.summaries import summarise
+from nbcompare._transformer.summaries import compute_features, compute_features_into
 
 
 def log_density(y: np.ndarray, mean: np.ndarray, phi: float) -> float:
@@ -50,16 +53,16 @@ def usual(drawn: Simulated) -> list[int]:
 
 @pytest.mark.parametrize("equal", [False, True])
 def test_modes(drawn: Simulated, usual: list[int], equal: bool) -> None:
-    found = summarise(drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2, drawn.prior)
+    found = compute_features(drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2, drawn.prior)
     for i in usual:
         arms = [
             (counts[i][exposure[i] > 0], exposure[i][exposure[i] > 0])
             for counts, exposure in ((drawn.counts1, drawn.exposure1), (drawn.counts2, drawn.exposure2))
         ]
         start, spread = (
-            (found.anchors[i, 9:11], found.anchors[i, [11, 13]])
+            (found.laplace[i, 9:11], found.laplace[i, [11, 13]])
             if equal
-            else (found.anchors[i, :3], found.anchors[i, [3, 5, 8]])
+            else (found.laplace[i, :3], found.laplace[i, [3, 5, 8]])
         )
         top = minimize(
             lambda x, arms=arms, i=i: -objective(x, arms, drawn.prior[i], equal=equal),
@@ -76,15 +79,39 @@ def test_probes() -> None:
     rng = np.random.default_rng(1)
     y = np.array([0.0, 1, 2, 9, 10, 11, 40, 3000, 7, 5, 3, 8, 10])
     l = rng.uniform(0.5, 2, len(y))
-    alpha = np.linspace(-9, 4, PLACES)
-    eta = rng.normal(2, 1, PLACES)
-    rates, growth = np.zeros(PLACES), np.zeros(DISPERSIONS)
+    alpha = np.linspace(-9, 4, POINTS)
+    eta = rng.normal(2, 1, POINTS)
+    rates, growth = np.zeros(POINTS), np.zeros(DISPERSIONS)
     add_rates(y, l, np.exp(alpha + eta), np.exp(-alpha), rates)
     phi = np.exp(alpha[:DISPERSIONS])
-    add_growth(y, phi, 1 / phi, np.empty(DISPERSIONS), growth)
+    add_log_rising_factorial(y, phi, 1 / phi, np.empty(DISPERSIONS), growth)
     for j in range(DISPERSIONS):
         mean = l * np.exp(eta[j])
         expected = log_density(y, mean, phi[j])
         found = rates[j] + growth[j] + (y * np.log(mean)).sum()
         found -= np.array([np.sum(np.log(np.arange(1, k + 1))) for k in y]).sum()
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-6)
+
+
+def test_columns_are_those_of_the_tables() -> None:
+    """The trained weights depend on the order."""
+    assert (layout.N_EVEN, layout.N_GROUP, layout.N_ODD, layout.N_FEATURES) == (33, 9, 4, 55)
+    for features, start in ((layout.EVEN, 0), (layout.GROUP, 0), (layout.ODD, layout.FIRST_ODD)):
+        named = [getattr(layout, feature.name.upper()) for feature in features]
+        assert named == layout.first_columns(features, start)
+    assert layout.LOG_BAYES_FACTOR == layout.N_LAPLACE - 1
+
+
+def test_every_feature_is_written(drawn: Simulated) -> None:
+    laplace = np.full((20, layout.N_LAPLACE), np.nan)
+    features = np.full((20, layout.N_FEATURES), np.nan, dtype=np.float32)
+    arms = [array[:20] for array in (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)]
+    compute_features_into(arms, drawn.prior[:20], slice(None), laplace, features)
+    assert np.isfinite(laplace).all()
+    assert np.isfinite(features).all()
+
+
+def test_the_table_of_the_docs_is_that_of_the_features() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "transformer.md").read_text()
+    for features in (layout.EVEN, layout.GROUP, layout.ODD):
+        assert layout.as_markdown(features) in text

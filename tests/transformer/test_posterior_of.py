@@ -12,15 +12,11 @@ import pytest
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.posterior import grid_posterior, summarise_mixture
 from nbcompare._nb.prior import Prior
-from nbcompare._transformer.devices import default_batch_size
-from nbcompare._transformer.estimate import (
-    WEIGHTS,
-    find_device,
-    in_range,
-    load_network,
-    posterior_of,
-)
+from nbcompare._transformer.devices import default_batch_size, find_device
+from nbcompare._transformer.estimate import posterior_of
 from nbcompare._transformer.simulate import Simulated
+from nbcompare._transformer.training_range import Ranges, in_range
+from nbcompare._transformer.weights import WEIGHTS, load_network
 
 from .conftest import assert_same, exchanged, posterior
 
@@ -44,7 +40,7 @@ def test_exchange_of_the_arms(drawn: Simulated, network) -> None:
         other,
         weight=other.weight[:, order],
         mean=other.mean[:, order] * sign,
-        scale=other.scale[:, order] * sign[:, None] * sign,
+        cholesky=other.cholesky[:, order] * sign[:, None] * sign,
     )
     assert_same(mirrored, one, 2e-4)
     summaries = [summarise_mixture(mixture) for mixture in (one, other)]
@@ -111,7 +107,7 @@ def test_bits_depend_neither_on_batches_nor_on_threads(drawn: Simulated, n_threa
 def test_groups_of_different_dispersion_are_not_the_network_s(drawn: Simulated) -> None:
     arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
     prior = replace(Prior(*drawn.prior.T), ratio_treated=2.0)
-    assert not in_range(*arms, prior).any()
+    assert not in_range(*arms, prior, ranges=Ranges()).any()
     with pytest.raises(ValueError, match="Use method='quadrature'"):
         posterior_of(*arms, prior, device="cpu")
     both = posterior_of(*arms, replace(prior, ratio_reference=2.0), device="cpu")
@@ -140,7 +136,9 @@ def load_copy(network):
 
 def test_against_quadrature(drawn: Simulated, network) -> None:
     """Largest error over tests of the whole training distribution, and the mean one."""
-    inside = in_range(drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2, Prior(*drawn.prior.T))
+    inside = in_range(
+        drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2, Prior(*drawn.prior.T), ranges=Ranges()
+    )
     rows = np.flatnonzero(inside)[:150]
     few = Simulated(**{name: values[rows] for name, values in vars(drawn).items()})
     found = summarise_mixture(posterior(few, network=network))
@@ -172,19 +170,19 @@ def test_null_share_is_taken_as_it_is(drawn: Simulated) -> None:
 
 def test_in_range(drawn: Simulated) -> None:
     arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
-    assert in_range(*arms, Prior(*drawn.prior.T)).mean() > 0.98
+    assert in_range(*arms, Prior(*drawn.prior.T), ranges=Ranges()).mean() > 0.98
     for field, value in (
         ("log_dispersion", 4.0),
-        ("scatter", 2.0),
-        ("scale", 5.0),
+        ("log_dispersion_sd", 2.0),
+        ("log_fc_sd", 5.0),
         ("log_mean", 20.0),
         ("log_mean_sd", 9.0),
     ):
-        assert not in_range(*arms, replace(Prior(*drawn.prior.T), **{field: value})).any(), field
+        assert not in_range(*arms, replace(Prior(*drawn.prior.T), **{field: value}), ranges=Ranges()).any(), field
     many = (np.ones((2, 3001)), np.ones(3001), np.ones((2, 3)), np.ones(3))
-    assert not in_range(*many, Prior(0.0, 1.0, -2.0, 0.7, 0.0, 0.5, 0.7)).any()
+    assert not in_range(*many, Prior(0.0, 1.0, -2.0, 0.7, 0.0, 0.5, 0.7), ranges=Ranges()).any()
     conflict = (np.full((1, 4), 1e4), np.ones(4), np.zeros((1, 4)), np.ones(4))
-    assert not in_range(*conflict, Prior(4.0, 2.0, -2.0, 0.7, 0.0, 0.5, 0.3)).any()
+    assert not in_range(*conflict, Prior(4.0, 2.0, -2.0, 0.7, 0.0, 0.5, 0.3), ranges=Ranges()).any()
 
 
 def test_wild_counts_and_priors_have_a_posterior() -> None:
@@ -202,7 +200,7 @@ def test_wild_counts_and_priors_have_a_posterior() -> None:
     found = posterior_of(*arms, prior, device="cpu")
     for name, values in vars(found).items():
         assert np.isfinite(values).all(), name
-    assert np.diagonal(found.scale, axis1=2, axis2=3).min() > 0
+    assert np.diagonal(found.cholesky, axis1=2, axis2=3).min() > 0
 
 
 @pytest.mark.parametrize(
@@ -211,7 +209,7 @@ def test_wild_counts_and_priors_have_a_posterior() -> None:
         ({"counts1": -1.0}, "counts1 has values"),
         ({"counts2": np.nan}, "counts2 has values"),
         ({"exposure2": 0.0}, "leave a test without a replicate"),
-        ({"scale": 0.0}, "spreads that are not positive"),
+        ({"log_fc_sd": 0.0}, "spreads that are not positive"),
         ({"null_share": 1.5}, "null_share is a probability"),
     ],
 )
@@ -221,10 +219,10 @@ def test_refusals(change: dict, sentence: str) -> None:
         "log_mean": 0.0,
         "log_mean_sd": 1.0,
         "log_dispersion": -2.0,
-        "scatter": 0.7,
-        "tail": 0.0,
+        "log_dispersion_sd": 0.7,
+        "family": 0.0,
         "null_share": 0.5,
-        "scale": 0.7,
+        "log_fc_sd": 0.7,
     }
     for name, value in change.items():
         if name in prior:
@@ -251,7 +249,7 @@ def test_devices() -> None:
     assert find_device("auto") in {"cpu", "cuda", "mps"}
     with pytest.raises(ValueError, match="cannot be used here"):
         find_device("abacus")
-    assert 64 <= default_batch_size(load_network().network.config, "cpu") <= 4096
+    assert 64 <= default_batch_size(load_network().network.config.numbers_at_once, "cpu") <= 4096
 
 
 @pytest.mark.gpu

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nbcompare._transformer.simulate import Ranges, Simulated, draw_truth, simulate
+from nbcompare._transformer.simulate import Simulated, draw_truth, simulate
+from nbcompare._transformer.training_range import Ranges
 
 
 @pytest.mark.parametrize("tail", [0.0, 1.0])

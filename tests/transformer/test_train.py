@@ -12,13 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from nbcompare._transformer.estimate import WEIGHTS, load_network  # noqa: E402
-from nbcompare._transformer.network import Config, Network  # noqa: E402
-from nbcompare._transformer.simulate import Ranges  # noqa: E402
 from nbcompare._transformer.train import Run, main, parse  # noqa: E402
-from nbcompare._transformer.weights import read_weights, write_weights  # noqa: E402
+from nbcompare._transformer.training_range import Ranges  # noqa: E402
+from nbcompare._transformer.weights import WEIGHTS, load_network, read_weights, write_weights  # noqa: E402
 
 from .conftest import posterior  # noqa: E402
 
@@ -48,7 +47,7 @@ def rows(out: Path) -> list[dict[str, str]]:
 def test_smoke(smoke: Path, drawn) -> None:
     (row,) = rows(smoke)
     assert float(row["examples"]) == 16384
-    assert float(row["changed"]) > -1.8
+    assert float(row["alternative"]) > -1.8
     trained = load_network(smoke)
     assert trained.ranges.scale == (0.5, 0.6)
     assert trained.header["examples"] == "16384"
@@ -72,14 +71,28 @@ def test_a_run_is_fixed_by_its_seed_and_can_be_continued(smoke: Path, tmp_path: 
     assert len(rows(again)) == 2
 
 
-def test_attention_starts_as_the_summaries_alone(smoke: Path, tmp_path: Path, drawn) -> None:
-    network, header = read_weights(smoke)
-    wider = Network(Config(**{**network.config.as_dict(), "replicate_width": 8}))
-    wider.load_state_dict(network.state_dict(), strict=False)
+def test_training_can_start_from_weights(smoke: Path, tmp_path: Path) -> None:
+    out = tmp_path / "continued.safetensors"
+    run = Run(parse(["--smoke", "--out", str(out), "--width", "16", "--depth", "2", "--start", str(smoke)]))
+    stored = load_file(smoke)
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in run.network.state_dict().items())
+
+
+def test_files_with_other_layers_are_refused(smoke: Path, tmp_path: Path) -> None:
+    """Such as those of the networks with attention among replicates, which early versions had."""
+    network, _ = read_weights(smoke)
     path = tmp_path / "attention.safetensors"
-    write_weights(path, wider, {"training": header["training"]})
-    found, expected = (posterior(drawn, network=load_network(p)) for p in (path, smoke))
-    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-4, atol=1e-4)
+    write_weights(path, network, {})
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    save_file(load_file(path) | {"replicates.embed.weight": torch.zeros(2)}, path, metadata=header)
+    with pytest.raises(ValueError, match=r"holds other layers.*replicates\.embed\.weight.*Train it again"):
+        load_network(path)
+
+
+def test_the_network_with_attention_is_gone() -> None:
+    with pytest.raises(ValueError, match="There is no network 'attention'.*one of 'posterior'"):
+        load_network("attention")
 
 
 def test_other_formats_are_refused(smoke: Path, tmp_path: Path) -> None:

@@ -82,7 +82,33 @@ def _scaled_erfcx_coefficients(degree: int = 24) -> tuple[float, ...]:
 
 
 # Single numbers, for a loop over them would keep the compiler from computing several genes at once.
-(A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P, Q, R, S, T, U, V, W, X, Y) = _scaled_erfcx_coefficients()
+(
+    ERFCX_0,
+    ERFCX_1,
+    ERFCX_2,
+    ERFCX_3,
+    ERFCX_4,
+    ERFCX_5,
+    ERFCX_6,
+    ERFCX_7,
+    ERFCX_8,
+    ERFCX_9,
+    ERFCX_10,
+    ERFCX_11,
+    ERFCX_12,
+    ERFCX_13,
+    ERFCX_14,
+    ERFCX_15,
+    ERFCX_16,
+    ERFCX_17,
+    ERFCX_18,
+    ERFCX_19,
+    ERFCX_20,
+    ERFCX_21,
+    ERFCX_22,
+    ERFCX_23,
+    ERFCX_24,
+) = _scaled_erfcx_coefficients()
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
@@ -90,7 +116,19 @@ def normal_tail(z):
     """P(Z > z) for z in 0 .. 37."""
     x = z * 0.7071067811865476
     s = (x - 3.75) / (x + 3.75)
-    p = ((((((A * s + B) * s + C) * s + D) * s + E) * s + F) * s + G) * s + H
-    p = (((((((p * s + I) * s + J) * s + K) * s + L) * s + M) * s + N) * s + O) * s + P
-    p = ((((((((p * s + Q) * s + R) * s + S) * s + T) * s + U) * s + V) * s + W) * s + X) * s + Y
+    p = (
+        (((((ERFCX_0 * s + ERFCX_1) * s + ERFCX_2) * s + ERFCX_3) * s + ERFCX_4) * s + ERFCX_5) * s + ERFCX_6
+    ) * s + ERFCX_7
+    p = (
+        ((((((p * s + ERFCX_8) * s + ERFCX_9) * s + ERFCX_10) * s + ERFCX_11) * s + ERFCX_12) * s + ERFCX_13) * s
+        + ERFCX_14
+    ) * s + ERFCX_15
+    p = (
+        (
+            ((((((p * s + ERFCX_16) * s + ERFCX_17) * s + ERFCX_18) * s + ERFCX_19) * s + ERFCX_20) * s + ERFCX_21) * s
+            + ERFCX_22
+        )
+        * s
+        + ERFCX_23
+    ) * s + ERFCX_24
     return 0.5 * p / (1.0 + 2.0 * x) * exp(-0.5 * z * z)

@@ -3,7 +3,7 @@
 log f(y; m, phi) = sum_{j<y} log(1 + phi j) + y log m - (y + 1/phi) log(1 + phi m) - log y!
 
 Nothing is the difference of two large terms: log-gamma functions, of which six digits are lost at phi = 1e-8, are written as Stirling's
-formula and its rest, digammas as logarithms and their rest, and terms with phi m or phi y below SMALL are summed as power series.
+formula and its remainder, digammas as logarithms and their remainder, and terms with phi m or phi y below SMALL are summed as power series.
 """
 
 from __future__ import annotations
@@ -12,28 +12,27 @@ import math
 
 from numba import njit
 
-from nbcompare._nb.special import digamma_beyond_log, fast_log1p
+from nbcompare._nb.special import HALF_LOG_TWO_PI, digamma_minus_log, fast_log1p, stirling_remainder
 
 SMALL = 0.005
-_HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def log_density(y, m, phi, rest):
-    """Log density of a count y at mean m > 0 (or y = m = 0); `rest` is `stirling_rest(1/phi)`, not read at phi = 0.
+def log_density(y, m, phi, remainder):
+    """Log density of a count y at mean m > 0 (or y = m = 0); `remainder` is `stirling_remainder(1/phi)`, not read at phi = 0.
 
-    Above y = 10, with k = 1/phi and d = m - y: y log(1 + d/y) - (y + k) log(1 + d/(y + k)) - log(2 pi y (1 + phi y))/2 and Stirling's rests.
+    Above y = 10, with k = 1/phi and d = m - y: y log(1 + d/y) - (y + k) log(1 + d/(y + k)) - log(2 pi y (1 + phi y))/2 and Stirling's remainders.
     """
     if m <= 0.0:
         return 0.0 if y <= 0.0 else -math.inf
     x = phi * m
     d = m - y
     if y > 10.0:
-        value = y * _log_ratio(m, y, d) - 0.5 * math.log(y * (1.0 + phi * y)) - _HALF_LOG_TWO_PI - stirling_rest(y)
+        value = y * _log_ratio(m, y, d) - 0.5 * math.log(y * (1.0 + phi * y)) - HALF_LOG_TWO_PI - stirling_remainder(y)
         if phi <= 0.0:
             return value - d
         k = 1.0 / phi
-        return value - (y + k) * _log_ratio(m + k, y + k, d) + stirling_rest(y + k) - rest
+        return value - (y + k) * _log_ratio(m + k, y + k, d) + stirling_remainder(y + k) - remainder
     constant = 1.0
     for j in range(1, int(y)):
         constant *= (1.0 + phi * j) / (j + 1.0)
@@ -59,8 +58,8 @@ def mean_slopes(y, m, phi):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def growth_slopes(y, phi, beyond_log, trigamma):
-    """First and second derivative in phi of sum_{j<y} log(1 + phi j); the last two arguments are `digamma_beyond_log(1/phi)`."""
+def rising_factorial_slopes(y, phi, digamma, trigamma):
+    """First and second derivative in phi of sum_{j<y} log(1 + phi j); the last two arguments are `digamma_minus_log(1/phi)`."""
     if y <= 1.0:
         return 0.0, 0.0
     if y <= 10.0:
@@ -82,20 +81,10 @@ def growth_slopes(y, phi, beyond_log, trigamma):
         second = -s2 + phi * (2.0 * s3 - phi * (3.0 * s4 - phi * 4.0 * s5))
         return first, second
     k = 1.0 / phi
-    beyond_log_y, trigamma_y = digamma_beyond_log(y + k)
-    digammas = fast_log1p(phi * y) + beyond_log_y - beyond_log
+    digamma_y, trigamma_y = digamma_minus_log(y + k)
+    digammas = fast_log1p(phi * y) + digamma_y - digamma
     trigammas = trigamma_y - trigamma
     return k * (y - k * digammas), -k * k * (y - 2.0 * k * digammas - k * k * trigammas)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def stirling_rest(x):
-    """Log Gamma(x) - (x - 1/2) log x + x - log(2 pi)/2 for x > 0: five terms of the series above 10, to 1e-15."""
-    if x < 10.0:
-        return math.lgamma(x) - (x - 0.5) * math.log(x) + x - _HALF_LOG_TWO_PI
-    inverse = 1.0 / x
-    square = inverse * inverse
-    return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square * (1 / 1188)))))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

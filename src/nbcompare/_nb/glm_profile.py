@@ -10,12 +10,12 @@ import math
 
 from numba import njit
 
-from nbcompare._nb.density import growth_slopes, log_density, mean_slopes, stirling_rest
+from nbcompare._nb.density import log_density, mean_slopes, rising_factorial_slopes
 from nbcompare._nb.glm_fit import newton
 from nbcompare._nb.maximum import climb_step
 from nbcompare._nb.packed import backward, cholesky, forward, gram, half_log_determinant, transposed_times
 from nbcompare._nb.skovgaard import information_root
-from nbcompare._nb.special import digamma_beyond_log
+from nbcompare._nb.special import digamma_minus_log, stirling_remainder
 
 MAX_STEPS = 60
 TELLING = 1e-3  # fitted mean of a sample
@@ -37,9 +37,9 @@ def slopes(y, design, p, phi, nuisance, fitted, space):
     settle(y, design, p, phi, fitted, space)
     first = 0.0
     second = 0.0
-    beyond_log, trigamma = digamma_beyond_log(1.0 / phi)
+    beyond_log, trigamma = digamma_minus_log(1.0 / phi)
     for i in range(y.shape[0]):
-        growth_first, growth_second = growth_slopes(y[i], phi, beyond_log, trigamma)
+        growth_first, growth_second = rising_factorial_slopes(y[i], phi, beyond_log, trigamma)
         mean_first, mean_second = mean_slopes(y[i], fitted.m[i], phi)
         first += growth_first + mean_first
         second += growth_second + mean_second
@@ -90,7 +90,7 @@ def adjustment_slopes(design, p, nuisance, phi, m, space):
 def adjusted(y, design, p, phi, nuisance, fitted, space):
     """Log likelihood at the fit, less half the log determinant of the information of the first `nuisance` columns."""
     value = 0.0
-    rest = stirling_rest(1.0 / phi) if phi > 0.0 else 0.0
+    rest = stirling_remainder(1.0 / phi) if phi > 0.0 else 0.0
     for i in range(y.shape[0]):
         value += log_density(y[i], fitted.m[i], phi, rest)
     if nuisance > 0:

@@ -9,18 +9,21 @@ The draws are the same quasi-random points for every test, so that an answer doe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 from numba import get_num_threads
 from scipy.special import gammaincinv, ndtri
 
-from nbcompare._nb.importance_kernels import DEGREES_CHANGE, DEGREES_NULL, refine_tests
+from nbcompare._nb.importance_draws import DEGREES_CHANGE, DEGREES_NULL
+from nbcompare._nb.importance_kernels import refine_tests
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.pieces import in_pieces
-from nbcompare._nb.posterior import CHUNK, REFINED, Posterior, arm, columns, from_columns, grid_posterior
-from nbcompare._nb.prior import Prior, inverse_gamma_shape, prior_matrix, take_prior, with_one_dispersion
+from nbcompare._nb.posterior import CHUNK, both_groups, grid_posterior
+from nbcompare._nb.posterior_columns import REFINED, Posterior, empty_columns, from_columns
+from nbcompare._nb.prior import Prior, kernel_prior, take_prior, with_one_dispersion
+from nbcompare._nb.rate_modes import Groups
 
 TRUSTED = 0.7  # Pareto k up to which importance weights are
 FAR_TAIL = (1e-7, 1e-3)  # probabilities of the other sign, given a change, that neither draws nor mixtures know
@@ -43,7 +46,7 @@ def refine(
     Parameters
     ----------
     counts1, counts2
-        Of reference and treated arm, (n_tests, n_replicates).
+        Of reference and treated group, (n_tests, n_replicates).
     exposure1, exposure2
         (n_replicates,) or (n_tests, n_replicates); 0 is an absent replicate.
     prior
@@ -55,36 +58,28 @@ def refine(
     levels
         Of the further quantiles.
     """
-    arms = (*arm(counts1, exposure1), *arm(counts2, exposure2))
+    groups = both_groups(counts1, exposure1, counts2, exposure2)
     prior, alike = with_one_dispersion(prior, len(counts1))
     if not alike.all():
         msg = "Importance sampling refines posteriors of groups with one dispersion; quadrature is for two."
         raise ValueError(msg)
-    priors = prior_matrix(prior, len(counts1))
-    shapes = inverse_gamma_shape(priors[:, 3])
+    priors = kernel_prior(prior, len(counts1))
     wanted = np.asarray(levels, dtype=np.float64)
-    out = columns(len(counts1), len(wanted))
-    pareto_k = np.empty(len(counts1))
-    arrays = [np.ascontiguousarray(getattr(mixture, field.name), dtype=np.float64) for field in fields(mixture)]
+    out, pareto_k = empty_columns(len(counts1), len(wanted)), np.empty(len(counts1))
+    arrays = mixture.arrays()
     points = quasi_random(n_draws)
 
     def sample(part: slice) -> None:
-        y1, l1, y2, l2 = (array[part] for array in arms)
-        null_weight, null_mean, null_scale, weight, mean, scale = (array[part] for array in arrays[1:])
-        summary, changes, dispersions = (array[part] for array in out)
-        refine_tests(
-            y1, l1, y2, l2, priors[part], shapes[part], null_weight, null_mean, null_scale, weight, mean, scale,
-            points, wanted, summary, changes, dispersions, pareto_k[part],
-        )  # fmt: skip
+        data = Groups(*(array[part] for array in groups))
+        refine_tests(data, priors[part], arrays.take(part), points, wanted, out.take(part), pareto_k[part])
 
     in_pieces(sample, len(counts1), get_num_threads(), size=CHUNK)
     posterior = replace(from_columns(out, REFINED), pareto_k=pareto_k)
     doubtful = np.flatnonzero(~(pareto_k <= TRUSTED) | rests_on_far_tail(posterior))
     if doubtful.size == 0:
         return posterior
-    y1, l1, y2, l2 = (array[doubtful] for array in arms)
-    theirs = take_prior(prior, len(counts1), doubtful)
-    return posterior.replaced(doubtful, grid_posterior(y1, l1, y2, l2, theirs, levels=levels))
+    data, theirs = Groups(*(array[doubtful] for array in groups)), take_prior(prior, len(counts1), doubtful)
+    return posterior.replaced(doubtful, grid_posterior(*data, theirs, levels=levels))
 
 
 def rests_on_far_tail(posterior: Posterior) -> np.ndarray:
@@ -99,7 +94,7 @@ def rests_on_far_tail(posterior: Posterior) -> np.ndarray:
 
 @cache
 def quasi_random(n_draws: int) -> np.ndarray:
-    """Points (n_draws, 6): which component, three normal deviates, what makes them Student's t in three and in two dimensions.
+    """Points (n_draws, 6), columns as named in `importance_draws`: a component, three normal deviates, what makes them Student's t.
 
     The additive recurrence of the generalised golden ratio, the root of x^6 = x + 1, whose points fill the cube evenly.
     """

@@ -1,68 +1,107 @@
-"""Kernels that summarise mixtures of Gaussians: moments and quantiles of their marginals. Columns as in `quadrature`."""
+"""Kernels that summarise mixtures of Gaussians: moments and quantiles of their marginals."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
+from nbcompare._nb.mixture import Components
+from nbcompare._nb.posterior_columns import (
+    INTERVAL,
+    LFSR,
+    LOG_DISPERSION,
+    LOG_DISPERSION_MEDIAN,
+    LOG_DISPERSION_SD,
+    LOG_FC,
+    LOG_FC_MEDIAN,
+    LOG_FC_SD,
+    LOG_MEAN,
+    LOG_MEAN_MEDIAN,
+    LOG_MEAN_SD,
+    NULL_PROBABILITY,
+)
 from nbcompare._nb.special import normal_tail
 
 ROOT_TWO_PI = math.sqrt(2.0 * math.pi)
-INTERVAL = (0.5, 0.025, 0.975)  # levels of median and bounds of every posterior
+CENTRE, FOLD_CHANGE, DISPERSION = range(3)  # axes of a component given a change
+NULL_CENTRE, NULL_DISPERSION = range(2)  # and without one
+OF_FOLD_CHANGE, OF_RATE, OF_DISPERSION = range(3)  # rows of `Marginals`
+
+
+class Marginals(NamedTuple):
+    """All components of one test's mixture, those without a change first; rows: log fold change, reference's log rate, log dispersion."""
+
+    weight: np.ndarray  # (K0 + K,)
+    mean: np.ndarray  # (3, K0 + K)
+    sd: np.ndarray  # (3, K0 + K)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def summarise_tests(
-    null_probability, null_weight, null_mean, null_scale, weight, mean, scale, levels, summary, changes, dispersions
-):  # fmt: skip
-    """Every mixture's summary into `summary`, `changes` (quantiles given a change) and `dispersions` (quantiles)."""
-    k0, k1 = null_weight.shape[1], weight.shape[1]
-    shared = np.empty(k0 + k1)
-    centres, sds = np.empty((3, k0 + k1)), np.empty((3, k0 + k1))
-    for g in range(weight.shape[0]):
-        null, out = null_probability[g], summary[g]
-        marginals(
-            null, null_weight[g], null_mean[g], null_scale[g], weight[g], mean[g], scale[g], shared, centres, sds
-        )  # fmt: skip
-        beta, beta_sd = centres[0, k0:], sds[0, k0:]
-        out[7], out[8] = moments(shared, centres[1], sds[1])
-        out[9] = quantile_of_normals(0.5, out[7], shared, centres[1], sds[1])
-        out[10], out[11] = moments(shared, centres[2], sds[2])
-        out[12] = quantile_of_normals(0.5, out[10], shared, centres[2], sds[2])
-        centre, spread = moments(weight[g], beta, beta_sd)
-        below = distribution_of_normals(0.0, weight[g], beta, beta_sd)[0]
-        effect_summary(null, below, centre, spread, out)
+def empty_marginals(n):
+    """For n components."""
+    return Marginals(np.empty(n), np.empty((3, n)), np.empty((3, n)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def summarise_tests(mixture, levels, out):
+    """Every mixture's summary into the columns `out`."""
+    k0 = mixture.null.weight.shape[1]
+    marginal = empty_marginals(k0 + mixture.change.weight.shape[1])
+    shared, mean, sd = marginal
+    for g in range(mixture.null_probability.shape[0]):
+        null, summary = mixture.null_probability[g], out.summary[g]
+        change = components_of_test(mixture.change, g)
+        fill_marginals(null, components_of_test(mixture.null, g), change, marginal)
+        beta, beta_sd = mean[OF_FOLD_CHANGE, k0:], sd[OF_FOLD_CHANGE, k0:]
+        rate, rate_sd = mean[OF_RATE], sd[OF_RATE]
+        summary[LOG_MEAN], summary[LOG_MEAN_SD] = moments(shared, rate, rate_sd)
+        summary[LOG_MEAN_MEDIAN] = quantile_of_normals(0.5, summary[LOG_MEAN], shared, rate, rate_sd)
+        alpha, alpha_sd = mean[OF_DISPERSION], sd[OF_DISPERSION]
+        summary[LOG_DISPERSION], summary[LOG_DISPERSION_SD] = moments(shared, alpha, alpha_sd)
+        summary[LOG_DISPERSION_MEDIAN] = quantile_of_normals(0.5, summary[LOG_DISPERSION], shared, alpha, alpha_sd)
+        centre, spread = moments(change.weight, beta, beta_sd)
+        below = distribution_of_normals(0.0, change.weight, beta, beta_sd)[0]
+        effect_summary(null, below, centre, spread, summary)
         for k, level in enumerate(INTERVAL):
             given_change = level_given_change(level, null, below)
-            out[4 + k] = 0.0
+            summary[LOG_FC_MEDIAN + k] = 0.0
             if given_change >= 0.0:
-                out[4 + k] = quantile_of_normals(given_change, centre, weight[g], beta, beta_sd)
+                summary[LOG_FC_MEDIAN + k] = quantile_of_normals(given_change, centre, change.weight, beta, beta_sd)
         for k in range(levels.shape[0]):
-            changes[g, k] = quantile_of_normals(levels[k], centre, weight[g], beta, beta_sd)
-            dispersions[g, k] = quantile_of_normals(levels[k], out[10], shared, centres[2], sds[2])
+            out.changes[g, k] = quantile_of_normals(levels[k], centre, change.weight, beta, beta_sd)
+            out.dispersions[g, k] = quantile_of_normals(levels[k], summary[LOG_DISPERSION], shared, alpha, alpha_sd)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def marginals(null, null_weight, null_mean, null_scale, weight, mean, scale, shared, centres, sds):
-    """Weights, means and standard deviations of all components, those of the null first; rows: log fold change, log rate, log dispersion."""
-    k0 = null_weight.shape[0]
+def components_of_test(components, g):
+    """The components of the g-th test."""
+    return Components(components.weight[g], components.mean[g], components.cholesky[g])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fill_marginals(null_probability, null, change, out):
+    """Weights, means and standard deviations of the components of one test."""
+    k0 = null.weight.shape[0]
     for k in range(k0):
-        factor = null_scale[k]
-        shared[k] = null * null_weight[k]
-        centres[0, k], sds[0, k] = 0.0, 0.0
-        centres[1, k], sds[1, k] = null_mean[k, 0], abs(factor[0, 0])
-        centres[2, k], sds[2, k] = null_mean[k, 1], math.hypot(factor[1, 0], factor[1, 1])
-    for k in range(weight.shape[0]):
-        factor = scale[k]
+        factor = null.cholesky[k]
+        out.weight[k] = null_probability * null.weight[k]
+        out.mean[OF_FOLD_CHANGE, k], out.sd[OF_FOLD_CHANGE, k] = 0.0, 0.0
+        out.mean[OF_RATE, k], out.sd[OF_RATE, k] = null.mean[k, NULL_CENTRE], abs(factor[0, 0])
+        out.mean[OF_DISPERSION, k] = null.mean[k, NULL_DISPERSION]
+        out.sd[OF_DISPERSION, k] = math.hypot(factor[1, 0], factor[1, 1])
+    for k in range(change.weight.shape[0]):
+        factor = change.cholesky[k]
         j = k0 + k
-        shared[j] = (1.0 - null) * weight[k]
-        centres[0, j], sds[0, j] = mean[k, 1], math.hypot(factor[1, 0], factor[1, 1])
-        centres[1, j] = mean[k, 0] - 0.5 * mean[k, 1]
-        sds[1, j] = math.hypot(factor[0, 0] - 0.5 * factor[1, 0], 0.5 * factor[1, 1])
-        centres[2, j] = mean[k, 2]
-        sds[2, j] = math.sqrt(factor[2, 0] ** 2 + factor[2, 1] ** 2 + factor[2, 2] ** 2)
+        out.weight[j] = (1.0 - null_probability) * change.weight[k]
+        out.mean[OF_FOLD_CHANGE, j] = change.mean[k, FOLD_CHANGE]
+        out.sd[OF_FOLD_CHANGE, j] = math.hypot(factor[1, 0], factor[1, 1])
+        out.mean[OF_RATE, j] = change.mean[k, CENTRE] - 0.5 * change.mean[k, FOLD_CHANGE]
+        out.sd[OF_RATE, j] = math.hypot(factor[0, 0] - 0.5 * factor[1, 0], 0.5 * factor[1, 1])
+        out.mean[OF_DISPERSION, j] = change.mean[k, DISPERSION]
+        out.sd[OF_DISPERSION, j] = math.sqrt(factor[2, 0] ** 2 + factor[2, 1] ** 2 + factor[2, 2] ** 2)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -71,10 +110,10 @@ def effect_summary(null, below, mean, sd, out):
 
     `below`, `mean` and `sd` are those given a change.
     """
-    out[0] = null
-    out[1] = null + (1.0 - null) * min(below, 1.0 - below)
-    out[2] = (1.0 - null) * mean
-    out[3] = math.sqrt((1.0 - null) * (sd * sd + null * mean * mean))
+    out[NULL_PROBABILITY] = null
+    out[LFSR] = null + (1.0 - null) * min(below, 1.0 - below)
+    out[LOG_FC] = (1.0 - null) * mean
+    out[LOG_FC_SD] = math.sqrt((1.0 - null) * (sd * sd + null * mean * mean))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from scipy.special import polygamma
 
 NORMAL, INVERSE_GAMMA = 0.0, 1.0  # families of the dispersion around its trend
-LEAST_SCATTER = 1e-3  # smaller standard deviations of log dispersion are taken for this
+LEAST_LOG_DISPERSION_SD = 1e-3  # smaller standard deviations of log dispersion are taken for this
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,44 @@ class Prior:
     log_mean: np.ndarray | float  # centre ~ N(log_mean, log_mean_sd^2), log rate per unit of exposure
     log_mean_sd: np.ndarray | float
     log_dispersion: np.ndarray | float  # mean of log phi: the trend at the gene's mean
-    scatter: np.ndarray | float  # standard deviation of log phi
-    tail: np.ndarray | float  # family of phi: 0 log-normal, 1 inverse gamma
+    log_dispersion_sd: np.ndarray | float  # standard deviation of log phi
+    family: np.ndarray | float  # family of phi: 0 log-normal, 1 inverse gamma
     null_share: np.ndarray | float  # P(log fold change = 0)
-    scale: np.ndarray | float  # otherwise log fold change ~ N(0, scale^2)
+    log_fc_sd: np.ndarray | float  # otherwise log fold change ~ N(0, log_fc_sd^2)
     ratio_reference: np.ndarray | float = 1.0  # dispersion of the reference group over phi
     ratio_treated: np.ndarray | float = 1.0
 
 
 RATIOS = ("ratio_reference", "ratio_treated")
 FIELDS = tuple(field.name for field in fields(Prior) if field.name not in RATIOS)
+# Columns of a prior matrix: the fields in their order (held by tests/nb/test_posterior.py), and the shape in that of the kernels.
+LOG_MEAN, LOG_MEAN_SD, LOG_DISPERSION, LOG_DISPERSION_SD, FAMILY, NULL_SHARE, LOG_FC_SD = range(7)
+SHAPE = 7
+
+
+class GenePrior(NamedTuple):
+    """The prior of one test, in kernels."""
+
+    log_mean: float
+    log_mean_sd: float
+    log_dispersion: float
+    log_dispersion_sd: float
+    family: float
+    null_share: float
+    log_fc_sd: float
+    shape: float  # of the inverse gamma
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def gene_prior(row):
+    """The prior in a row of a `kernel_prior`."""
+    return GenePrior(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7])
+
+
+def kernel_prior(prior: Prior, n_tests: int) -> np.ndarray:
+    """The `prior_matrix` with the shape of the inverse gamma as its last column, (n_tests, 8) float64."""
+    matrix = prior_matrix(prior, n_tests)
+    return np.ascontiguousarray(np.column_stack([matrix, inverse_gamma_shape(matrix[:, LOG_DISPERSION_SD])]))
 
 
 def prior_matrix(prior: Prior, n_tests: int) -> np.ndarray:
@@ -72,7 +102,7 @@ def with_one_dispersion(prior: Prior, n_tests: int) -> tuple[Prior, np.ndarray]:
     """
     rows, ratios = prior_matrix(prior, n_tests), ratio_matrix(prior, n_tests)
     alike = ratios[:, 0] == ratios[:, 1]
-    rows[alike, 2] += np.log(ratios[alike, 0])
+    rows[alike, LOG_DISPERSION] += np.log(ratios[alike, 0])
     ratios[alike] = 1.0
     return prior_of_rows(rows, ratios), alike
 
@@ -82,13 +112,13 @@ def _columns(prior: Prior, names: tuple[str, ...], n_tests: int) -> np.ndarray:
     return np.stack([np.broadcast_to(column, n_tests) for column in columns], axis=1)
 
 
-def inverse_gamma_shape(scatter: np.ndarray) -> np.ndarray:
-    """Shape a of the inverse gamma whose logarithm has this standard deviation: trigamma(a) = scatter^2.
+def inverse_gamma_shape(sd: np.ndarray) -> np.ndarray:
+    """Shape a of the inverse gamma whose logarithm has this standard deviation: trigamma(a) = sd^2.
 
     With phi = b / Gamma(a), E log phi = log b - digamma(a) and var log phi = trigamma(a). Newton's steps on 1/trigamma, which is
     nearly linear in a and convex, so that they converge [Smyth, 2004].
     """
-    variance = np.maximum(np.asarray(scatter, dtype=np.float64), LEAST_SCATTER) ** 2
+    variance = np.maximum(np.asarray(sd, dtype=np.float64), LEAST_LOG_DISPERSION_SD) ** 2
     shape = 0.5 + 1.0 / variance
     for _ in range(12):
         value = polygamma(1, shape)

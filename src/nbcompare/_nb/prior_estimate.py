@@ -1,12 +1,17 @@
-"""The data set's own prior of a comparison, from what its genes show after the moderated test."""
+"""The prior of a comparison, estimated from its own genes after the moderated test (empirical Bayes), and the Gaussian posterior under it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
 from nbcompare._nb.branchless import exp, log, log1p
+from nbcompare._nb.closed_form import gaussian_approximation
 from nbcompare._nb.lent import Expected
+from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import INVERSE_GAMMA, Prior
 
 PSEUDO_NULLS = 10.0  # genes that are taken to be unchanged before any is seen [as in ashr]
@@ -15,6 +20,48 @@ SCALES = np.geomspace(0.03, 5.0, 31)
 NULL_SHARE = (0.01, 0.99)
 LEAST_CENTRE_SD = 0.3
 LEAST_SHARE = 1e-6
+
+Data = tuple[
+    np.ndarray, np.ndarray, np.ndarray, np.ndarray
+]  # counts and exposure of the reference, of the treated group
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Tested genes of one comparison after the moderated test, (n_tests,) each. Natural logarithms."""
+
+    log_fc: np.ndarray
+    se: np.ndarray
+    dispersion: np.ndarray  # that the test used
+    degrees: np.ndarray  # of freedom of it
+
+    def take(self, genes: np.ndarray) -> Estimates:
+        """Those of these genes."""
+        return Estimates(*(values[genes] for values in vars(self).values()))
+
+
+def prior_and_approximation(
+    data: Data, estimates: Estimates, expected: Expected, given: Mapping[str, np.ndarray | float]
+) -> tuple[Prior, Mixture]:
+    """The comparison's own prior, but for what is given, and the posterior in closed form.
+
+    Parameters
+    ----------
+    data
+        Counts (n_tests, n_replicates) and exposures, (n_replicates,) or (n_tests, n_replicates), of both groups.
+    estimates
+        Of the same genes.
+    expected
+        Their dispersions before the counts of the two groups are seen.
+    given
+        Fields of `Prior`, numbers or (n_tests,).
+    """
+    rates = [np.maximum(y.sum(axis=1), 0.5) / l.sum(axis=-1) for y, l in (data[:2], data[2:])]
+    centre = 0.5 * (np.log(rates[0]) + np.log(rates[1]))
+    prior = estimate_prior(centre, estimates.log_fc, estimates.se, estimates.degrees, expected, **given)
+    return prior, gaussian_approximation(
+        centre, estimates.log_fc, estimates.se, estimates.dispersion, estimates.degrees, prior
+    )
 
 
 def estimate_prior(
@@ -30,7 +77,7 @@ def estimate_prior(
     Parameters
     ----------
     centre
-        Mean of the two arms' log rates, (n_genes,).
+        Mean of the two groups' log rates, (n_genes,).
     log_fc, se
         Log fold change and its standard error, NaN where not tested.
     degrees
@@ -47,10 +94,10 @@ def estimate_prior(
         "log_mean": log_mean,
         "log_mean_sd": log_mean_sd,
         "log_dispersion": expected.log_dispersion,
-        "scatter": expected.scatter,
-        "tail": INVERSE_GAMMA,
+        "log_dispersion_sd": expected.log_dispersion_sd,
+        "family": INVERSE_GAMMA,
         "null_share": null_share,
-        "scale": scale,
+        "log_fc_sd": scale,
     }
     return Prior(**(own | given))
 
@@ -68,7 +115,7 @@ def effect_prior(log_fc: np.ndarray, se: np.ndarray, degrees: np.ndarray) -> tup
 
     .. math::  b_g / s_g \sim \pi_0 t_{d_g} + (1 - \pi_0) \sqrt{1 + \tau^2 / s_g^2}\; t_{d_g}
 
-    For every scale the likelihood is concave in the share, climbed by Newton's steps; the scale is the highest of a list, refined by a
+    For every scale the likelihood is concave in the share, maximized by Newton's steps; the scale is the highest of a list, refined by a
     parabola. Ten unchanged genes are added :cite:p:`stephens2017`, and log tau has a wide normal prior, for where nearly all genes are
     unchanged there is nothing to learn it from.
     """

@@ -10,8 +10,8 @@ import math
 
 from numba import njit
 
-from nbcompare._nb.density import growth_slopes, log_density, mean_slopes, stirling_rest
-from nbcompare._nb.special import digamma_beyond_log
+from nbcompare._nb.density import log_density, mean_slopes, rising_factorial_slopes
+from nbcompare._nb.special import digamma_minus_log, stirling_remainder
 
 MAX_STEPS = 80
 
@@ -25,7 +25,7 @@ def slopes(y, l, starts, phi, cox_reid, rates):
     """
     first = 0.0
     second = 0.0
-    beyond_log, trigamma = digamma_beyond_log(1.0 / phi)
+    beyond_log, trigamma = digamma_minus_log(1.0 / phi)
     for g in range(rates.shape[0]):
         if rates[g] <= 0.0:
             continue
@@ -40,7 +40,7 @@ def slopes(y, l, starts, phi, cox_reid, rates):
         for i in range(starts[g], starts[g + 1]):
             m = rate * l[i]
             f = 1.0 / (1.0 + phi * m)
-            growth_first, growth_second = growth_slopes(y[i], phi, beyond_log, trigamma)
+            growth_first, growth_second = rising_factorial_slopes(y[i], phi, beyond_log, trigamma)
             mean_first, mean_second = mean_slopes(y[i], m, phi)
             first += growth_first + mean_first
             second += growth_second + mean_second
@@ -112,7 +112,7 @@ def objective(y, l, starts, phi, cox_reid, rates):
 def log_likelihood_of_gene(y, l, starts, phi, rates):
     """Sum of the log densities of one gene's counts."""
     value = 0.0
-    rest = stirling_rest(1.0 / phi) if phi > 0.0 else 0.0
+    rest = stirling_remainder(1.0 / phi) if phi > 0.0 else 0.0
     for g in range(rates.shape[0]):
         for i in range(starts[g], starts[g + 1]):
             value += log_density(y[i], rates[g] * l[i], phi, rest)

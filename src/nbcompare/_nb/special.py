@@ -1,4 +1,4 @@
-"""Scalar special functions for the kernels: digamma and trigamma, the normal tail, and log1p, and Student's t on the normal scale."""
+"""Scalar special functions for the kernels: digamma and trigamma, the remainder of Stirling's formula, the normal tail, and log1p, and Student's t on the normal scale."""
 
 from __future__ import annotations
 
@@ -6,7 +6,24 @@ import math
 
 from numba import njit
 
+HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 _SQRT_HALF = math.sqrt(0.5)
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def stirling_series(x):
+    """The remainder of Stirling's formula at x >= 10: five terms, to 1e-15. Without branches, so that loops over it are vectorized."""
+    inverse = 1.0 / x
+    square = inverse * inverse
+    return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square * (1 / 1188)))))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def stirling_remainder(x: float) -> float:
+    """Log Gamma(x) - (x - 1/2) log x + x - log(2 pi)/2 for x > 0."""
+    if x < 10.0:
+        return math.lgamma(x) - (x - 0.5) * math.log(x) + x - HALF_LOG_TWO_PI
+    return stirling_series(x)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -15,12 +32,12 @@ def digamma_trigamma(x: float) -> tuple[float, float]:
 
     The absolute error is below 1e-10 for x >= 0.01; below that the poles -1/x and 1/x^2 rule and the error is relative (1e-14).
     """
-    beyond_log, trigamma = digamma_beyond_log(x)
-    return math.log(x) + beyond_log, trigamma
+    minus_log, trigamma = digamma_minus_log(x)
+    return math.log(x) + minus_log, trigamma
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def digamma_beyond_log(x: float) -> tuple[float, float]:
+def digamma_minus_log(x: float) -> tuple[float, float]:
     """digamma(x) - log(x), without cancellation at large x, and trigamma(x): recurrence up to 8, then six asymptotic terms."""
     digamma = 0.0
     trigamma = 0.0
@@ -69,7 +86,7 @@ def normal_from_t(t: float, df: float) -> float:
 
     With u = t^2/df: Hill's expansion (1970, Communications of the ACM 13, 617) where u <= min(4, df^2), nearly always; beyond,
     where it fails, the density of a = (df - 1/2) log(1 + u) is brought to the normal form twice by w^2 -> w^2 - 2 log(jacobian),
-    and the small rest that is left, a smooth function of u and df, is taken off.
+    and the small remainder, a smooth function of u and df, is taken off.
     Largest error of log10 p for |t| <= 1000: .0006 for df >= 3, .0016 for df >= 2, .02 for df >= 1; increasing in |t|.
     """
     if not df < math.inf:

@@ -1,13 +1,26 @@
-"""Distributions known by their densities on lattices, and mixtures of them: cumulative sums, and quantiles by Newton's steps."""
+"""Distributions known by their densities on grids, and mixtures of them: cumulative sums, and quantiles by Newton's steps."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 from numba import njit
+
+
+class Tables(NamedTuple):
+    """Distributions on grids: the k-th at the size[k] points from start[k] on, step[k] apart."""
+
+    start: np.ndarray  # (n,)
+    step: np.ndarray
+    size: np.ndarray
+    density: np.ndarray  # (n, most points)
+    cumulative: np.ndarray
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def accumulate(density, n, step, cumulative):
-    """Distribution function at the n lattice points, and the density scaled to one; returns the total before.
+    """Distribution function at the n grid points, and the density scaled to one; returns the total before.
 
     Between two points the integral of the polynomial through the six nearest, h (11, -93, 802, 802, -93, 11) / 1440.
     """
@@ -30,8 +43,9 @@ def accumulate(density, n, step, cumulative):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def distribution(x, weight, start, step, size, density, cumulative):
-    """Distribution function and density at x of the mixture of the tabulated components: cubic Hermite between lattice points."""
+def distribution(x, weight, tables):
+    """Distribution function and density at x of the mixture of the tabulated components: cubic Hermite between grid points."""
+    start, step, size, density, cumulative = tables
     total = 0.0
     slope = 0.0
     for k in range(weight.shape[0]):
@@ -55,8 +69,9 @@ def distribution(x, weight, start, step, size, density, cumulative):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def quantile(level, guess, weight, start, step, size, density, cumulative):
+def quantile(level, guess, weight, tables):
     """X at which the mixture's distribution function, of total weight one, is `level`: Newton's steps kept within a bracket."""
+    start, step, size = tables.start, tables.step, tables.size
     low, high = 1e300, -1e300
     for k in range(weight.shape[0]):
         if weight[k] > 0.0:
@@ -64,7 +79,7 @@ def quantile(level, guess, weight, start, step, size, density, cumulative):
             high = max(high, start[k] + step[k] * (size[k] - 1))
     x = min(max(guess, low), high)
     for _ in range(60):
-        reached, slope = distribution(x, weight, start, step, size, density, cumulative)
+        reached, slope = distribution(x, weight, tables)
         miss = reached - level
         if abs(miss) < 1e-9:
             break

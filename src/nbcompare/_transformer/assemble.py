@@ -1,4 +1,4 @@
-"""From units of the anchors to a `Mixture`: z = mode + A (mean + M noise), axes alpha, centre, beta -> centre, beta, alpha."""
+"""From units of the Laplace approximations to a `Mixture`: z = mode + A (mean + M noise), axes alpha, centre, beta -> centre, beta, alpha."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from scipy.special import expit
 from nbcompare._nb.mixture import Mixture
 
 
-def assemble(anchors: np.ndarray, log_odds: np.ndarray, changed: np.ndarray, equal: np.ndarray) -> Mixture:
-    """The mixtures of tests with these anchors (n, 15).
+def assemble(laplace: np.ndarray, log_odds: np.ndarray, alternative: np.ndarray, null: np.ndarray) -> Mixture:
+    """The mixtures of tests with these Laplace approximations (n, 15), columns as in `layout`.
 
-    `log_odds` (n,) of no change; `changed` (n, K, 10): weight, means, log scales and below the diagonal, in units of the anchors;
-    `equal` (n, K0, 6) the same for alpha and centre alone.
+    `log_odds` (n,) of no change; `alternative` (n, K, 10): weight, means, log scales and below the diagonal, in units of the approximation;
+    `null` (n, K0, 6) the same for alpha and centre alone.
     """
-    n = len(anchors)
-    mean, scale = np.empty((n, changed.shape[1], 3)), np.zeros((n, changed.shape[1], 3, 3))
-    null_mean, null_scale = np.empty((n, equal.shape[1], 2)), np.zeros((n, equal.shape[1], 2, 2))
-    _assemble(anchors, changed, equal, mean, scale, null_mean, null_scale)
+    n = len(laplace)
+    mean, cholesky = np.empty((n, alternative.shape[1], 3)), np.zeros((n, alternative.shape[1], 3, 3))
+    null_mean, null_cholesky = np.empty((n, null.shape[1], 2)), np.zeros((n, null.shape[1], 2, 2))
+    _assemble(laplace, alternative, null, mean, cholesky, null_mean, null_cholesky)
     return Mixture(
         null_probability=expit(log_odds),
-        null_weight=normalised(equal[:, :, 0]),
+        null_weight=normalised(null[:, :, 0]),
         null_mean=null_mean,
-        null_scale=null_scale,
-        weight=normalised(changed[:, :, 0]),
+        null_cholesky=null_cholesky,
+        weight=normalised(alternative[:, :, 0]),
         mean=mean,
-        scale=scale,
+        cholesky=cholesky,
     )
 
 
@@ -39,11 +39,11 @@ def normalised(weight: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _assemble(anchors, changed, equal, mean, scale, null_mean, null_scale):
-    for t in range(anchors.shape[0]):
-        alpha, c, b, a00, a10, a11, a20, a21, a22, alpha0, c0, n00, n10, n11, _ = anchors[t]
-        for k in range(changed.shape[1]):
-            _, u, v, w, d0, d1, d2, m10, m20, m21 = changed[t, k]
+def _assemble(laplace, alternative, null, mean, cholesky, null_mean, null_cholesky):
+    for t in range(laplace.shape[0]):
+        alpha, c, b, a00, a10, a11, a20, a21, a22, alpha0, c0, n00, n10, n11, _ = laplace[t]
+        for k in range(alternative.shape[1]):
+            _, u, v, w, d0, d1, d2, m10, m20, m21 = alternative[t, k]
             d0, d1, d2 = math.exp(d0), math.exp(d1), math.exp(d2)
             mean[t, k, 0] = c + a10 * u + a11 * v
             mean[t, k, 1] = b + a20 * u + a21 * v + a22 * w
@@ -56,16 +56,16 @@ def _assemble(anchors, changed, equal, mean, scale, null_mean, null_scale):
             s20 = g00 * g10 / s00
             s11 = math.sqrt(max(g20 * g20 + g21 * g21 + g22 * g22 - s10 * s10, 1e-12 * g22 * g22))
             s21 = (g00 * g20 - s20 * s10) / s11
-            scale[t, k, 0, 0], scale[t, k, 1, 0], scale[t, k, 2, 0] = s00, s10, s20
-            scale[t, k, 1, 1], scale[t, k, 2, 1] = s11, s21
-            scale[t, k, 2, 2] = g00 * g11 * g22 / (s00 * s11)  # the determinant is that of A M
-        for k in range(equal.shape[1]):
-            _, u, v, d0, d1, m10 = equal[t, k]
+            cholesky[t, k, 0, 0], cholesky[t, k, 1, 0], cholesky[t, k, 2, 0] = s00, s10, s20
+            cholesky[t, k, 1, 1], cholesky[t, k, 2, 1] = s11, s21
+            cholesky[t, k, 2, 2] = g00 * g11 * g22 / (s00 * s11)  # the determinant is that of A M
+        for k in range(null.shape[1]):
+            _, u, v, d0, d1, m10 = null[t, k]
             d0, d1 = math.exp(d0), math.exp(d1)
             null_mean[t, k, 0] = c0 + n10 * u + n11 * v
             null_mean[t, k, 1] = alpha0 + n00 * u
             g00 = n00 * d0
             g10, g11 = n10 * d0 + n11 * m10, n11 * d1
             s00 = math.sqrt(g10 * g10 + g11 * g11)
-            null_scale[t, k, 0, 0], null_scale[t, k, 1, 0] = s00, g00 * g10 / s00
-            null_scale[t, k, 1, 1] = g00 * g11 / s00
+            null_cholesky[t, k, 0, 0], null_cholesky[t, k, 1, 0] = s00, g00 * g10 / s00
+            null_cholesky[t, k, 1, 1] = g00 * g11 / s00

@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from nbcompare._transformer.replicates import tokens
-from nbcompare._transformer.simulate import Ranges, Simulated, simulate
-from nbcompare._transformer.summaries import summarise
+from nbcompare._transformer.layout import LOG_BAYES_FACTOR
+from nbcompare._transformer.simulate import Simulated, simulate
+from nbcompare._transformer.summaries import compute_features
+from nbcompare._transformer.training_range import Ranges
 
 
 @dataclass(frozen=True)
-class Anchored:
-    """Simulated tests with their summaries, and what is true in units of the anchors."""
+class TrainingExamples:
+    """Simulated tests with their features, and what is true in units of the Laplace approximations."""
 
     tests: Simulated
-    anchors: np.ndarray  # (n, 15)
-    summaries: np.ndarray  # (n, 55) float32
-    changed: np.ndarray  # (n, 3) float32: alpha, centre, beta from the anchors where beta is not 0
-    equal: np.ndarray  # (n, 2) float32: alpha, centre from the anchors where it is
+    laplace: np.ndarray  # (n, 15)
+    features: np.ndarray  # (n, 55) float32
+    alternative: np.ndarray  # (n, 3) float32: alpha, centre, beta relative to the mode where beta is not 0
+    null: np.ndarray  # (n, 2) float32: alpha, centre relative to the mode where it is
 
 
-def anchored(rng: np.random.Generator, n_tests: int, ranges: Ranges) -> Anchored:
-    """Fresh tests, anchored."""
+def training_examples(rng: np.random.Generator, n_tests: int, ranges: Ranges) -> TrainingExamples:
+    """Fresh tests with their features."""
     tests = simulate(rng, n_tests, ranges)
-    found = summarise(tests.counts1, tests.exposure1, tests.counts2, tests.exposure2, tests.prior)
-    return Anchored(tests, found.anchors, found.summaries, *in_units(tests.truth, found.anchors))
+    found = compute_features(tests.counts1, tests.exposure1, tests.counts2, tests.exposure2, tests.prior)
+    return TrainingExamples(tests, found.laplace, found.features, *in_units(tests.truth, found.laplace))
 
 
-def in_units(truth: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Parameters (alpha, centre, beta) seen from the anchors, given a change and given none."""
+def in_units(truth: np.ndarray, laplace: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Parameters (alpha, centre, beta) relative to the Laplace approximations, given a change and given none."""
     alpha, centre, beta = truth.T
-    a, c, b, aa, ca, cc, ba, bc, bb, a0, c0, aa0, ca0, cc0, _ = anchors.T
+    a, c, b, aa, ca, cc, ba, bc, bb, a0, c0, aa0, ca0, cc0, _ = laplace.T
     u = (alpha - a) / aa
     v = (centre - c - ca * u) / cc
     w = (beta - b - ba * u - bc * v) / bb
@@ -44,24 +44,15 @@ def in_units(truth: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.stack([u, v, w], axis=1).astype(np.float32), np.stack([u0, v0], axis=1).astype(np.float32)
 
 
-def batches(data: Anchored, size: int, *, replicates: bool, device: str) -> Iterator[dict[str, Any]]:
-    """Batches of `size` tests; with replicates, of tests with like numbers of them."""
-    order = np.arange(len(data.summaries))
-    if replicates:
-        most = np.maximum((data.tests.exposure1 > 0).sum(1), (data.tests.exposure2 > 0).sum(1))
-        order = np.argsort(most, kind="stable")
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
+def batches(data: TrainingExamples, size: int, *, device: str) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of `size` tests."""
+    for start in range(0, len(data.features), size):
+        rows = slice(start, start + size)
         send = lambda x, rows=rows: torch.as_tensor(np.ascontiguousarray(x[rows])).to(device)
-        batch: dict[str, Any] = {
-            "summaries": send(data.summaries),
-            "log_factor": send(data.anchors[:, 14].astype(np.float32)),
-            "changed": send(data.changed),
-            "equal": send(data.equal),
-            "null": send(data.tests.null),
+        yield {
+            "features": send(data.features),
+            "log_factor": send(data.laplace[:, LOG_BAYES_FACTOR].astype(np.float32)),
+            "alternative": send(data.alternative),
+            "null": send(data.null),
+            "is_null": send(data.tests.null),
         }
-        if replicates:
-            tests = data.tests
-            arms = [tests.counts1[rows], tests.exposure1[rows], tests.counts2[rows], tests.exposure2[rows]]
-            batch["tokens"] = tokens(arms, data.anchors[rows], device)
-        yield batch

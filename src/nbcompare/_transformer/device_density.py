@@ -41,7 +41,7 @@ def excess(z: Tensor, x: Tensor) -> Tensor:
     return torch.where(z < SERIES, z * z * alternating(z, EXCESS), torch.log1p(z) - x)
 
 
-def gamma_rests(s: Tensor) -> tuple[Tensor, Tensor]:
+def gamma_remainders(s: Tensor) -> tuple[Tensor, Tensor]:
     """digamma(s) - log(s) and trigamma(s) - 1/s at s >= 8."""
     u = 1.0 / s
     square = u * u
@@ -50,29 +50,31 @@ def gamma_rests(s: Tensor) -> tuple[Tensor, Tensor]:
     return digamma, trigamma
 
 
-def gamma_rests_of_any(k: Tensor) -> tuple[Tensor, Tensor]:
+def gamma_remainders_of_any(k: Tensor) -> tuple[Tensor, Tensor]:
     """The same at any k > 0, (n,): by recurrence up to 8."""
     s = k + torch.arange(8.0, dtype=k.dtype, device=k.device)[:, None]
     below = s < 8.0
     inverse = torch.where(below, 1.0 / s, 0.0)
     s = k + below.sum(0)
-    digamma, trigamma = gamma_rests(s)
+    digamma, trigamma = gamma_remainders(s)
     return digamma + torch.log(s / k) - inverse.sum(0), trigamma + (inverse * inverse).sum(0) + (1.0 / s - 1.0 / k)
 
 
-def stirling_rest(s: Tensor) -> Tensor:
+def stirling_remainder(s: Tensor) -> Tensor:
     """Log Gamma(s) - (s - 1/2) log s + s - log(2 pi) / 2 at s >= 10."""
     u = 1.0 / s
     return u * alternating(u * u, STIRLING)
 
 
-def stirling_rest_of_any(k: Tensor) -> Tensor:
+def stirling_remainder_of_any(k: Tensor) -> Tensor:
     """The same at any k > 0."""
     exact = torch.lgamma(k) - (k - 0.5) * torch.log(k) + k - HALF_LOG_TWO_PI
-    return torch.where(k < 10.0, exact, stirling_rest(k))
+    return torch.where(k < 10.0, exact, stirling_remainder(k))
 
 
-def growth_slopes(counts: Tensor, large: Tensor, beyond: Tensor, phi: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+def rising_factorial_slopes(
+    counts: Tensor, large: Tensor, beyond: Tensor, phi: Tensor, k: Tensor
+) -> tuple[Tensor, Tensor]:
     """First derivative in alpha = log phi of the sum over counts, and over j < y, of log(1 + phi j), and minus the second, (n,) each.
 
     `large` is 1.0 for counts above 10, (replicates, n), and `beyond` how many of the others are above j = 1 .. 9. Above 10, with z = phi y, x = z / (1 + z)
@@ -85,21 +87,23 @@ def growth_slopes(counts: Tensor, large: Tensor, beyond: Tensor, phi: Tensor, k:
     z = counts * phi
     x = z / (1.0 + z)
     above = excess(z, x)
-    digamma, trigamma = gamma_rests(counts + k)
-    digamma_k, trigamma_k = gamma_rests_of_any(k)
+    digamma, trigamma = gamma_remainders(counts + k)
+    digamma_k, trigamma_k = gamma_remainders_of_any(k)
     digamma = digamma - digamma_k
     slope = slope + k * (large * (z * x - above - digamma)).sum(0)
     curvature = curvature - k * (large * (above + digamma + k * (trigamma - trigamma_k))).sum(0)
     return slope, curvature
 
 
-def growth(counts: Tensor, large: Tensor, some_large: list[bool], beyond: Tensor, phi: Tensor, k: Tensor) -> Tensor:
-    """The sum over counts, and over j < y, of log(1 + phi j), at several dispersions, (places, n); `some_large` tells which replicates have counts above 10."""
+def log_rising_factorial(
+    counts: Tensor, large: Tensor, some_large: list[bool], beyond: Tensor, phi: Tensor, k: Tensor
+) -> Tensor:
+    """The sum over counts, and over j < y, of log(1 + phi j), at several dispersions, (points, n); `some_large`: which replicates have counts above 10."""
     value = torch.zeros_like(phi)
     for j in range(1, SMALL_COUNT):
         value.addcmul_(beyond[j - 1], torch.log1p(j * phi))
     for y, use, some in zip(counts, large, some_large, strict=True):
         if some:
             s = y + k
-            value.addcmul_(use, (s - 0.5) * torch.log1p(phi * y) - y + stirling_rest(s))
-    return value - large.sum(0) * stirling_rest_of_any(k)
+            value.addcmul_(use, (s - 0.5) * torch.log1p(phi * y) - y + stirling_remainder(s))
+    return value - large.sum(0) * stirling_remainder_of_any(k)

@@ -10,7 +10,21 @@ import torch
 from torch import Tensor
 
 from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.mixture_summary import INTERVAL
+from nbcompare._nb.posterior_columns import (
+    COLUMNS,
+    INTERVAL,
+    LFSR,
+    LOG_DISPERSION,
+    LOG_DISPERSION_MEDIAN,
+    LOG_DISPERSION_SD,
+    LOG_FC,
+    LOG_FC_MEDIAN,
+    LOG_FC_SD,
+    LOG_MEAN,
+    LOG_MEAN_MEDIAN,
+    LOG_MEAN_SD,
+    NULL_PROBABILITY,
+)
 
 ROOT_HALF, ROOT_TWO_PI = math.sqrt(0.5), math.sqrt(2.0 * math.pi)
 MOST_STEPS = 80
@@ -43,31 +57,31 @@ class Normals:
     def quantile(self, level: Tensor, guess: Tensor) -> Tensor:
         """X at which the distribution function is `level` (n,): Newton's steps kept within a bracket; 0 where the level is negative."""
         result = torch.zeros_like(guess)
-        place = torch.nonzero(level >= 0.0)[:, 0]
-        own, level = self.take(place), level[place]
+        index = torch.nonzero(level >= 0.0)[:, 0]
+        own, level = self.take(index), level[index]
         there = own.weight > 0.0
         low = torch.where(there, own.mean - 9.0 * own.sd, 1e300).amin(0)
         high = torch.where(there, own.mean + 9.0 * own.sd, -1e300).amax(0)
         level = level * own.weight.sum(0)
-        x = torch.minimum(torch.maximum(guess[place], low), high)
-        arrived = torch.zeros_like(x, dtype=torch.bool)
+        x = torch.minimum(torch.maximum(guess[index], low), high)
+        converged = torch.zeros_like(x, dtype=torch.bool)
         for _ in range(MOST_STEPS):
             reached, slope = own.distribution(x)
             miss = reached - level
-            arrived = arrived | (miss.abs() < MISS)
-            walking = int((~arrived).sum())
-            if walking == 0:
+            converged = converged | (miss.abs() < MISS)
+            n_active = int((~converged).sum())
+            if n_active == 0:
                 break
             high, low = torch.where(miss > 0.0, x, high), torch.where(miss > 0.0, low, x)
             following = torch.where(slope > 0.0, x - miss / slope, low)
             following = torch.where((low < following) & (following < high), following, 0.5 * (low + high))
-            x = torch.where(arrived, x, following)
-            if 2 * walking <= len(x):
-                result[place] = x
-                keep = torch.nonzero(~arrived)[:, 0]
-                own, place, arrived = own.take(keep), place[keep], arrived[keep]
+            x = torch.where(converged, x, following)
+            if 2 * n_active <= len(x):
+                result[index] = x
+                keep = torch.nonzero(~converged)[:, 0]
+                own, index, converged = own.take(keep), index[keep], converged[keep]
                 x, low, high, level = x[keep], low[keep], high[keep], level[keep]
-        result[place] = x
+        result[index] = x
         return result
 
 
@@ -78,15 +92,15 @@ class DeviceMixture:
     null_probability: Tensor  # (n,)
     null_weight: Tensor  # (K0, n)
     null_mean: Tensor  # (2, K0, n) of centre and log dispersion
-    null_scale: Tensor  # (3, K0, n) of the factor by rows
+    null_cholesky: Tensor  # (3, K0, n) of the factor by rows
     weight: Tensor  # (K, n)
     mean: Tensor  # (3, K, n) of centre, log fold change and log dispersion
-    scale: Tensor  # (6, K, n)
+    cholesky: Tensor  # (6, K, n)
 
     def to_host(self) -> Mixture:
         """The same as arrays."""
         arrays = {name: value.cpu().numpy().T for name, value in vars(self).items()}
-        for name, axes in (("scale", 3), ("null_scale", 2)):
+        for name, axes in (("cholesky", 3), ("null_cholesky", 2)):
             rows, columns = torch.tril_indices(axes, axes)
             full = torch.zeros((*arrays[name].shape[:2], axes, axes), dtype=torch.float64).numpy()
             full[:, :, rows, columns] = arrays[name]
@@ -95,18 +109,20 @@ class DeviceMixture:
 
     def change(self) -> Normals:
         """Of the log fold change, given a change."""
-        return Normals(self.weight, self.mean[1], torch.hypot(self.scale[1], self.scale[2]))
+        return Normals(self.weight, self.mean[1], torch.hypot(self.cholesky[1], self.cholesky[2]))
 
     def log_mean(self) -> Normals:
         """Of the reference's log rate."""
-        c00, c10, c11 = self.scale[:3]
+        c00, c10, c11 = self.cholesky[:3]
         sd = torch.hypot(c00 - 0.5 * c10, 0.5 * c11)
-        return self._with_null(self.null_mean[0], self.null_scale[0].abs(), self.mean[0] - 0.5 * self.mean[1], sd)
+        return self._with_null(self.null_mean[0], self.null_cholesky[0].abs(), self.mean[0] - 0.5 * self.mean[1], sd)
 
     def log_dispersion(self) -> Normals:
         """Of the log dispersion."""
-        sd = torch.sqrt((self.scale[3:] ** 2).sum(0))
-        return self._with_null(self.null_mean[1], torch.hypot(self.null_scale[1], self.null_scale[2]), self.mean[2], sd)
+        sd = torch.sqrt((self.cholesky[3:] ** 2).sum(0))
+        return self._with_null(
+            self.null_mean[1], torch.hypot(self.null_cholesky[1], self.null_cholesky[2]), self.mean[2], sd
+        )
 
     def _with_null(self, null_mean: Tensor, null_sd: Tensor, mean: Tensor, sd: Tensor) -> Normals:
         null = self.null_probability
@@ -114,10 +130,10 @@ class DeviceMixture:
         return Normals(weight, torch.cat([null_mean, mean]), torch.cat([null_sd, sd]))
 
 
-def assemble(anchors: Tensor, log_odds: Tensor, changed: Tensor, equal: Tensor) -> DeviceMixture:
-    """The mixtures of tests with these anchors (15, n) and `log_odds` (n,) of no change; `changed` (n, K, 10) and `equal` (n, K0, 6) as the network gives them."""
-    alpha, c, b, a00, a10, a11, a20, a21, a22, alpha0, c0, n00, n10, n11, _ = anchors
-    weight, u, v, w, d0, d1, d2, m10, m20, m21 = changed.to(anchors.dtype).permute(2, 1, 0).contiguous()
+def assemble(laplace: Tensor, log_odds: Tensor, alternative: Tensor, null: Tensor) -> DeviceMixture:
+    """The mixtures of tests with these Laplace approximations (15, n) and `log_odds` (n,) of no change; `alternative` (n, K, 10) and `null` (n, K0, 6) as the network gives them."""
+    alpha, c, b, a00, a10, a11, a20, a21, a22, alpha0, c0, n00, n10, n11, _ = laplace
+    weight, u, v, w, d0, d1, d2, m10, m20, m21 = alternative.to(laplace.dtype).permute(2, 1, 0).contiguous()
     d0, d1, d2 = torch.exp(d0), torch.exp(d1), torch.exp(d2)
     mean = torch.stack([c + a10 * u + a11 * v, b + a20 * u + a21 * v + a22 * w, alpha + a00 * u])
     g00 = a00 * d0  # the factor A M, by rows alpha, centre, beta
@@ -126,8 +142,8 @@ def assemble(anchors: Tensor, log_odds: Tensor, changed: Tensor, equal: Tensor) 
     s00 = torch.hypot(g10, g11)  # its rows in the order centre, beta, alpha, made triangular
     s10, s20 = (g20 * g10 + g21 * g11) / s00, g00 * g10 / s00
     s11 = torch.sqrt(torch.maximum(g20 * g20 + g21 * g21 + g22 * g22 - s10 * s10, 1e-12 * g22 * g22))
-    scale = torch.stack([s00, s10, s11, s20, (g00 * g20 - s20 * s10) / s11, g00 * g11 * g22 / (s00 * s11)])
-    null_weight, u, v, d0, d1, m10 = equal.to(anchors.dtype).permute(2, 1, 0).contiguous()
+    cholesky = torch.stack([s00, s10, s11, s20, (g00 * g20 - s20 * s10) / s11, g00 * g11 * g22 / (s00 * s11)])
+    null_weight, u, v, d0, d1, m10 = null.to(laplace.dtype).permute(2, 1, 0).contiguous()
     null_mean = torch.stack([c0 + n10 * u + n11 * v, alpha0 + n00 * u])
     g00, g10, g11 = n00 * torch.exp(d0), n10 * torch.exp(d0) + n11 * m10, n11 * torch.exp(d1)
     s00 = torch.hypot(g10, g11)
@@ -135,10 +151,10 @@ def assemble(anchors: Tensor, log_odds: Tensor, changed: Tensor, equal: Tensor) 
         null_probability=torch.sigmoid(log_odds),
         null_weight=null_weight / null_weight.sum(0),
         null_mean=null_mean,
-        null_scale=torch.stack([s00, g00 * g10 / s00, g00 * g11 / s00]),
+        null_cholesky=torch.stack([s00, g00 * g10 / s00, g00 * g11 / s00]),
         weight=weight / weight.sum(0),
         mean=mean,
-        scale=scale,
+        cholesky=cholesky,
     )
 
 
@@ -148,19 +164,24 @@ def summarise(mixture: DeviceMixture, levels: Sequence[float]) -> tuple[Tensor, 
     mean, sd = beta.moments()
     below = beta.distribution(torch.zeros_like(null))[0]
     change = 1.0 - null
-    rows = [null, null + change * torch.minimum(below, 1.0 - below), change * mean]
-    rows.append(torch.sqrt(change * (sd * sd + null * mean * mean)))
-    for level in INTERVAL:
-        rows.append(beta.quantile(level_given_change(level, null, below), mean))
-    dispersion = mixture.log_dispersion()
-    for normals in (mixture.log_mean(), dispersion):
-        first, spread = normals.moments()
-        rows += [first, spread, normals.quantile(torch.full_like(null, 0.5), first)]
+    rows = null.new_empty((len(COLUMNS), len(null)))
+    rows[NULL_PROBABILITY], rows[LFSR] = null, null + change * torch.minimum(below, 1.0 - below)
+    rows[LOG_FC] = change * mean
+    rows[LOG_FC_SD] = torch.sqrt(change * (sd * sd + null * mean * mean))
+    for k, level in enumerate(INTERVAL):
+        rows[LOG_FC_MEDIAN + k] = beta.quantile(level_given_change(level, null, below), mean)
+    rate, dispersion, half = mixture.log_mean(), mixture.log_dispersion(), torch.full_like(null, 0.5)
+    rows[LOG_MEAN], rows[LOG_MEAN_SD] = rate.moments()
+    rows[LOG_MEAN_MEDIAN] = rate.quantile(half, rows[LOG_MEAN])
+    rows[LOG_DISPERSION], rows[LOG_DISPERSION_SD] = dispersion.moments()
+    rows[LOG_DISPERSION_MEDIAN] = dispersion.quantile(half, rows[LOG_DISPERSION])
     none = null.new_empty((0, len(null)))
     wanted = [torch.full_like(null, level) for level in levels]
     changes = torch.stack([beta.quantile(level, mean) for level in wanted]) if wanted else none
-    dispersions = torch.stack([dispersion.quantile(level, rows[10]) for level in wanted]) if wanted else none
-    return torch.stack(rows), torch.stack([mean, sd]), changes, dispersions
+    dispersions = (
+        torch.stack([dispersion.quantile(level, rows[LOG_DISPERSION]) for level in wanted]) if wanted else none
+    )
+    return rows, torch.stack([mean, sd]), changes, dispersions
 
 
 def level_given_change(level: float, null: Tensor, below: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The posterior wholly on a device: counts go there, answers come back. For devices with float64, which the anchors need."""
+"""All steps on a device: counts go there, answers come back. For devices with float64, which the Laplace approximations need."""
 
 from __future__ import annotations
 
@@ -10,24 +10,17 @@ import torch
 from torch import Tensor
 
 from nbcompare._nb.mixture import Mixture
-from nbcompare._transformer.arms import Batch
+from nbcompare._nb.prior import NULL_SHARE
 from nbcompare._transformer.device_mixture import DeviceMixture, assemble
 from nbcompare._transformer.device_mixture import summarise as summarise_mixture
-from nbcompare._transformer.device_summaries import summarise
+from nbcompare._transformer.device_summaries import compute_features
 from nbcompare._transformer.device_tests import as_tests
+from nbcompare._transformer.layout import LOG_BAYES_FACTOR
 from nbcompare._transformer.network import raw_in_parts
-from nbcompare._transformer.replicates import tokens
 
 if TYPE_CHECKING:
+    from nbcompare._transformer.arms import Batch
     from nbcompare._transformer.network import Network
-
-ROWS_AT_ONCE = 26  # float64 numbers that are alive at once, of each replicate and beside them
-NUMBERS_AT_ONCE = 480
-
-
-def bytes_of_a_test(n_replicates: int) -> int:
-    """What a test of so many replicates, both arms together, needs beside the network."""
-    return 8 * (ROWS_AT_ONCE * n_replicates + NUMBERS_AT_ONCE)
 
 
 def mixture_on_device(network: Network, batch: Batch, device: str) -> Mixture:
@@ -44,14 +37,13 @@ def summary_on_device(network: Network, batch: Batch, device: str, levels: Seque
 
 def mixture_of(network: Network, batch: Batch, device: str) -> DeviceMixture:
     """The mixtures of one batch, where they are."""
-    arms, priors = batch
-    data = [as_rows(array, device) for array in arms]
+    groups, priors = batch
+    data = [as_rows(array, device) for array in groups]
     prior = as_rows(priors, device)
-    anchors, summaries = summarise(*as_tests(data, prior))
-    read = None if network.replicates is None else tokens(arms, anchors.cpu().numpy().T, device)
-    factor, changed, equal = raw_in_parts(network, summaries.T.to(network.spread.dtype), read)
-    log_odds = torch.log(prior[5]) - torch.log1p(-prior[5]) + anchors[14] + factor
-    return assemble(anchors, log_odds, changed, equal)
+    laplace, features = compute_features(*as_tests(data, prior))
+    factor, alternative, null = raw_in_parts(network, features.T.to(network.spread.dtype))
+    log_odds = torch.log(prior[NULL_SHARE]) - torch.log1p(-prior[NULL_SHARE]) + laplace[LOG_BAYES_FACTOR] + factor
+    return assemble(laplace, log_odds, alternative, null)
 
 
 def as_rows(array: np.ndarray, device: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Anchors and summaries of `summaries`, on any device."""
+"""Laplace approximations and features of `summaries`, on any device."""
 
 from __future__ import annotations
 
@@ -7,21 +7,72 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nbcompare._transformer.device_density import HALF_LOG_TWO_PI, growth
-from nbcompare._transformer.device_laplace import begin, climb
-from nbcompare._transformer.device_tests import Tests, Totals
-from nbcompare._transformer.simulate import MOST_REPLICATES
-from nbcompare._transformer.summaries import FAR, N_ARM, N_EVEN, N_SUMMARIES, NEAR
-
-N_DISPERSIONS = (
-    10  # places whose dispersions differ, the first of all: the mode, along alpha, the mode without change, along alpha
+from nbcompare._transformer.device_density import HALF_LOG_TWO_PI, log_rising_factorial
+from nbcompare._transformer.device_laplace import find_start, maximize
+from nbcompare._transformer.device_tests import TestBatch, Totals
+from nbcompare._transformer.layout import (
+    BAYES_FACTOR,
+    CENTRE,
+    CENTRE_DEPARTURE,
+    CENTRE_SD,
+    CENTRE_WITH_DISPERSION,
+    COUNTS,
+    DISPERSION,
+    DISPERSION_DEPARTURE,
+    DISPERSION_SD,
+    FAR,
+    FIRST_GROUP,
+    INFORMATION,
+    INFORMATION_ABOVE,
+    INFORMATION_BELOW,
+    L0_ALPHA,
+    L0_CENTRE,
+    L_ALPHA,
+    L_BETA,
+    L_CENTRE,
+    LFC,
+    LFC_DEPARTURE_FAR,
+    LFC_DEPARTURE_NEAR,
+    LFC_SD,
+    LFC_WITH_CENTRE,
+    LFC_WITH_DISPERSION,
+    LFC_Z,
+    LOG_BAYES_FACTOR,
+    MODE_ALPHA,
+    MODE_BETA,
+    MODE_CENTRE,
+    N_FEATURES,
+    NEAR,
+    NULL_CENTRE,
+    NULL_CENTRE_DEPARTURE,
+    NULL_CENTRE_SD,
+    NULL_CENTRE_SHIFT,
+    NULL_CENTRE_WITH_DISPERSION,
+    NULL_DISPERSION_DEPARTURE,
+    NULL_DISPERSION_SD,
+    NULL_DISPERSION_SHIFT,
+    OVERDISPERSION,
+    PRIOR_CENTRE_SD,
+    PRIOR_DISPERSION,
+    PRIOR_DISPERSION_SD,
+    PRIOR_IS_INVERSE_GAMMA,
+    PRIOR_LFC_SD,
+    REPLICATES,
+    SECOND_GROUP,
+    ZEROS,
 )
-NULL = 5  # the mode without change
+from nbcompare._transformer.training_range import MOST_REPLICATES
+
+# Points where the log posterior is evaluated: first those whose dispersions differ, the mode, along alpha, and the same without a change.
+MODE, NULL_MODE, N_DISPERSIONS = 0, 5, 10
+ALONG_ALPHA, NULL_ALONG_ALPHA = slice(1, 5), slice(6, 10)
+ALONG_CENTRE, ALONG_BETA, NULL_ALONG_CENTRE = slice(10, 14), slice(14, 18), slice(18, 22)
+BELOW, ABOVE = 1, 4  # the dispersions 2.5 standard deviations below and above the mode
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the log posterior is looked at: after the ten dispersions along centre, along beta, and along centre without change, four each."""
+class Points:
+    """Where the log posterior is evaluated, in the order of the slices above."""
 
     alpha: Tensor  # (22, n)
     centre: Tensor
@@ -29,40 +80,42 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What is seen there."""
+class LogPosterior:
+    """The log posterior at the points."""
 
-    value: Tensor  # (22, n) log posterior but for what depends on the dispersion alone
-    growth: Tensor  # (10, n) that
-    information: Tensor  # (2, 10, n) expected, of each arm on its log rate
-
-
-def find_anchors(tests: Tests, totals: Totals) -> Tensor:
-    """Modes and factors as of `summaries`, (15, n); the last row, the log Bayes factor, is yet to be filled."""
-    changed = climb(tests, begin(tests, totals), equal=False)
-    return torch.cat([changed, climb(tests, changed[:3], equal=True), torch.zeros_like(changed[:1])])
+    value: Tensor  # (22, n) except for what depends on the dispersion alone
+    of_dispersion: Tensor  # (10, n) that
+    information: Tensor  # (2, 10, n) expected, of each group on its log rate
 
 
-def summarise(tests: Tests, totals: Totals) -> tuple[Tensor, Tensor]:
-    """Anchors (15, n), of the exposures as they were given, and summaries (55, n)."""
-    anchors = find_anchors(tests, totals)
-    steps = torch.tensor([[-FAR], [-NEAR], [NEAR], [FAR]], dtype=anchors.dtype, device=anchors.device)
-    seen = look(tests, totals, lay_places(anchors, steps))
-    sigma = tests.prior[6]
-    changed = seen.value[0] + seen.growth[0] + torch.log(anchors[3] * anchors[5] * anchors[8] / sigma)
-    anchors[14] = seen.value[NULL] + seen.growth[NULL] + torch.log(anchors[11] * anchors[13]) - changed
-    summaries = torch.empty((N_SUMMARIES, anchors.shape[1]), dtype=anchors.dtype, device=anchors.device)
-    of_the_anchors(tests, anchors, summaries)
-    of_the_arms(totals, tests.prior, anchors, seen, summaries)
-    of_the_departures(tests.prior, seen, steps, summaries)
-    anchors[1] -= totals.shift
-    anchors[10] -= totals.shift
-    return anchors, summaries
+def laplace_approximations(tests: TestBatch, totals: Totals) -> Tensor:
+    """Modes and factors, (15, n), rows as in `layout`; the last one, the log Bayes factor, is not filled yet."""
+    alternative = maximize(tests, find_start(tests, totals), null=False)
+    return torch.cat([alternative, maximize(tests, alternative[:3], null=True), torch.zeros_like(alternative[:1])])
 
 
-def lay_places(anchors: Tensor, steps: Tensor) -> Places:
-    """The mode and, `steps` standard deviations from it, four places along each axis; the same without change."""
-    alpha, c, b, la, lca, lc, lba, lbc, lb, alpha0, c0, la0, lca0, lc0, _ = anchors[:, None]
+def compute_features(tests: TestBatch, totals: Totals) -> tuple[Tensor, Tensor]:
+    """Laplace approximations (15, n), of the exposures as they were given, and features (55, n), rows as in `layout`."""
+    laplace = laplace_approximations(tests, totals)
+    steps = torch.tensor([[-FAR], [-NEAR], [NEAR], [FAR]], dtype=laplace.dtype, device=laplace.device)
+    seen = evaluate(tests, totals, lay_points(laplace, steps))
+    *_, sigma = tests.prior
+    at_mode = seen.value[MODE] + seen.of_dispersion[MODE]
+    alternative = at_mode + torch.log(laplace[L_ALPHA] * laplace[L_CENTRE] * laplace[L_BETA] / sigma)
+    at_null_mode = seen.value[NULL_MODE] + seen.of_dispersion[NULL_MODE]
+    laplace[LOG_BAYES_FACTOR] = at_null_mode + torch.log(laplace[L0_ALPHA] * laplace[L0_CENTRE]) - alternative
+    features = torch.empty((N_FEATURES, laplace.shape[1]), dtype=laplace.dtype, device=laplace.device)
+    write_mode(tests, laplace, features)
+    write_groups(totals, tests.prior, laplace, seen, features)
+    write_departures(tests.prior, seen, steps, features)
+    laplace[MODE_CENTRE] -= totals.shift
+    laplace[NULL_CENTRE] -= totals.shift
+    return laplace, features
+
+
+def lay_points(laplace: Tensor, steps: Tensor) -> Points:
+    """The mode and, `steps` standard deviations from it, four points along each axis; the same without a change."""
+    alpha, c, b, la, lca, lc, lba, lbc, lb, alpha0, c0, la0, lca0, lc0, _ = laplace[:, None]
     zero, four = torch.zeros_like(b), torch.zeros_like(steps)
     rows = [
         (alpha, c, b),
@@ -73,23 +126,23 @@ def lay_places(anchors: Tensor, steps: Tensor) -> Places:
         (alpha + four, c + four, b + steps * lb),
         (alpha0 + four, c0 + steps * lc0, zero + four),
     ]
-    return Places(*(torch.cat(axis) for axis in zip(*rows, strict=True)))
+    return Points(*(torch.cat(axis) for axis in zip(*rows, strict=True)))
 
 
-def look(tests: Tests, totals: Totals, places: Places) -> Looks:
-    """The log posterior at the places: one round a replicate, all places in each."""
+def evaluate(tests: TestBatch, totals: Totals, points: Points) -> LogPosterior:
+    """The log posterior at the points: one round a replicate, all points in each."""
     log_mean, log_mean_sd, location, spread, shape, rate, scale = tests.prior
-    etas = places.centre - 0.5 * places.beta, places.centre + 0.5 * places.beta
+    etas = points.centre - 0.5 * points.beta, points.centre + 0.5 * points.beta
     value = totals.counts[0] * etas[0] + totals.counts[1] * etas[1]
-    value -= 0.5 * ((places.centre - log_mean) / log_mean_sd) ** 2 + 0.5 * (places.beta / scale) ** 2
-    k = torch.exp(-places.alpha)
-    alpha, few = places.alpha[:N_DISPERSIONS], k[:N_DISPERSIONS]
+    value -= 0.5 * ((points.centre - log_mean) / log_mean_sd) ** 2 + 0.5 * (points.beta / scale) ** 2
+    k = torch.exp(-points.alpha)
+    alpha, few = points.alpha[:N_DISPERSIONS], k[:N_DISPERSIONS]
     information = []
-    for eta, counts, exposure in zip(etas, tests.arms(tests.counts), tests.arms(tests.exposure), strict=True):
-        noise = torch.exp(places.alpha + eta)
+    for eta, counts, exposure in zip(etas, tests.groups(tests.counts), tests.groups(tests.exposure), strict=True):
+        overdispersion = torch.exp(points.alpha + eta)
         seen = torch.zeros_like(few)
         for y, l in zip(counts, exposure, strict=True):
-            z = noise * l
+            z = overdispersion * l
             value.addcmul_(y + k, torch.log1p(z), value=-1.0)
             seen += z[:N_DISPERSIONS] / (1.0 + z[:N_DISPERSIONS])
         information.append(seen * few)
@@ -99,73 +152,78 @@ def look(tests: Tests, totals: Totals, places: Places) -> Looks:
         -0.5 * ((alpha - location) / spread) ** 2 - torch.log(spread) - HALF_LOG_TWO_PI,
     )
     some_large = (tests.large > 0).any(1).tolist()
-    of_dispersion += growth(tests.counts, tests.large, some_large, tests.beyond, 1.0 / few, few)
-    return Looks(value, of_dispersion, torch.stack(information))
+    of_dispersion += log_rising_factorial(tests.counts, tests.large, some_large, tests.beyond, 1.0 / few, few)
+    return LogPosterior(value, of_dispersion, torch.stack(information))
 
 
-def of_the_anchors(tests: Tests, anchors: Tensor, out: Tensor) -> None:
-    """The prior, and the anchors in its units."""
+def write_mode(tests: TestBatch, laplace: Tensor, out: Tensor) -> None:
+    """The prior, and the Laplace approximations in its units."""
     log_mean, tau, location, spread, shape, _, sigma = tests.prior
-    alpha, c, b, la, lca, lc, lba, lbc, lb, alpha0, c0, la0, lca0, lc0, log_factor = anchors
+    alpha, c, b, la, lca, lc, lba, lbc, lb, alpha0, c0, la0, lca0, lc0, log_factor = laplace
     row = torch.sqrt(lba * lba + lbc * lbc + lb * lb)
-    even = [
-        torch.log(tau),
-        torch.log(sigma),
-        torch.log(spread),
-        (shape > 0.0).to(alpha.dtype),
-        location,
-        ((c - log_mean) / tau).clamp(-6.0, 6.0),
-        ((alpha - location) / spread).clamp(-6.0, 6.0),
-        torch.log(la / spread),
-        torch.log(lc / tau),
-        torch.log(lb / sigma),
-        lca / torch.hypot(lca, lc),
-    ]
-    out[: len(even)] = torch.stack(even)
-    null = [
-        torch.asinh(log_factor),
-        torch.log(la0 / spread),
-        torch.log(lc0 / tau),
-        lca0 / torch.hypot(lca0, lc0),
-        torch.asinh((alpha0 - alpha) / la),
-        torch.asinh((c0 - c) / lc),
-    ]
-    out[19:25] = torch.stack(null)
-    out[N_EVEN + 2 * N_ARM :] = torch.stack([b / sigma, lba / row, lbc / row, torch.asinh(b / lb)])
+    out[PRIOR_CENTRE_SD] = torch.log(tau)
+    out[PRIOR_LFC_SD] = torch.log(sigma)
+    out[PRIOR_DISPERSION_SD] = torch.log(spread)
+    out[PRIOR_IS_INVERSE_GAMMA] = (shape > 0.0).to(alpha.dtype)
+    out[PRIOR_DISPERSION] = location
+    out[CENTRE] = ((c - log_mean) / tau).clamp(-6.0, 6.0)
+    out[DISPERSION] = ((alpha - location) / spread).clamp(-6.0, 6.0)
+    out[DISPERSION_SD] = torch.log(la / spread)
+    out[CENTRE_SD] = torch.log(lc / tau)
+    out[LFC_SD] = torch.log(lb / sigma)
+    out[CENTRE_WITH_DISPERSION] = lca / torch.hypot(lca, lc)
+    out[BAYES_FACTOR] = torch.asinh(log_factor)
+    out[NULL_DISPERSION_SD] = torch.log(la0 / spread)
+    out[NULL_CENTRE_SD] = torch.log(lc0 / tau)
+    out[NULL_CENTRE_WITH_DISPERSION] = lca0 / torch.hypot(lca0, lc0)
+    out[NULL_DISPERSION_SHIFT] = torch.asinh((alpha0 - alpha) / la)
+    out[NULL_CENTRE_SHIFT] = torch.asinh((c0 - c) / lc)
+    out[LFC] = b / sigma
+    out[LFC_WITH_DISPERSION] = lba / row
+    out[LFC_WITH_CENTRE] = lbc / row
+    out[LFC_Z] = torch.asinh(b / lb)
 
 
-def of_the_arms(totals: Totals, prior: Tensor, anchors: Tensor, seen: Looks, out: Tensor) -> None:
-    """What each arm holds."""
-    variance = prior[1] * prior[1] + 0.25 * prior[6] * prior[6]
-    for arm, sign in ((0, -0.5), (1, 0.5)):
-        first = N_EVEN + arm * N_ARM
-        number, information = totals.number[arm], seen.information[arm]
-        noise = anchors[0] + anchors[1] + sign * anchors[2] + torch.log(totals.exposure[arm] / number)
-        out[first] = torch.log(number.clamp(max=MOST_REPLICATES))
-        out[first + 1] = torch.log1p(totals.counts[arm])
-        out[first + 2] = torch.log1p(information[0] * variance)
-        out[first + 3] = noise.clamp(-8.0, 8.0)
-        out[first + 6] = torch.log(information[1] / information[0])
-        out[first + 7] = torch.log(information[4] / information[0])
-        out[first + 8] = totals.zeros[arm] / number
+def write_groups(totals: Totals, prior: Tensor, laplace: Tensor, seen: LogPosterior, out: Tensor) -> None:
+    """The features of each group but for its departures."""
+    _, tau, *_, sigma = prior
+    variance = tau * tau + 0.25 * sigma * sigma
+    for k, first, sign in ((0, FIRST_GROUP, -0.5), (1, SECOND_GROUP, 0.5)):
+        number, information = totals.number[k], seen.information[k]
+        log_dispersion_rate = laplace[MODE_ALPHA] + laplace[MODE_CENTRE] + sign * laplace[MODE_BETA]
+        out[first + REPLICATES] = torch.log(number.clamp(max=MOST_REPLICATES))
+        out[first + COUNTS] = torch.log1p(totals.counts[k])
+        out[first + INFORMATION] = torch.log1p(information[MODE] * variance)
+        out[first + OVERDISPERSION] = (log_dispersion_rate + torch.log(totals.exposure[k] / number)).clamp(-8.0, 8.0)
+        out[first + INFORMATION_BELOW] = torch.log(information[BELOW] / information[MODE])
+        out[first + INFORMATION_ABOVE] = torch.log(information[ABOVE] / information[MODE])
+        out[first + ZEROS] = totals.zeros[k] / number
 
 
-def of_the_departures(prior: Tensor, seen: Looks, steps: Tensor, out: Tensor) -> None:
+def write_departures(prior: Tensor, seen: LogPosterior, steps: Tensor, out: Tensor) -> None:
     """How far the log posterior departs from a Gaussian along its axes, centre and beta integrated out along alpha."""
-    value, growth = seen.value, seen.growth
-    mode, null = value[0], value[NULL]
-    out[11:15] = departure(mode - value[10:14], steps)
-    along_beta = departure(mode - value[14:18], steps)
-    out[N_EVEN + 5], out[N_EVEN + 4] = along_beta[0], along_beta[1]
-    out[N_EVEN + N_ARM + 4], out[N_EVEN + N_ARM + 5] = along_beta[2], along_beta[3]
-    out[25:29] = departure(null - value[18:22], steps)
-    both = value[:N_DISPERSIONS] + growth
+    _, tau, *_, sigma = prior
+    value, null_mode = seen.value, seen.value[NULL_MODE]
+    out[_four(CENTRE_DEPARTURE)] = departure(value[MODE] - value[ALONG_CENTRE], steps)
+    down_far, down_near, up_near, up_far = departure(value[MODE] - value[ALONG_BETA], steps)
+    out[FIRST_GROUP + LFC_DEPARTURE_NEAR], out[FIRST_GROUP + LFC_DEPARTURE_FAR] = down_near, down_far
+    out[SECOND_GROUP + LFC_DEPARTURE_NEAR], out[SECOND_GROUP + LFC_DEPARTURE_FAR] = up_near, up_far
+    out[_four(NULL_CENTRE_DEPARTURE)] = departure(null_mode - value[NULL_ALONG_CENTRE], steps)
+    both = value[:N_DISPERSIONS] + seen.of_dispersion
     first, second = seen.information
-    p = first + second + 1.0 / prior[1] ** 2
+    p = first + second + 1.0 / tau**2
     q = 0.5 * (second - first)
-    volumes = 0.5 * torch.log(p * (0.25 * (first + second) + 1.0 / prior[6] ** 2) - q * q)
-    out[15:19] = departure(both[0] - both[1:NULL] + volumes[1:NULL] - volumes[0], steps)
-    out[29:33] = departure(both[NULL] - both[NULL + 1 :] + 0.5 * torch.log(p[NULL + 1 :] / p[NULL]), steps)
+    volumes = 0.5 * torch.log(p * (0.25 * (first + second) + 1.0 / sigma**2) - q * q)
+    fall = both[MODE] - both[ALONG_ALPHA] + volumes[ALONG_ALPHA] - volumes[MODE]
+    out[_four(DISPERSION_DEPARTURE)] = departure(fall, steps)
+    volumes = 0.5 * torch.log(p[NULL_ALONG_ALPHA] / p[NULL_MODE])
+    fall = both[NULL_MODE] - both[NULL_ALONG_ALPHA] + volumes
+    out[_four(NULL_DISPERSION_DEPARTURE)] = departure(fall, steps)
+
+
+def _four(first: int) -> slice:
+    """The four rows of a departure."""
+    return slice(first, first + 4)
 
 
 def departure(fall: Tensor, steps: Tensor) -> Tensor:

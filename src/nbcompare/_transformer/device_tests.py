@@ -1,4 +1,4 @@
-"""Tests as the device takes them: one a column, replicates of the first arm above those of the second."""
+"""Tests as the device takes them: one a column, replicates of the first group above those of the second."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nbcompare._nb.prior import INVERSE_GAMMA, LEAST_SCATTER
+from nbcompare._nb.prior import INVERSE_GAMMA, LEAST_LOG_DISPERSION_SD
 from nbcompare._transformer.device_density import SMALL_COUNT
-from nbcompare._transformer.summaries import LOG_SCATTER, LOG_SHAPE
+from nbcompare._transformer.summaries import LOG_OF_SD, LOG_SHAPE
 
 
 @dataclass(frozen=True)
-class Tests:
+class TestBatch:
     """What the log posterior of n tests needs. Exposures have the geometric mean 1 in each test."""
 
     counts: Tensor  # (replicates, n), 0 where absent
     exposure: Tensor  # (replicates, n), or (replicates, 1) for all; 0 = absent
-    first: int  # replicates of the first arm
+    first: int  # replicates of the first group
     large: Tensor  # (replicates, n) 1.0 for counts above 10
     beyond: Tensor  # (9, n) how many of the other counts are above 1 .. 9
-    prior: Tensor  # (7, n) as `climb` takes it: log mean, its sd, location, spread, shape and rate of alpha, scale; shape 0 for the log-normal
+    prior: Tensor  # (7, n) as `maximize` takes it: log mean, its sd, location, spread, shape and rate of alpha, sd of beta; shape 0 for the log-normal
 
-    def take(self, tests: Tensor) -> Tests:
+    def take(self, tests: Tensor) -> TestBatch:
         """These tests alone."""
         one_row = self.exposure.shape[1] == 1
         return replace(
@@ -35,14 +35,14 @@ class Tests:
             prior=self.prior[:, tests],
         )
 
-    def arms(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows of each arm."""
+    def groups(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows of each group."""
         return values[: self.first], values[self.first :]
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums of each arm, (2, n) or, of exposures that are those of all tests, (2, 1)."""
+    """Sums of each group, (2, n) or, of exposures that are those of all tests, (2, 1)."""
 
     number: Tensor  # present replicates
     counts: Tensor
@@ -51,11 +51,11 @@ class Totals:
     shift: Tensor  # (n,) or (1,): mean log exposure of both, that was taken from the exposures
 
 
-def as_tests(arms: list[Tensor], prior: Tensor) -> tuple[Tests, Totals]:
-    """Tests from counts and exposures of both arms, (n_replicates, n) or one column of exposures, and the prior's rows (7, n)."""
-    exposures = arms[1::2]
+def as_tests(groups: list[Tensor], prior: Tensor) -> tuple[TestBatch, Totals]:
+    """Tests from counts and exposures of both groups, (n_replicates, n) or one column of exposures, and the prior's rows (7, n)."""
+    exposures = groups[1::2]
     present = [exposure > 0 for exposure in exposures]
-    counts = [torch.where(here, y, 0.0) for here, y in zip(present, arms[0::2], strict=True)]
+    counts = [torch.where(here, y, 0.0) for here, y in zip(present, groups[0::2], strict=True)]
     number = _stack([here.sum(0).to(prior.dtype) for here in present])
     logs = [torch.where(here, torch.log(l), 0.0).sum(0) for here, l in zip(present, exposures, strict=True)]
     shift = (logs[0] + logs[1]) / number.sum(0)
@@ -67,32 +67,32 @@ def as_tests(arms: list[Tensor], prior: Tensor) -> tuple[Tests, Totals]:
     y = torch.cat(counts)
     width = max(scaled[0].shape[1], scaled[1].shape[1])
     small = torch.where(y > SMALL_COUNT, 0.0, torch.floor(y))
-    tests = Tests(
+    tests = TestBatch(
         counts=y,
         exposure=torch.cat([l.expand(len(l), width) for l in scaled]),
         first=len(counts[0]),
         large=(y > SMALL_COUNT).to(y.dtype),
         beyond=torch.stack([(small > j).sum(0) for j in range(1, SMALL_COUNT)]).to(y.dtype),
-        prior=climbing_prior(prior, shift),
+        prior=laplace_prior(prior, shift),
     )
     return tests, totals
 
 
-def climbing_prior(prior: Tensor, shift: Tensor) -> Tensor:
-    """`summaries.climbing_prior` of the prior's rows (7, n), at exposures of geometric mean 1."""
-    log_mean, log_mean_sd, location, scatter, tail, _, scale = prior
-    scatter = scatter.clamp(min=LEAST_SCATTER)
+def laplace_prior(prior: Tensor, shift: Tensor) -> Tensor:
+    """`summaries.laplace_prior` of the prior's rows (7, n), at exposures of geometric mean 1."""
+    log_mean, log_mean_sd, location, spread, family, _, sigma = prior
+    spread = spread.clamp(min=LEAST_LOG_DISPERSION_SD)
     log_shape = torch.from_numpy(LOG_SHAPE).to(prior.device)
-    start, width = float(LOG_SCATTER[0]), float(LOG_SCATTER[1] - LOG_SCATTER[0])
-    place = ((torch.log(scatter) - start) / width).clamp(0, len(LOG_SCATTER) - 1)
-    left = place.floor().clamp(max=len(LOG_SCATTER) - 2)
+    start, width = float(LOG_OF_SD[0]), float(LOG_OF_SD[1] - LOG_OF_SD[0])
+    position = ((torch.log(spread) - start) / width).clamp(0, len(LOG_OF_SD) - 1)
+    left = position.floor().clamp(max=len(LOG_OF_SD) - 2)
     index = left.long()
-    shape = torch.exp(torch.lerp(log_shape[index], log_shape[index + 1], place - left))
+    shape = torch.exp(torch.lerp(log_shape[index], log_shape[index + 1], position - left))
     rate = torch.exp(location + torch.digamma(shape))
-    heavy = tail == INVERSE_GAMMA
-    rows = [log_mean + shift, log_mean_sd, location, scatter]
-    return torch.stack([*rows, torch.where(heavy, shape, 0.0), torch.where(heavy, rate, 0.0), scale])
+    heavy = family == INVERSE_GAMMA
+    rows = [log_mean + shift, log_mean_sd, location, spread]
+    return torch.stack([*rows, torch.where(heavy, shape, 0.0), torch.where(heavy, rate, 0.0), sigma])
 
 
-def _stack(arms: list[Tensor]) -> Tensor:
-    return torch.stack(torch.broadcast_tensors(*arms))
+def _stack(groups: list[Tensor]) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(*groups))

@@ -1,24 +1,38 @@
-"""Where a network runs, and how many tests at once."""
+"""Where a network runs, how many tests at once, and in how many threads."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
-from nbcompare._transformer.simulate import MOST_REPLICATES
-from nbcompare._transformer.summaries import N_SUMMARIES
-
-if TYPE_CHECKING:
-    from nbcompare._transformer.network import Config, Network
+from nbcompare._optional import require
 
 BYTES_PER_NUMBER = 4  # of the network
 MOST_ON_CPU, MOST_AT_ONCE = 2**12, 2**20  # tests
+ROWS_AT_ONCE = 26  # float64 numbers that are alive at once, of each replicate and beside them
+NUMBERS_AT_ONCE = 480
 
 
-def wholly_there(place: str) -> bool:
-    """Whether everything runs on the device: it is none of the CPU's, and has the float64 that the anchors need."""
+def find_device(device: str) -> str:
+    """The device that is meant, as torch calls it."""
+    torch = require("torch", "transformer")
+    if device != "auto":
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            msg = f"device={device!r} cannot be used here: {error}. Use 'auto' or 'cpu'."
+            raise ValueError(msg) from error
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def runs_all_steps(place: str) -> bool:
+    """Whether everything runs on the device: it is none of the CPU's, and has the float64 that the Laplace approximations need."""
     import torch
 
     if torch.device(place).type == "cpu":
@@ -30,19 +44,14 @@ def wholly_there(place: str) -> bool:
     return True
 
 
-def default_batch_size(config: Config, device: str, n_replicates: int = 0) -> int:
-    """Tests whose layers, and anchors of `n_replicates` where they are found there, fit into a quarter of the free memory.
+def default_batch_size(numbers: int, device: str, n_replicates: int = 0) -> int:
+    """Number of tests that fit into a quarter of the free memory.
 
-    At most 4,096 on a CPU (its cache), and elsewhere so many that starting kernels costs little.
+    A test needs `numbers` numbers of the network and, where all steps run on the device, the memory of `bytes_of_a_test`.
+    At most 4,096 tests on a CPU (its cache), and at most a million elsewhere.
     """
-    numbers = (
-        2 * config.width * (config.depth + 3) + 4 * N_SUMMARIES + 20 * (config.own + 2 * config.pairs + config.null)
-    )
-    numbers += 2 * MOST_REPLICATES * config.replicate_width * 12
     needed = BYTES_PER_NUMBER * numbers
-    if wholly_there(device):
-        from nbcompare._transformer.device_posterior import bytes_of_a_test
-
+    if runs_all_steps(device):
         needed += bytes_of_a_test(n_replicates)
     if device.startswith("cuda"):
         import torch
@@ -56,8 +65,19 @@ def default_batch_size(config: Config, device: str, n_replicates: int = 0) -> in
     return int(np.clip(free // (4 * needed), 64, most))
 
 
-def on_device(network: Network, device: str) -> Network:
-    """The network there: a copy, but on the CPU."""
-    from copy import deepcopy
+def bytes_of_a_test(n_replicates: int) -> int:
+    """What a test of so many replicates, both groups together, needs in addition to the network."""
+    return 8 * (ROWS_AT_ONCE * n_replicates + NUMBERS_AT_ONCE)
 
-    return network if device == "cpu" else deepcopy(network).to(device)
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch from threads of its own: beside others they are slower, and the last digit of a sum depends on their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,19 +1,31 @@
-"""The posterior's highest point and its curvature there, given that the arms differ, and given that they do not: the network's anchors.
+"""Laplace approximations: the posterior's mode and its curvature there, given that the groups differ, and given that they do not.
 
-Two arms of counts y with exposures l are NB(l exp(eta_g), phi), alpha = log phi. The prior is normal in centre = (eta_1 + eta_2) / 2 and in
-beta = eta_2 - eta_1, and normal or log-inverse-gamma in alpha. Newton's method climbs the log posterior
+Two groups of counts y with exposures l are NB(l exp(eta_g), phi), alpha = log phi. The prior is normal in centre = (eta_1 + eta_2) / 2 and in
+beta = eta_2 - eta_1, and normal or log-inverse-gamma in alpha. Newton's method maximizes the log posterior
 of (eta_1, eta_2, alpha), and of (centre, alpha) where beta = 0.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.density import SMALL, growth_slopes, mean_slopes
-from nbcompare._nb.special import digamma_beyond_log, fast_log1p
+from nbcompare._nb.density import SMALL, mean_slopes, rising_factorial_slopes
+from nbcompare._nb.special import digamma_minus_log, fast_log1p
+from nbcompare._transformer.layout import (
+    L_ALPHA,
+    L_BETA,
+    L_BETA_ALPHA,
+    L_BETA_CENTRE,
+    L_CENTRE,
+    L_CENTRE_ALPHA,
+    MODE_ALPHA,
+    MODE_BETA,
+    MODE_CENTRE,
+)
 
 MAX_STEPS = 40
 PATIENCE = 10
@@ -22,9 +34,51 @@ LOWEST_ALPHA = -18.0
 HIGHEST_ALPHA = 8.0
 
 
+class LaplacePrior(NamedTuple):
+    """The prior of one test, a row of `summaries.laplace_prior`."""
+
+    log_mean: float
+    log_mean_sd: float
+    log_dispersion: float
+    log_dispersion_sd: float
+    shape: float  # of the inverse gamma of phi, 0 for the log-normal
+    rate: float
+    log_fc_sd: float
+
+
+class GroupData(NamedTuple):
+    """Replicates of one group of one test that are present, and their sums."""
+
+    counts: np.ndarray
+    exposure: np.ndarray
+    total: float  # of the counts
+    depth: float  # sum of the exposures
+    zeros: float  # replicates without counts
+
+
+class Slopes(NamedTuple):
+    """Derivatives of the log likelihood of one group."""
+
+    eta: float  # slope in eta
+    curvature: float  # minus the second derivative in eta
+    phi: float  # slope in phi
+    phi_curvature: float
+    mixed: float
+    information: float  # expected, on eta
+    falling: float  # minus the slope of the information in alpha
+    fall_slope: float  # slope of that
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def log_prior_alpha(alpha, location, spread, shape, rate):
+def prior_of(row, shift):
+    """The prior in a row of `summaries.laplace_prior`, the unit of exposure moved by `shift`."""
+    return LaplacePrior(row[0] + shift, row[1], row[2], row[3], row[4], row[5], row[6])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_prior_alpha(alpha, prior):
     """Log density of alpha, its slope and minus its curvature; `shape` > 0 for the inverse-gamma family, exp(-shape alpha - rate exp(-alpha))."""
+    location, spread, shape, rate = prior.log_dispersion, prior.log_dispersion_sd, prior.shape, prior.rate
     if shape > 0.0:
         tail = rate * math.exp(-alpha)
         return shape * (math.log(rate) - alpha) - tail - math.lgamma(shape), tail - shape, tail
@@ -33,11 +87,13 @@ def log_prior_alpha(alpha, location, spread, shape, rate):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def arm_slopes(y, l, eta, phi, beyond_log, trigamma, few):
-    """An arm's log likelihood: slope and minus the curvature in eta, slope and curvature in phi, the mixed derivative.
+def group_slopes(group, eta, phi, digammas, small_sums):
+    """`Slopes` of a group; `digammas` is `digamma_minus_log(1 / phi)`.
 
-    `few` holds, for counts up to 10, the sums over j < y of j / (1 + phi j) and of its square. Then the expected information on eta, minus its slope in alpha, and the slope of that.
+    `small_sums` holds, for counts up to 10, the sums over j < y of j / (1 + phi j) and of its square.
     """
+    y, l = group.counts, group.exposure
+    digamma, trigamma = digammas
     rate = math.exp(eta)
     k = 1.0 / phi
     slope = 0.0
@@ -46,8 +102,8 @@ def arm_slopes(y, l, eta, phi, beyond_log, trigamma, few):
     second = 0.0
     mixed = 0.0
     expected = 0.0
-    lost = 0.0
-    slower = 0.0
+    falling = 0.0
+    fall_slope = 0.0
     for i in range(y.shape[0]):
         m = l[i] * rate
         f = 1.0 / (1.0 + phi * m)
@@ -58,8 +114,8 @@ def arm_slopes(y, l, eta, phi, beyond_log, trigamma, few):
         w = m * f
         x = phi * w
         expected += w
-        lost += x * w
-        slower += x * w * (2.0 * f - 1.0)
+        falling += x * w
+        fall_slope += x * w * (2.0 * f - 1.0)
         if x < SMALL:
             a, b = mean_slopes(y[i], m, phi)
             first += a
@@ -69,19 +125,20 @@ def arm_slopes(y, l, eta, phi, beyond_log, trigamma, few):
             first += a - y[i] * w
             second += k * (w * w - 2.0 * a) + y[i] * w * w
         if y[i] > 10.0:
-            c, d = growth_slopes(y[i], phi, beyond_log, trigamma)
+            c, d = rising_factorial_slopes(y[i], phi, digamma, trigamma)
             first += c
             second += d
         elif y[i] > 1.0:
-            first += few[int(y[i]), 0]
-            second -= few[int(y[i]), 1]
-    return slope, curvature, first, second, mixed, expected, lost, slower
+            first += small_sums[int(y[i]), 0]
+            second -= small_sums[int(y[i]), 1]
+    return Slopes(slope, curvature, first, second, mixed, expected, falling, fall_slope)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def weighted_moments(y, l, total, depth, phi):
-    """Rate of an arm by weights 1/(1 + phi m); numerator and denominator of a moment estimate of the dispersion with squared weights."""
-    slope = phi * total / depth
+def weighted_moments(group, phi):
+    """Rate of a group by weights 1/(1 + phi m); numerator and denominator of a moment estimate of the dispersion with squared weights."""
+    y, l = group.counts, group.exposure
+    slope = phi * group.total / group.depth
     above = 0.0
     below = 0.0
     for i in range(y.shape[0]):
@@ -92,48 +149,53 @@ def weighted_moments(y, l, total, depth, phi):
     n = y.shape[0]
     if n < 2:
         return rate, 0.0, 0.0
-    lost = n / (n - 1.0)
+    correction = n / (n - 1.0)
     above = 0.0
     below = 0.0
     for i in range(n):
         m = rate * l[i]
         w = 1.0 / (1.0 + phi * m)
         e = (y[i] - m) * w
-        above += lost * e * e - m * w * w
+        above += correction * e * e - m * w * w
         below += m * w * m * w
     return rate, above, below
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def begin(y1, l1, total1, depth1, y2, l2, total2, depth2, prior, start):
-    """Where to climb from: weighted rates, and a dispersion by moments, both drawn towards the prior."""
-    phi = math.exp(prior[2])
-    rate1, above1, below1 = weighted_moments(y1, l1, total1, depth1, phi)
-    rate2, above2, below2 = weighted_moments(y2, l2, total2, depth2, phi)
-    variance = prior[1] * prior[1] + 0.25 * prior[6] * prior[6]
-    expected = math.exp(prior[0])
+def find_start(group1, group2, prior, start):
+    """Where to start from: weighted rates, and a dispersion by moments, both drawn towards the prior."""
+    location, sigma = prior.log_dispersion, prior.log_fc_sd
+    phi = math.exp(location)
+    rate1, above1, below1 = weighted_moments(group1, phi)
+    rate2, above2, below2 = weighted_moments(group2, phi)
+    variance = prior.log_mean_sd * prior.log_mean_sd + 0.25 * sigma * sigma
+    expected = math.exp(prior.log_mean)
     counts = 1.0 / variance  # the prior is worth so many counts, at its mean
-    eta1 = math.log((rate1 * depth1 + counts) / (depth1 + counts / expected))
-    eta2 = math.log((rate2 * depth2 + counts) / (depth2 + counts / expected))
-    start[0] = prior[2]
+    eta1 = math.log((rate1 * group1.depth + counts) / (group1.depth + counts / expected))
+    eta2 = math.log((rate2 * group2.depth + counts) / (group2.depth + counts / expected))
+    start[0] = location
+    n = group1.counts.shape[0] + group2.counts.shape[0]
     if below1 + below2 > 0.0:
         estimate = max((above1 + above2) / (below1 + below2), 1e-3 * phi)
-        mean = (total1 + total2) / (y1.shape[0] + y2.shape[0])
+        mean = (group1.total + group2.total) / n
         share = estimate * mean / (1.0 + estimate * mean)
-        weight = 0.5 * (y1.shape[0] + y2.shape[0] - 2) * share * share
-        start[0] += math.log(estimate / phi) * weight / (weight + 1.0 / (prior[3] * prior[3]))
+        weight = 0.5 * (n - 2) * share * share
+        spread = prior.log_dispersion_sd
+        start[0] += math.log(estimate / phi) * weight / (weight + 1.0 / (spread * spread))
     start[1] = 0.5 * (eta1 + eta2)
-    start[2] = (eta2 - eta1) * prior[6] * prior[6] / (prior[6] * prior[6] + 0.05)
+    start[2] = (eta2 - eta1) * sigma * sigma / (sigma * sigma + 0.05)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def volume(e1, e2, j1, j2, k1, k2, equal, centre_precision, beta_precision):
+def volume(one, other, null, centre_precision, beta_precision):
     """Slope and curvature in alpha of -log det(H) / 2, H the expected information on centre and beta with their prior's.
 
     With J = -dH/dalpha and K = dJ/dalpha: tr(H^-1 J) / 2 and (tr(H^-1 K) + tr(H^-1 J H^-1 J)) / 2.
     """
+    e1, j1, k1 = one.information, one.falling, one.fall_slope
+    e2, j2, k2 = other.information, other.falling, other.fall_slope
     p = e1 + e2 + centre_precision
-    if equal:
+    if null:
         ratio = (j1 + j2) / p
         return 0.5 * ratio, 0.5 * ((k1 + k2) / p + ratio * ratio)
     q = 0.5 * (e2 - e1)
@@ -150,44 +212,45 @@ def volume(e1, e2, j1, j2, k1, k2, equal, centre_precision, beta_precision):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def climb(y1, l1, y2, l2, prior, start, equal, few, out, first=0):
+def maximize(group1, group2, prior, start, null, small_sums, out, first=0):
     """Mode and factor of the covariance, order (alpha, centre, beta): out = mode 3, factor 6 by rows.
 
-    alpha climbs the log posterior less log det(H) / 2, with centre and beta integrated out: two replicates that two rates fit exactly
-    do not draw it to -infinity. `prior` is log mean, its sd, location, spread, shape and rate of alpha, scale of beta. With `equal`, beta is 0 and its entries are not
-    written. Where the likelihood has not one maximum in alpha, its curvature there is kept at .2 / spread^2 or more. `first` steps are behind.
+    alpha maximizes the log posterior less log det(H) / 2, with centre and beta integrated out: two replicates that two rates fit exactly
+    do not draw it to -infinity. With `null`, beta is 0 and its entries are not written. Where the likelihood has not one maximum in alpha,
+    its curvature there is kept at .2 / spread^2 or more. `first` steps are behind; `small_sums` is workspace.
     """
-    centre_precision = 1.0 / (prior[1] * prior[1])
-    beta_precision = 1.0 / (prior[6] * prior[6])
-    floor = 0.2 / (prior[3] * prior[3])
-    alpha, c, b = start[0], start[1], 0.0 if equal else start[2]
+    centre_precision = 1.0 / (prior.log_mean_sd * prior.log_mean_sd)
+    beta_precision = 1.0 / (prior.log_fc_sd * prior.log_fc_sd)
+    floor = 0.2 / (prior.log_dispersion_sd * prior.log_dispersion_sd)
+    alpha, c, b = start[0], start[1], 0.0 if null else start[2]
     p, q, r, ab_c, ab_b, left = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for number in range(first, MAX_STEPS):
         reach = 1.0 if number < PATIENCE else 0.3  # shorter steps end a walk to and fro
         phi = math.exp(alpha)
-        beyond_log, trigamma = digamma_beyond_log(1.0 / phi)
+        digammas = digamma_minus_log(1.0 / phi)
         for y in range(1, 10):
             ratio = y / (1.0 + phi * y)
-            few[y + 1, 0] = few[y, 0] + ratio
-            few[y + 1, 1] = few[y, 1] + ratio * ratio
-        s1, i1, f1, g1, x1, e1, j1, k1 = arm_slopes(y1, l1, c - 0.5 * b, phi, beyond_log, trigamma, few)
-        s2, i2, f2, g2, x2, e2, j2, k2 = arm_slopes(y2, l2, c + 0.5 * b, phi, beyond_log, trigamma, few)
-        _, slope_alpha, curvature_alpha = log_prior_alpha(alpha, prior[2], prior[3], prior[4], prior[5])
-        slope_alpha += phi * (f1 + f2)
-        curvature_alpha -= phi * (phi * (g1 + g2) + f1 + f2)
-        slope_c = s1 + s2 - (c - prior[0]) * centre_precision
-        slope_b = 0.5 * (s2 - s1) - b * beta_precision
-        p = i1 + i2 + centre_precision  # minus the second derivatives: p of centre, q of both, r of beta
-        q = 0.0 if equal else 0.5 * (i2 - i1)
-        r = 0.25 * (i1 + i2) + beta_precision
-        xc = -phi * (x1 + x2)
-        xb = 0.0 if equal else -0.5 * phi * (x2 - x1)
-        if equal:
+            small_sums[y + 1, 0] = small_sums[y, 0] + ratio
+            small_sums[y + 1, 1] = small_sums[y, 1] + ratio * ratio
+        one = group_slopes(group1, c - 0.5 * b, phi, digammas, small_sums)
+        other = group_slopes(group2, c + 0.5 * b, phi, digammas, small_sums)
+        _, slope_alpha, curvature_alpha = log_prior_alpha(alpha, prior)
+        slope_alpha += phi * (one.phi + other.phi)
+        curvature_alpha -= phi * (phi * (one.phi_curvature + other.phi_curvature) + one.phi + other.phi)
+        slope_c = one.eta + other.eta - (c - prior.log_mean) * centre_precision
+        slope_b = 0.5 * (other.eta - one.eta) - b * beta_precision
+        seen = one.curvature + other.curvature
+        p = seen + centre_precision  # minus the second derivatives: p of centre, q of both, r of beta
+        q = 0.0 if null else 0.5 * (other.curvature - one.curvature)
+        r = 0.25 * seen + beta_precision
+        xc = -phi * (one.mixed + other.mixed)
+        xb = 0.0 if null else -0.5 * phi * (other.mixed - one.mixed)
+        if null:
             slope_b = 0.0
         determinant = p * r - q * q
         ab_c = (r * xc - q * xb) / determinant  # how far centre and beta move down as alpha moves up
         ab_b = (p * xb - q * xc) / determinant
-        gain, bend = volume(e1, e2, j1, j2, k1, k2, equal, centre_precision, beta_precision)
+        gain, bend = volume(one, other, null, centre_precision, beta_precision)
         left = max(curvature_alpha - ab_c * xc - ab_b * xb - bend, floor)
         step = (slope_alpha + gain - ab_c * slope_c - ab_b * slope_b) / left
         step = min(max(step, -1.5 * reach), 1.5 * reach)
@@ -201,23 +264,28 @@ def climb(y1, l1, y2, l2, prior, start, equal, few, out, first=0):
         if step * step * left + step_c * step_c * p + step_b * step_b * r < TOLERANCE:
             break
     spread_alpha = 1.0 / math.sqrt(left)
-    out[0] = alpha
-    out[1] = c
-    out[3] = spread_alpha
-    out[4] = -ab_c * spread_alpha
-    if equal:
-        out[5] = 1.0 / math.sqrt(p)
+    out[MODE_ALPHA] = alpha
+    out[MODE_CENTRE] = c
+    out[L_ALPHA] = spread_alpha
+    out[L_CENTRE_ALPHA] = -ab_c * spread_alpha
+    if null:
+        out[L_CENTRE] = 1.0 / math.sqrt(p)
         return
-    out[2] = b
-    out[5] = 1.0 / math.sqrt(p - q * q / r)
-    out[6] = -ab_b * spread_alpha
-    out[7] = -q / r * out[5]
-    out[8] = 1.0 / math.sqrt(r)
+    out[MODE_BETA] = b
+    out[L_CENTRE] = 1.0 / math.sqrt(p - q * q / r)
+    out[L_BETA_ALPHA] = -ab_b * spread_alpha
+    out[L_BETA_CENTRE] = -q / r * out[L_CENTRE]
+    out[L_BETA] = 1.0 / math.sqrt(r)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def climb_on(counts1, exposure1, counts2, exposure2, priors, starts, equal, first, out):
-    """`climb` for the rest of its steps from `starts` (n, 3), of tests whose absent replicates have neither counts nor exposure."""
-    few = np.zeros((11, 2))
+def continue_maximizing(arrays, priors, starts, null, first, out):
+    """`maximize` for the rest of its steps from `starts` (n, 3), of tests whose absent replicates have neither counts nor exposure.
+
+    `arrays` are counts and exposures of the first and the second group, (n, n_replicates) each.
+    """
+    y1, l1, y2, l2 = arrays
+    small_sums = np.zeros((11, 2))
     for t in range(starts.shape[0]):
-        climb(counts1[t], exposure1[t], counts2[t], exposure2[t], priors[t], starts[t], equal, few, out[t], first)
+        group1, group2 = GroupData(y1[t], l1[t], 0.0, 0.0, 0.0), GroupData(y2[t], l2[t], 0.0, 0.0, 0.0)
+        maximize(group1, group2, prior_of(priors[t], 0.0), starts[t], null, small_sums, out[t], first)

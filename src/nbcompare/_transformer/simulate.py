@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
-from nbcompare._nb.prior import INVERSE_GAMMA
-from nbcompare._transformer.summaries import climbing_prior
-
-MOST_REPLICATES = 64
-HIGHEST_LOG_MEAN = 14.5  # one and a half standard deviations above the prior's mean: counts of millions are rare
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """Bounds of the training distribution; natural logarithms but for counts and dispersions."""
-
-    mean: tuple[float, float] = (0.02, 1e5)  # the prior's mean count, log-uniform
-    log_mean_sd: tuple[float, float] = (0.3, 4.0)  # log-uniform
-    dispersion: tuple[float, float] = (
-        1e-4,
-        10.0,
-    )  # the trend: half of the tests log-uniform, half log-normal around .14
-    scatter: tuple[float, float] = (0.0, 1.25)  # uniform; one in ten below .1 log-uniform
-    scale: tuple[float, float] = (0.08, 2.2)  # of log fold changes, log-uniform
-    exposure_sd: tuple[float, float] = (0.0, 1.5)  # of log exposure, uniform
-    replicates: tuple[int, int] = (1, MOST_REPLICATES)  # seven in ten uniform on 2..10, the others log-uniform
-    heavy_share: float = 0.5  # of tests with inverse-gamma dispersions
-
-    def as_dict(self) -> dict:
-        """The bounds by name."""
-        return asdict(self)
+from nbcompare._nb.prior import FAMILY, INVERSE_GAMMA, LOG_FC_SD, LOG_MEAN, LOG_MEAN_SD, NULL_SHARE
+from nbcompare._transformer.summaries import laplace_prior
+from nbcompare._transformer.training_range import HIGHEST_LOG_MEAN, Ranges
 
 
 @dataclass(frozen=True)
@@ -52,18 +29,18 @@ def simulate(
 ) -> Simulated:
     """Fresh tests. In training half of them are null, whatever the share in the data: the network learns the Bayes factor."""
     prior = draw_prior(rng, n_tests, ranges)
-    prior[:, 5] = null_share
+    prior[:, NULL_SHARE] = null_share
     truth, null = draw_truth(rng, prior)
     present = [replicates(rng, n_tests, ranges)]
     other = replicates(rng, n_tests, ranges)
     present.append(np.where(rng.random(n_tests) < 0.5, present[0], other))
     spread = rng.uniform(*ranges.exposure_sd, n_tests) * (rng.random(n_tests) > 0.1)
     deeper = rng.normal(0.0, 1.5, n_tests) * (rng.random(n_tests) < 0.3)
-    arms = []
+    groups: list[np.ndarray] = []
     for n, sign in zip(present, (-0.5, 0.5), strict=True):
         eta = truth[:, 1] + sign * truth[:, 2]
-        arms += draw_arm(rng, n, eta, truth[:, 0], spread, sign * deeper)
-    counts1, exposure1, counts2, exposure2 = arms
+        groups += draw_group(rng, n, eta, truth[:, 0], spread, sign * deeper)
+    counts1, exposure1, counts2, exposure2 = groups
     return Simulated(counts1, exposure1, counts2, exposure2, prior, truth, null)
 
 
@@ -96,13 +73,13 @@ def draw_prior(rng: np.random.Generator, n: int, ranges: Ranges) -> np.ndarray:
 def draw_truth(rng: np.random.Generator, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Parameters (alpha, centre, beta) from the prior, and whether beta = 0."""
     n = len(prior)
-    _, _, location, spread, shape, rate, _ = climbing_prior(prior).T
-    heavy = prior[:, 4] == INVERSE_GAMMA
+    _, _, location, spread, shape, rate, _ = laplace_prior(prior).T
+    heavy = prior[:, FAMILY] == INVERSE_GAMMA
     inverse = np.log(np.where(heavy, rate, 1.0)) - log_gamma_draw(rng, np.where(heavy, shape, 1.0))
     alpha = np.where(heavy, inverse, location + spread * rng.standard_normal(n))
-    centre = prior[:, 0] + prior[:, 1] * rng.standard_normal(n)
-    null = rng.random(n) < prior[:, 5]
-    beta = np.where(null, 0.0, prior[:, 6] * rng.standard_normal(n))
+    centre = prior[:, LOG_MEAN] + prior[:, LOG_MEAN_SD] * rng.standard_normal(n)
+    null = rng.random(n) < prior[:, NULL_SHARE]
+    beta = np.where(null, 0.0, prior[:, LOG_FC_SD] * rng.standard_normal(n))
     return np.stack([alpha, centre, beta], axis=1), null
 
 
@@ -119,8 +96,8 @@ def replicates(rng: np.random.Generator, n: int, ranges: Ranges) -> np.ndarray:
     return np.where(rng.random(n) < 0.7, usual, np.minimum(any_number, high))
 
 
-def draw_arm(rng, n: np.ndarray, eta, alpha, spread, shift) -> list[np.ndarray]:
-    """Counts and exposures of an arm, ragged: a test's replicates first, exposure 0 behind them."""
+def draw_group(rng, n: np.ndarray, eta, alpha, spread, shift) -> list[np.ndarray]:
+    """Counts and exposures of a group, ragged: a test's replicates first, exposure 0 behind them."""
     width = int(n.max())
     here = np.arange(width) < n[:, None]
     rows = np.repeat(np.arange(len(n)), n)

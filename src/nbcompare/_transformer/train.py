@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from nbcompare._transformer.batches import anchored, batches
+from nbcompare._transformer.batches import batches, training_examples
 from nbcompare._transformer.network import Config, Network, log_likelihoods
-from nbcompare._transformer.simulate import Ranges
-from nbcompare._transformer.weights import write_weights
+from nbcompare._transformer.training_range import Ranges
+from nbcompare._transformer.weights import read_weights, write_weights
 
 CHUNK = 16384  # tests simulated at a time; a chunk's seed is its number
 VALIDATION_SEED = 2**31 - 1
@@ -58,7 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--start",
         type=Path,
-        help="weights to start from, those of a network without attention for one with it among them",
+        help="weights to start from, of a network of the same sizes",
     )
     add("--smoke", action="store_true", help="a run of seconds that shows that everything works")
     for field in fields(Config):
@@ -111,24 +111,21 @@ class Run:
         if self.checkpoint.exists():
             self.resume()
         else:
-            self.begin()
+            self.prepare()
 
     def batch(self, rng: np.random.Generator, n: int) -> list[dict[str, torch.Tensor]]:
         """Fresh tests in batches."""
-        data = anchored(rng, n, self.ranges)
-        order = self.config.replicate_width > 0
-        return list(batches(data, self.options.batch, replicates=order, device=self.options.device))
+        data = training_examples(rng, n, self.ranges)
+        return list(batches(data, self.options.batch, device=self.options.device))
 
-    def begin(self) -> None:
-        """Scales of the summaries, from tests of their own, or the weights that are to be started from."""
-        data = anchored(
+    def prepare(self) -> None:
+        """Scales of the features, from tests of their own, or the weights that are to be started from."""
+        data = training_examples(
             np.random.default_rng([self.options.seed, 2**31]), max(self.options.validation, 8192), self.ranges
         )
-        self.network.set_scales(torch.as_tensor(data.summaries))
+        self.network.set_scales(torch.as_tensor(data.features))
         if self.options.start is not None:
-            from nbcompare._transformer.weights import read_weights
-
-            self.network.load_state_dict(read_weights(self.options.start)[0].state_dict(), strict=False)
+            self.network.load_state_dict(read_weights(self.options.start)[0].state_dict())
         self.smooth.load_state_dict(self.network.state_dict())
 
     def resume(self) -> None:
@@ -175,13 +172,13 @@ class Run:
             group["lr"] = rate
         self.network.train()
         scores = log_likelihoods(self.network, batch)
-        loss = -(scores["factor"] + scores["changed"] + scores["equal"])
+        loss = -(scores["factor"] + scores["alternative"] + scores["null"])
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
-        self.examples += len(batch["null"])
+        self.examples += len(batch["is_null"])
         keep = min(0.999, self.step / (self.step + 10))
         with torch.no_grad():
             for mean, now in zip(self.smooth.parameters(), self.network.parameters(), strict=True):

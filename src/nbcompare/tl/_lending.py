@@ -40,10 +40,10 @@ class Lending:
         nothing = alone or self.told or len(arms) < 2  # two arms, the user, or all others, who are an arm themselves
         others = [] if nothing else [k for k in used if k not in arms]
         lent = self._sum(others) if others else None
-        degrees = self.prior_df + self._sum(used).weight
+        degrees = self.prior_df + self._sum(used).df
         return expected_dispersion(self.mean, self.trend, self.variance, lent, self.error), degrees
 
     def _sum(self, groups: Sequence[int]) -> Statistics:
         chosen = [self.of_group[k] for k in groups]
         zero = np.zeros(len(self.mean))
-        return Statistics(sum((one.numerator for one in chosen), zero), sum((one.weight for one in chosen), zero))
+        return Statistics(sum((one.statistic_sum for one in chosen), zero), sum((one.df for one in chosen), zero))

@@ -11,10 +11,10 @@ import pandas as pd
 
 from nbcompare._anndata import as_labelled, is_labelled, numbers_of
 from nbcompare._arguments import checked
-from nbcompare._nb.closed_form import closed_form
-from nbcompare._nb.empirical import Data
+from nbcompare._nb.closed_form import gaussian_approximation
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import FIELDS, INVERSE_GAMMA, Prior
+from nbcompare._nb.prior_estimate import Data
 
 from ._posterior import as_stored, check_network, posterior_of_tests
 from ._prior import RANGES, given_fields, plain_prior
@@ -153,7 +153,7 @@ def _arm(name: str, counts: Any, exposure: Any, tests: pd.Index | None) -> tuple
 
 
 def _complete(prior: Mapping[str, Any], n_tests: int) -> Prior:
-    found = {"tail": INVERSE_GAMMA} | given_fields(prior)
+    found = {"family": INVERSE_GAMMA} | given_fields(prior)
     missing = [name for name, (field, *_) in RANGES.items() if field not in found]
     if missing:
         msg = f"prior lacks {', '.join(map(repr, missing))}. Without a data set there is nothing to estimate it from."
@@ -175,4 +175,4 @@ def _anchor(data: Data, prior: Prior) -> Mixture:
         variance += 1.0 / (mean / (1.0 + phi[:, None] * mean)).sum(axis=1)
         log_rates.append(np.log(rate))
     centre, log_fc = 0.5 * (log_rates[0] + log_rates[1]), log_rates[1] - log_rates[0]
-    return closed_form(centre, log_fc, np.sqrt(variance), phi, np.ones(len(phi)), prior)
+    return gaussian_approximation(centre, log_fc, np.sqrt(variance), phi, np.ones(len(phi)), prior)

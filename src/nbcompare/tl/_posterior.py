@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from nbcompare._nb.closed_form import change_moments, changes_far_apart, far_apart
-from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
+from nbcompare._nb.closed_form import change_moments, changes_contradict, contradicts
 from nbcompare._nb.importance import refine
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.posterior import CLOSED_FORM, NOT_COMPUTED, Posterior, grid_posterior, summarise_mixture
+from nbcompare._nb.posterior import grid_posterior, summarise_mixture
+from nbcompare._nb.posterior_columns import CLOSED_FORM, NOT_COMPUTED, Posterior
 from nbcompare._nb.prior import Prior, take_prior, with_one_dispersion
+from nbcompare._nb.prior_estimate import Data, Estimates, prior_and_approximation
 from nbcompare._nb.status import NOT_TESTED, Status
 
 from ._design import Design
@@ -84,7 +85,8 @@ def check_network(options: Mapping[str, Any]) -> None:
             )
             raise ValueError(msg)
         return
-    from nbcompare._transformer.estimate import find_device, load_network
+    from nbcompare._transformer.devices import find_device
+    from nbcompare._transformer.weights import load_network
 
     load_network(options["network"])
     find_device(options["device"])
@@ -107,22 +109,22 @@ def with_posterior(
     for word in OF_DISPERSION:
         arrays[word] = np.full(result.p_value.shape, np.nan)
     lending = Lending(design, result, told=tells_dispersion(given))
-    of_data_set = given["scatter"] if "scatter" in given else float(np.sqrt(result.trend.scatter))
+    of_data_set = given["log_dispersion_sd"] if "log_dispersion_sd" in given else float(np.sqrt(result.trend.scatter))
     priors = []
     for c, (reference, treated) in enumerate(arms(design)):
         tested = np.flatnonzero((arrays["status"][:, c] & NOT_TESTED) == 0)
         data = (reference.counts[tested], reference.exposure, treated.counts[tested], treated.exposure)
         expected, degrees = lending.expected(c, result.noise[c])
         estimates = Estimates(result.log_fc[:, c], result.se[:, c], result.dispersion[:, c], degrees)
-        prior, anchor = prior_and_anchor(
+        prior, anchor = prior_and_approximation(
             data,
             estimates.take(tested),
             expected.take(tested),
             given_of_genes(given, tested) | ratios_of(result.noise[c]),
         )
-        priors.append(replace(prior, scatter=of_data_set))
+        priors.append(replace(prior, log_dispersion_sd=of_data_set))
         for word, values in zip(
-            OF_DISPERSION, (np.exp(prior.log_dispersion) * prior.ratio_treated, prior.scatter), strict=True
+            OF_DISPERSION, (np.exp(prior.log_dispersion) * prior.ratio_treated, prior.log_dispersion_sd), strict=True
         ):
             arrays[word][tested, c] = values
         posterior, outside = posterior_of_tests(data, prior, anchor, options)
@@ -135,7 +137,7 @@ def with_posterior(
 
 def tells_dispersion(given: Mapping[str, Any]) -> bool:
     """Whether the user says what dispersions to expect, so that other groups need not."""
-    return "log_dispersion" in given or "scatter" in given
+    return "log_dispersion" in given or "log_dispersion_sd" in given
 
 
 def ratios_of(noise: np.ndarray) -> dict[str, float]:
@@ -197,14 +199,16 @@ def _by_network(
     each other about whether anything changes: the network starts from one mode of the dispersion, and one test in thousands has two.
     """
     n = len(data[0])
-    from nbcompare._transformer.estimate import in_range, judge, load_network, posterior_of
+    from nbcompare._transformer.estimate import posterior_of, summarize
+    from nbcompare._transformer.training_range import in_range
+    from nbcompare._transformer.weights import load_network
 
     network = load_network(options["network"])
     where: dict[str, Any] = {"network": network, "device": options["device"], "batch_size": batch_size}
-    outside = ~in_range(*data, prior, network=network)
+    outside = ~in_range(*data, prior, ranges=network.ranges)
     if not options["refine"]:
-        judged = judge(*data, prior, **where)
-        outside |= changes_far_apart((judged.change_mean, judged.change_sd), change_moments(anchor))
+        judged = summarize(*data, prior, **where)
+        outside |= changes_contradict((judged.change_mean, judged.change_sd), change_moments(anchor))
         apart = np.abs(judged.posterior.null_probability - anchor.null_probability) > CONTRADICTION
         out, doubtful = np.flatnonzero(outside), np.flatnonzero(apart & ~outside)
         closed = summarise_mixture(anchor.take(out))
@@ -212,7 +216,7 @@ def _by_network(
         grid = grid_posterior(*_rows(data, doubtful), take_prior(prior, n, doubtful))
         return judged.posterior.replaced(out, closed).replaced(doubtful, grid), outside
     mixture = posterior_of(*data, prior, **where)
-    outside |= far_apart(mixture, anchor)
+    outside |= contradicts(mixture, anchor)
     inside, out = np.flatnonzero(~outside), np.flatnonzero(outside)
     refined = refine(*_rows(data, inside), take_prior(prior, n, inside), mixture.take(inside))
     grid = grid_posterior(*_rows(data, out), take_prior(prior, n, out))

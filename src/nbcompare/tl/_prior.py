@@ -14,9 +14,9 @@ from nbcompare._nb.prior import INVERSE_GAMMA, NORMAL, Prior
 TAILS = {"lognormal": NORMAL, "inverse_gamma": INVERSE_GAMMA}
 RANGES = {  # name -> field, lowest, highest, and whether the field is its natural logarithm
     "null_share": ("null_share", 0.0, 1.0, False),
-    "lfc_sd": ("scale", 1e-3, 100.0, False),
+    "lfc_sd": ("log_fc_sd", 1e-3, 100.0, False),
     "dispersion": ("log_dispersion", 1e-8, 1e4, True),
-    "dispersion_log_sd": ("scatter", 0.0, 10.0, False),
+    "dispersion_log_sd": ("log_dispersion_sd", 0.0, 10.0, False),
     "mean": ("log_mean", 1e-12, 1e12, True),
     "mean_log_sd": ("log_mean_sd", 1e-3, 100.0, False),
 }
@@ -58,7 +58,7 @@ def given_fields(prior: Mapping[str, Any] | None) -> dict[str, np.ndarray | floa
             if value not in TAILS:
                 msg = f"prior['tail'] is {value!r}, but must be one of {', '.join(map(repr, TAILS))}."
                 raise ValueError(msg)
-            found["tail"] = TAILS[value]
+            found["family"] = TAILS[value]
             continue
         if name not in RANGES:
             msg = f"prior has no {name!r}; it may hold {', '.join(map(repr, [*RANGES, 'tail']))}."
@@ -78,9 +78,9 @@ def as_given(priors: Sequence[Prior]) -> dict[str, Any]:
     column = lambda field: np.array([float(getattr(prior, field)) for prior in priors])
     return {
         "null_share": column("null_share"),
-        "lfc_sd": column("scale") / LOG_2,
-        "dispersion_log_sd": column("scatter"),
+        "lfc_sd": column("log_fc_sd") / LOG_2,
+        "dispersion_log_sd": column("log_dispersion_sd"),
         "mean": np.exp(column("log_mean")),
         "mean_log_sd": column("log_mean_sd"),
-        "tail": next(name for name, value in TAILS.items() if value == priors[0].tail),
+        "tail": next(name for name, value in TAILS.items() if value == priors[0].family),
     }

@@ -145,7 +145,7 @@ def _sha256_of_network(params: Mapping[str, Any]) -> str | None:
     """What tells one network from another, None where none is used."""
     if params["method"] != "transformer":
         return None
-    from nbcompare._transformer.estimate import load_network
+    from nbcompare._transformer.weights import load_network
 
     return load_network(params["network"]).sha256
 

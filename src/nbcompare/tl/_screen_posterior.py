@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from nbcompare._nb.empirical import Data, Estimates, prior_and_anchor
 from nbcompare._nb.lent import Statistics, expected_dispersion, statistics_of_group
 from nbcompare._nb.mixture import Mixture
 from nbcompare._nb.prior import Prior, joined_prior
+from nbcompare._nb.prior_estimate import Data, Estimates, prior_and_approximation
 from nbcompare._nb.screen import ScreenModel, stands_alone
 from nbcompare._nb.status import NOT_TESTED
 
@@ -42,8 +42,7 @@ class Wanted:
         """Tests at once, of so many replicates in both arms together."""
         if self.options["method"] == "quadrature":
             return ON_CPU
-        from nbcompare._transformer.device_posterior import bytes_of_a_test
-        from nbcompare._transformer.estimate import find_device
+        from nbcompare._transformer.devices import bytes_of_a_test, find_device
 
         on_cpu = find_device(self.options["device"]) == "cpu"
         return ON_CPU if on_cpu else min(ON_DEVICE, BYTES_ON_DEVICE // bytes_of_a_test(n_replicates))
@@ -89,7 +88,7 @@ def one_thread_each(asked: Wanted | None) -> AbstractContextManager[None]:
     """While this lasts the network runs in the thread that asks it, one for each block."""
     if asked is None or asked.options["method"] == "quadrature":
         return nullcontext()
-    from nbcompare._transformer.threads import one_thread
+    from nbcompare._transformer.devices import one_thread
 
     return one_thread()
 
@@ -160,13 +159,13 @@ def _tests_of(
     )
     own = statistics_of_group(counts, adjusted, model.prior_phi * noise)
     alone = stands_alone(model, noise)
-    weight = own.weight + control.statistics.weight if alone else model.weight
+    weight = own.df + control.statistics.df if alone else model.weight
     in_model = ([control.statistics] if model.reference_lends else []) + ([own] if lends else [])
     others = Statistics(model.numerator, model.weight).without(*in_model).after(model.lost)
     lent = None if alone or tells_dispersion(asked.given) else others
     expected = expected_dispersion(model.mean, model.trend, model.scatter, lent, model.trend_error)
     estimates = Estimates(log_fc * LOG_2, se * LOG_2, dispersion, model.prior_df + weight / model.lost)
-    prior, anchor = prior_and_anchor(
+    prior, anchor = prior_and_approximation(
         data,
         estimates.take(genes),
         expected.take(genes),
@@ -224,7 +223,7 @@ def priors_of(priors: Sequence[Prior | None]) -> dict[str, np.ndarray]:
     columns = {f"prior_{name}": np.full(len(priors), np.nan) for name in OF_PERTURBATION}
     for k, prior in enumerate(priors):
         if prior is not None:
-            named = as_given([replace(prior, scatter=0.0)])  # a scatter for each gene is not told
+            named = as_given([replace(prior, log_dispersion_sd=0.0)])  # it differs between genes
             for name in OF_PERTURBATION:
                 columns[f"prior_{name}"][k] = named[name][0]
     return columns

@@ -22,14 +22,14 @@ import numpy as np
 from blocks_peers import known_dispersion_p, likelihood_tests, pairs_of, test_pairs
 from numpy.typing import NDArray
 
-from nbcompare._nb.blocks import fit_blocks
-from nbcompare._nb.contrast import compare_genes
 from nbcompare._nb.data import Pseudobulk
-from nbcompare._nb.glm import design_tests
-from nbcompare._nb.matched import fit_matched_trend, matched_tests
-from nbcompare._nb.matched_design import block_constants, matched_design
+from nbcompare._nb.glm.compare import design_tests
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.shared import fit_shared
+from nbcompare._nb.stratified.compare import fit_matched_trend, matched_tests
+from nbcompare._nb.stratified.design import block_constants, matched_design
+from nbcompare._nb.two_group.block_effects import fit_blocks
+from nbcompare._nb.two_group.dataset_fit import fit_shared
+from nbcompare._nb.two_group.gene_test import compare_genes
 
 HERE = Path(__file__).parent
 PAIR = np.array([[0, 1]])

@@ -12,9 +12,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from nbcompare._nb.data import Pseudobulk
-from nbcompare._nb.glm_dispersion import design_constants
-from nbcompare._nb.special import normal_from_t, normal_tail
-from nbcompare._nb.trend import fit_scatter, mean_bins
+from nbcompare._nb.dispersion.trend import fit_scatter, mean_bins
+from nbcompare._nb.glm.dispersion.pearson import design_constants
+from nbcompare._nb.numerics.special import normal_from_t, normal_tail
 
 DEAD = 1e-3  # expected counts below say nothing
 TRUSTED = 0.02  # signed roots below are taken as they are

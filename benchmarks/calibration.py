@@ -28,7 +28,7 @@ import numpy as np
 from null_counts import PAIR, Simulated, homogeneous, known_dispersion_p, realistic
 from null_splits import Split, all_splits
 
-from nbcompare._nb.adjust import adjust_p_values
+from nbcompare._nb.inference.benjamini_hochberg import adjust_p_values
 from nbcompare._nb.moderated import moderated_tests
 
 HERE = Path(__file__).parent

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nbcompare._nb.adjust import adjust_p_values
-from nbcompare._nb.glm import design_tests
+from nbcompare._nb.glm.compare import design_tests
+from nbcompare._nb.inference.benjamini_hochberg import adjust_p_values
 from nbcompare._nb.status import Status
 
 BLOCKED = {  # data set: columns of the nuisance factor and of the condition, its reference

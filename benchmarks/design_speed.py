@@ -15,10 +15,10 @@ import pandas as pd
 from design_counts import DESIGNS, simulate
 
 from nbcompare import get, tl
-from nbcompare._nb.glm import TESTS, run_tests
-from nbcompare._nb.glm_matrices import design_matrices
-from nbcompare._nb.glm_moderation import moderate_design
-from nbcompare._nb.glm_trend import design_statistics
+from nbcompare._nb.glm.compare import TESTS, run_tests
+from nbcompare._nb.glm.dispersion.moderation import moderate_design
+from nbcompare._nb.glm.dispersion.trend import design_statistics
+from nbcompare._nb.glm.fit.design import design_matrices
 
 BARS = {"3 v 3 in 2 batches, unbalanced": 5.0, "3 v 3 adjusted for a covariate": 5.0, "8 donors x 2": 18.0}
 ONE_THREAD = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -19,7 +19,7 @@ from design_counts import DESIGNS, MODERATE, SETTINGS, simulate
 from design_real import real
 from design_speed import speed
 
-from nbcompare._nb.glm import design_tests
+from nbcompare._nb.glm.compare import design_tests
 
 HERE = Path(__file__).parent
 LEVELS = np.array([0.05, 0.01, 1e-3, 1e-4, 1e-5])

@@ -11,7 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from nbcompare._counts.exposure import size_factors
+from nbcompare._counts.size_factors import size_factors
 from nbcompare._nb.data import Pseudobulk
 
 MIN_TOTAL = 10

@@ -26,14 +26,14 @@ import peers
 from peers import Estimates
 
 from nbcompare._nb.data import Fit, Group, Pseudobulk
-from nbcompare._nb.likelihood import fit_likelihood
-from nbcompare._nb.likelihood_ratio import likelihood_ratio_test
+from nbcompare._nb.glm.likelihood_ratio import likelihood_ratio_test
+from nbcompare._nb.likelihood.mle import fit_likelihood
+from nbcompare._nb.likelihood.moments import fit_moments
+from nbcompare._nb.likelihood.wald import wald_test
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.moments import fit_moments
-from nbcompare._nb.posterior import Posterior, grid_posterior, summarise_mixture
-from nbcompare._nb.prior import Prior
-from nbcompare._nb.wald import wald_test
-from nbcompare._transformer.estimate import posterior_of
+from nbcompare._nb.posterior.prior import Prior
+from nbcompare._nb.posterior.summary import Posterior, grid_posterior, summarise_mixture
+from nbcompare._transformer.posterior import posterior_of
 
 FLOOR = 0.01
 SETTINGS = {"mid": (1e6, 0.5), "low": (1e4, 1.0)}

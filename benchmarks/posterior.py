@@ -15,9 +15,9 @@ import numpy as np
 from scipy.special import digamma
 
 from nbcompare import tl
-from nbcompare._nb.importance import refine
-from nbcompare._nb.posterior import grid_posterior, summarise_mixture
-from nbcompare._nb.prior import INVERSE_GAMMA, NORMAL, Prior, inverse_gamma_shape
+from nbcompare._nb.posterior.importance.sampling import refine
+from nbcompare._nb.posterior.prior import INVERSE_GAMMA, NORMAL, Prior, inverse_gamma_shape
+from nbcompare._nb.posterior.summary import grid_posterior, summarise_mixture
 
 LOG_2 = np.log(2)
 PAPER = Prior(-1.0, 2.0, -2.0, 1.0, NORMAL, 0.5, 1.0)
@@ -82,7 +82,7 @@ def costs(n_tests):
     """CPU time at 5v5, and root mean squared difference from the exact posterior in its standard deviations."""
     numba.set_num_threads(1)  # before torch, whose number it sets where it starts its threads with OpenMP
     try:
-        from nbcompare._transformer.estimate import posterior_of
+        from nbcompare._transformer.posterior import posterior_of
         from nbcompare._transformer.weights import load_network
 
         load_network()

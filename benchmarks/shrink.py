@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from nbcompare._nb.data import Pseudobulk
+from nbcompare._nb.inference.shrinkage import Shrunken, s_values, shrink
 from nbcompare._nb.moderated import Moderated, moderated_tests
-from nbcompare._nb.shrink import Shrunken, s_values, shrink
 
 HERE = Path(__file__).parent
 N_GENES = 20_000

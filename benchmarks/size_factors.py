@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 import nbcompare as nb
-from nbcompare._counts.exposure import measure_depths
+from nbcompare._counts.size_factors import measure_depths
 
 METHODS = ("median_of_ratios", "poscounts", "total", "tmm", "pools of genes", "trimmed pools", "pooled_ratios", "auto")
 TESTED = ("poscounts", "total", "pools of genes", "trimmed pools", "pooled_ratios", "auto")

@@ -23,11 +23,11 @@ import numpy as np
 import peers
 
 from nbcompare._nb.data import Group, Pseudobulk
-from nbcompare._nb.likelihood import fit_likelihood, log_likelihood
-from nbcompare._nb.likelihood_ratio import likelihood_ratio_test
+from nbcompare._nb.glm.likelihood_ratio import likelihood_ratio_test
+from nbcompare._nb.likelihood.mle import fit_likelihood, log_likelihood
+from nbcompare._nb.likelihood.moments import fit_moments
+from nbcompare._nb.likelihood.wald import wald_test
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.moments import fit_moments
-from nbcompare._nb.wald import wald_test
 
 ONE_THREAD = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 SUBSET = {"statsmodels": 300, "PyDESeq2": 2_000}

@@ -24,14 +24,14 @@ from functools import partial
 import numpy as np
 
 from nbcompare._nb.data import Group
-from nbcompare._nb.likelihood import fit_likelihood
-from nbcompare._nb.moments import fit_moments
-from nbcompare._nb.posterior import Posterior, grid_posterior, summarise_mixture
-from nbcompare._nb.prior import FIELDS, Prior
-from nbcompare._transformer.arms import Data, checked, in_batches
-from nbcompare._transformer.device_posterior import summary_on_device
-from nbcompare._transformer.estimate import posterior_of, summarize
-from nbcompare._transformer.simulate import Simulated, draw_group, simulate
+from nbcompare._nb.likelihood.mle import fit_likelihood
+from nbcompare._nb.likelihood.moments import fit_moments
+from nbcompare._nb.posterior.prior import FIELDS, Prior
+from nbcompare._nb.posterior.summary import Posterior, grid_posterior, summarise_mixture
+from nbcompare._transformer.batch import Data, checked, in_batches
+from nbcompare._transformer.gpu.posterior import summary_on_device
+from nbcompare._transformer.posterior import posterior_of, summarize
+from nbcompare._transformer.training.simulate import Simulated, draw_group, simulate
 from nbcompare._transformer.training_range import Ranges, in_range
 from nbcompare._transformer.weights import Trained, load_network
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nbcompare import datasets, get, tl
-from nbcompare.get import _screen
-from nbcompare.get._hierarchical import adjust_hierarchically
+from nbcompare._nb.inference.hierarchical import adjust_hierarchically
+from nbcompare.get import _screen_arrays as _screen
 
 
 @pytest.fixture(params=["in memory", "lazily read"])
@@ -180,7 +180,7 @@ def test_reads_no_more_than_it_needs(lazy_screen, monkeypatch):
     monkeypatch.setattr(_screen, "TESTS_AT_ONCE", 14 * lazy_screen.n_vars)
     original = _screen.read_tests
     monkeypatch.setattr(
-        "nbcompare.get._screen_tests.read_tests", lambda *a: (read.append((a[1], a[2])), original(*a))[1]
+        "nbcompare.get._screen_search.read_tests", lambda *a: (read.append((a[1], a[2])), original(*a))[1]
     )
     get.nb_screen_df(lazy_screen, "gene_003")
     assert {(word, tuple(rows)) for word, rows in read} == {("pvals", (3,)), ("pvals_adj", (3,))}

@@ -155,7 +155,11 @@ def test_rules(path: Path) -> None:
         ("_nb/moments.py", "from .._counts import sums", "`_nb` must not import nbcompare._counts"),
         ("_counts/sums.py", "import dask.array", "`_counts` must not import dask.array outside a function"),
         ("_counts/sums.py", "from nbcompare import _nb", "`_counts` must not import nbcompare._nb"),
-        ("_anndata.py", "from ._nb.trend import fit_trend", "`_anndata` must not import nbcompare._nb.trend"),
+        (
+            "_anndata.py",
+            "from ._nb.trend import fit_trend",
+            "`_anndata` must not import nbcompare._nb.dispersion.trend",
+        ),
         ("tl/nb_compare.py", "def f():\n    from matplotlib import pyplot", "`tl` must not import matplotlib"),
         ("get.py", "from . import _nb", "`get` must not import nbcompare._nb"),
         ("pl/volcano.py", "from matplotlib import pyplot", "matplotlib must not be imported at the top"),

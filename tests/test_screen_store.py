@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from anndata.experimental import read_lazy
 
-from nbcompare._anndata import MemoryScreen, ScreenResult, ScreenStore, differences, fingerprint
-from nbcompare._anndata.screen_layers import bytes_a_test, layer_types
+from nbcompare._anndata import MemoryScreen, ScreenResult, ScreenStore, differences
+from nbcompare._anndata.screen.fingerprint import fingerprint
+from nbcompare._anndata.screen.result import bytes_a_test, layer_types
 
 N_GENES = 30
 TYPES = layer_types("float32")

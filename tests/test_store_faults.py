@@ -19,7 +19,9 @@ import pandas as pd
 import pytest
 
 import nbcompare as nb
-from nbcompare._anndata import screen_store, store_files, store_tables
+from nbcompare._anndata.screen import files as store_files
+from nbcompare._anndata.screen import store as screen_store
+from nbcompare._anndata.screen import tables as store_tables
 
 CALL = {"groupby": "condition", "reference": "ctrl", "replicate_key": "replicate", "progress": False, "verbose": False}
 
@@ -330,7 +332,7 @@ def test_a_place_without_rights(cells, tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("nbcompare.tl._screen_options.TemporaryDirectory", refuse)
+    monkeypatch.setattr("nbcompare.tl._screen.options.TemporaryDirectory", refuse)
     with pytest.raises(PermissionError, match="nothing can be written in .*Permission denied"):
         nb.tl.nb_screen(cells, **CALL, path=tmp_path / "s.zarr")
 

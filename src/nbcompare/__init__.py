@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from . import datasets, get, pl, pp, tl
+from nbcompare import datasets, get, pl, pp, tl
 
 __all__ = ["datasets", "get", "pl", "pp", "tl"]
 __version__ = version("nbcompare")

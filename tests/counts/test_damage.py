@@ -14,8 +14,8 @@ import zarr
 from scipy import sparse
 
 from nbcompare import get, pp, tl
-from nbcompare._counts.blocks import blocks, column
-from nbcompare._counts.damage import DamagedMatrixError, check_storage
+from nbcompare._counts.chunks import blocks, column
+from nbcompare._counts.matrix_checks import DamagedMatrixError, check_storage
 from nbcompare._counts.sums import sum_gene, sum_groups
 
 N_GENES = 30

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nbcompare._counts.depth import DepthReference, depth_factors, fit_depths
-from nbcompare._counts.exposure import size_factors
+from nbcompare._counts.size_factor_reference import DepthReference, depth_factors, fit_depths
+from nbcompare._counts.size_factors import size_factors
 
 
 def _counts(mean: float, seed: int = 0) -> np.ndarray:

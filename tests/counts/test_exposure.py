@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbcompare._counts.exposure import follows_depth, given_factors, measure_depths, size_factors
+from nbcompare._counts.size_factors import follows_depth, given_factors, measure_depths, size_factors
 
 BULK = ["airway", "fission", "montgomery", "pasilla", "rat_methimazole_ercc"]
 CELLS = {

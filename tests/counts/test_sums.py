@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 from testing.fast_array_utils import ArrayType, Flags
 
-from nbcompare._counts.blocks import blocks
-from nbcompare._counts.check import NotCountsError
+from nbcompare._counts.chunks import blocks
 from nbcompare._counts.sums import looks_like_counts, sum_gene, sum_groups
+from nbcompare._counts.validation import NotCountsError
 
 N_CELLS, N_GENES, N_GROUPS = 57, 23, 5
 SPARSE = [sparse.csr_matrix, sparse.csr_array, sparse.csc_matrix, sparse.csc_array]

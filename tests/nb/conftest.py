@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from nbcompare._nb.special import normal_from_t, normal_tail
+from nbcompare._nb.numerics.special import normal_from_t, normal_tail
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 from scipy import stats
 
-from nbcompare._nb import branchless
+from nbcompare._nb.numerics import simd as branchless
 
 log, log1p, exp, normal_tail = branchless.log, branchless.log1p, branchless.exp, branchless.normal_tail
 

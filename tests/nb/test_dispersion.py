@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nbcompare._nb.dispersion import (
+from nbcompare._nb.dispersion.pearson import (
     MAX_DISPERSION,
     dirichlet_multinomial,
     moment_equation,

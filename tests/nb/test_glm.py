@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from nbcompare._nb import glm
 from nbcompare._nb.data import Group, Pseudobulk
-from nbcompare._nb.glm import TESTS, design_tests, fixed_dispersions, run_tests
-from nbcompare._nb.glm_matrices import design_matrices
-from nbcompare._nb.glm_maximum import maximise_design
-from nbcompare._nb.likelihood import fit_likelihood
+from nbcompare._nb.glm import compare as glm
+from nbcompare._nb.glm.compare import TESTS, design_tests, fixed_dispersions, run_tests
+from nbcompare._nb.glm.fit.design import design_matrices
+from nbcompare._nb.glm.fit.mle import maximise_design
+from nbcompare._nb.likelihood.mle import fit_likelihood
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.status import NOT_TESTED, Status
 

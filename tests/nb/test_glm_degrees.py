@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from nbcompare._nb.glm import design_tests
-from nbcompare._nb.glm_matrices import design_matrices
-from nbcompare._nb.trend import prior_degrees
+from nbcompare._nb.dispersion.trend import prior_degrees
+from nbcompare._nb.glm.compare import design_tests
+from nbcompare._nb.glm.fit.design import design_matrices
 
 
 def pairs(n):

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nbcompare._nb import glm
-from nbcompare._nb.glm import design_tests
-from nbcompare._nb.glm_leave_one_out import leave_one_out
-from nbcompare._nb.glm_matrices import design_matrices
-from nbcompare._nb.glm_moderation import moderate, moderate_design
-from nbcompare._nb.glm_run import TESTS, run_tests
+from nbcompare._nb.glm import compare as glm
+from nbcompare._nb.glm.compare import design_tests
+from nbcompare._nb.glm.dispersion.moderation import moderate, moderate_design
+from nbcompare._nb.glm.fit.design import design_matrices
+from nbcompare._nb.glm.leave_one_out import leave_one_out
+from nbcompare._nb.glm.run import TESTS, run_tests
 from nbcompare._nb.status import Status
 
 

@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 from nbcompare._nb.data import Pseudobulk
-from nbcompare._nb.glm import design_tests
-from nbcompare._nb.glm_matrices import design_matrices
-from nbcompare._nb.glm_run import TESTS, fixed_dispersions, run_tests
-from nbcompare._nb.glm_trend import design_statistics, statistics_of_parts
+from nbcompare._nb.glm.compare import design_tests
+from nbcompare._nb.glm.dispersion.trend import design_statistics, statistics_of_parts
+from nbcompare._nb.glm.fit.design import design_matrices
+from nbcompare._nb.glm.run import TESTS, fixed_dispersions, run_tests
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.status import NOT_TESTED, Status
 

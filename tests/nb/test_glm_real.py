@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from nbcompare._nb.adjust import adjust_p_values
-from nbcompare._nb.glm import design_tests
+from nbcompare._nb.glm.compare import design_tests
+from nbcompare._nb.inference.benjamini_hochberg import adjust_p_values
 from nbcompare._nb.status import Status
 
 

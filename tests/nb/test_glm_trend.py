@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from nbcompare._nb.glm_matrices import design_matrices
-from nbcompare._nb.glm_trend import design_statistics, fit_design_trend
-from nbcompare._nb.trend import Brackets, mean_bins
+from nbcompare._nb.dispersion.trend import Brackets, mean_bins
+from nbcompare._nb.glm.dispersion.trend import design_statistics, fit_design_trend
+from nbcompare._nb.glm.fit.design import design_matrices
 
 
 def donors_and_batches():

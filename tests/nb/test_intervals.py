@@ -10,16 +10,16 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from nbcompare._nb.data import Group, Pseudobulk
-from nbcompare._nb.glm import design_tests
-from nbcompare._nb.interval_search import NORMAL, SIZE, X, advance, begin, t_critical
-from nbcompare._nb.intervals import counts_interval, critical_values
-from nbcompare._nb.intervals_likelihood import ratio_intervals
-from nbcompare._nb.likelihood import fit_likelihood
-from nbcompare._nb.likelihood_ratio import likelihood_ratio_test
+from nbcompare._nb.glm.compare import design_tests
+from nbcompare._nb.glm.likelihood_intervals import ratio_intervals
+from nbcompare._nb.glm.likelihood_ratio import likelihood_ratio_test
+from nbcompare._nb.likelihood.mle import fit_likelihood
+from nbcompare._nb.likelihood.moments import fit_moments
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.moments import fit_moments
-from nbcompare._nb.special import normal_from_t
+from nbcompare._nb.numerics.interval_search import NORMAL, SIZE, X, advance, begin, t_critical
+from nbcompare._nb.numerics.special import normal_from_t
 from nbcompare._nb.status import Status
+from nbcompare._nb.two_group.intervals import counts_interval, critical_values
 
 PAIR = np.array([[0, 1]])
 LOG_2 = np.log(2)

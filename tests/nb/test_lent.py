@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nbcompare._nb.lent import Statistics, expected_dispersion, statistics_of_group
-from nbcompare._nb.trend import prior_dispersion
+from nbcompare._nb.dispersion.trend import prior_dispersion
+from nbcompare._nb.posterior.dispersion_prior import Statistics, expected_dispersion, statistics_of_group
 
 TREND = 0.1
 N_GENES = 1500

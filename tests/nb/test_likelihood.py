@@ -9,10 +9,10 @@ from scipy.special import gammaln
 from statsmodels.discrete.discrete_model import NegativeBinomial
 
 from nbcompare._nb.data import Group
-from nbcompare._nb.density import log_density, mean_slopes, rising_factorial_slopes
-from nbcompare._nb.likelihood import fit_likelihood, fit_rates, log_likelihood, maximise
-from nbcompare._nb.profile import slopes
-from nbcompare._nb.special import digamma_minus_log, stirling_remainder
+from nbcompare._nb.likelihood.mle import fit_likelihood, fit_rates, log_likelihood, maximise
+from nbcompare._nb.likelihood.profile import slopes
+from nbcompare._nb.log_pmf import log_density, mean_slopes, rising_factorial_slopes
+from nbcompare._nb.numerics.special import digamma_minus_log, stirling_remainder
 from nbcompare._nb.status import Status
 
 few = settings(deadline=None, max_examples=25)

@@ -10,13 +10,13 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from nbcompare._nb.data import Pseudobulk, Trend
-from nbcompare._nb.glm_dispersion import design_constants
-from nbcompare._nb.matched import applies, fit_matched_trend, matched_shifted, matched_tests
-from nbcompare._nb.matched_design import block_constants, matched_design
-from nbcompare._nb.matched_dispersion import BOTH, group_statistics
+from nbcompare._nb.dispersion.trend import mean_bins
+from nbcompare._nb.glm.dispersion.pearson import design_constants
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.status import NOT_TESTED, Status
-from nbcompare._nb.trend import mean_bins
+from nbcompare._nb.stratified.compare import applies, fit_matched_trend, matched_shifted, matched_tests
+from nbcompare._nb.stratified.design import block_constants, matched_design
+from nbcompare._nb.stratified.pearson import BOTH, group_statistics
 
 PAIR = np.array([[0, 1]])
 DESIGNS = {

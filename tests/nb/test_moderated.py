@@ -10,10 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nbcompare._nb.blocks import fit_blocks, residual_degrees
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare._nb.two_group.block_effects import fit_blocks, residual_degrees
 
 few = settings(deadline=None, max_examples=12)
 PAIR = np.array([[0, 1]])

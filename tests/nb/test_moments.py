@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nbcompare._nb.data import Group
-from nbcompare._nb.dispersion import MAX_DISPERSION
-from nbcompare._nb.moments import fit_moments
+from nbcompare._nb.dispersion.pearson import MAX_DISPERSION
+from nbcompare._nb.likelihood.moments import fit_moments
 from nbcompare._nb.status import Status
 
 few = settings(deadline=None, max_examples=40)

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nbcompare._nb.data import Pseudobulk, Trend
+from nbcompare._nb.dispersion.noisy_groups import _expected, ratio_to_trend, ratios_of_two, suspected_groups
+from nbcompare._nb.dispersion.trend import fit_trend
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.noise import _expected, ratio_to_trend, ratios_of_two, suspected_groups
-from nbcompare._nb.shared import fit_shared
 from nbcompare._nb.status import Status
-from nbcompare._nb.trend import fit_trend
+from nbcompare._nb.two_group.dataset_fit import fit_shared
 
 few = settings(deadline=None, max_examples=10)
 

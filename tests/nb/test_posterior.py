@@ -12,15 +12,14 @@ from scipy import special, stats
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 
-from nbcompare._nb import posterior_columns
-from nbcompare._nb import prior as prior_module
-from nbcompare._nb.closed_form import contradicts, gaussian_approximation
-from nbcompare._nb.importance import refine
-from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.pareto import fit_pareto, pareto_shape
-from nbcompare._nb.posterior import grid_posterior, summarise_mixture
-from nbcompare._nb.posterior_columns import GRID, NETWORK, REFINED
-from nbcompare._nb.prior import (
+from nbcompare._nb.posterior import columns as posterior_columns
+from nbcompare._nb.posterior import prior as prior_module
+from nbcompare._nb.posterior.columns import GRID, NETWORK, REFINED
+from nbcompare._nb.posterior.gaussian import contradicts, gaussian_approximation
+from nbcompare._nb.posterior.importance.pareto import fit_pareto, pareto_shape
+from nbcompare._nb.posterior.importance.sampling import refine
+from nbcompare._nb.posterior.mixture import Mixture
+from nbcompare._nb.posterior.prior import (
     INVERSE_GAMMA,
     NORMAL,
     GenePrior,
@@ -32,6 +31,7 @@ from nbcompare._nb.prior import (
     ratio_matrix,
     with_one_dispersion,
 )
+from nbcompare._nb.posterior.summary import grid_posterior, summarise_mixture
 
 FIELDS = ("null_probability", "log_fc", "log_fc_sd", "log_mean", "log_dispersion", "log_dispersion_sd")
 LEVELS = (0.05, 0.5, 0.95)

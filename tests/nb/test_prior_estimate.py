@@ -7,11 +7,11 @@ import pytest
 from scipy.special import digamma
 
 from nbcompare._nb.data import Pseudobulk
-from nbcompare._nb.lent import expected_dispersion
+from nbcompare._nb.dispersion.trend import prior_degrees
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.prior import INVERSE_GAMMA, NORMAL, Prior, inverse_gamma_shape
-from nbcompare._nb.prior_estimate import centre_prior, effect_prior, estimate_prior
-from nbcompare._nb.trend import prior_degrees
+from nbcompare._nb.posterior.dispersion_prior import expected_dispersion
+from nbcompare._nb.posterior.empirical_bayes import centre_prior, effect_prior, estimate_prior
+from nbcompare._nb.posterior.prior import INVERSE_GAMMA, NORMAL, Prior, inverse_gamma_shape
 
 
 def data_set(rng, n_genes, n, prior):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
-from nbcompare._nb.rstar import _root_and_correction, modified_root
+from nbcompare._nb.two_group.rstar import _root_and_correction, modified_root
 
 few = settings(deadline=None, max_examples=50)
 DESIGNS = [(2, 2), (3, 3), (10, 10), (3, 10), (4, 100)]

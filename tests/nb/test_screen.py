@@ -5,7 +5,7 @@ import pytest
 
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.screen import ScreenModel, compare_targets, fit_screen
+from nbcompare._nb.screen.model import ScreenModel, compare_targets, fit_screen
 from nbcompare._nb.status import Status
 
 

@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import combine_pvalues, false_discovery_control, norm
 
-from nbcompare._nb.screen_adjust import (
-    TAIL,
-    PooledPValues,
-    adjust_rows,
-    count_hits,
-    select_rows,
-)
+from nbcompare._nb.inference.screen_fdr import TAIL, PooledPValues, adjust_rows, count_hits, select_rows
 
 P_VALUES = st.one_of(
     st.just(np.nan),

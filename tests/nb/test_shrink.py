@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import norm
 
-from nbcompare._nb.shrink import fit_weights, implied_error, prior_grid, s_values, shrink
+from nbcompare._nb.inference.shrinkage import fit_weights, implied_error, prior_grid, s_values, shrink
 
 
 def simulate(seed, n_genes=3000, share=0.2, width=1.0):

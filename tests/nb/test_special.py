@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from nbcompare._nb.special import digamma_trigamma, fast_log1p, normal_from_t, normal_tail
+from nbcompare._nb.numerics.special import digamma_trigamma, fast_log1p, normal_from_t, normal_tail
 
 few = settings(deadline=None, max_examples=50)
 

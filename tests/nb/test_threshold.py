@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nbcompare._nb.data import Pseudobulk
+from nbcompare._nb.inference.threshold import larger, smaller
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.special import normal_from_t
+from nbcompare._nb.numerics.special import normal_from_t
 from nbcompare._nb.status import Status
-from nbcompare._nb.threshold import larger, smaller
 
 PAIR = np.array([[0, 1]])
 DESIGNS = {

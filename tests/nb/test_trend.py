@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from nbcompare._nb.data import Pseudobulk
-from nbcompare._nb.trend import PRIOR_SCATTER, SCATTER_GRID, fit_scatter, fit_trend, mean_bins, prior_degrees
+from nbcompare._nb.dispersion.trend import PRIOR_SCATTER, SCATTER_GRID, fit_scatter, fit_trend, mean_bins, prior_degrees
 
 few = settings(deadline=None, max_examples=15)
 

@@ -7,13 +7,13 @@ from statsmodels.discrete.discrete_model import NegativeBinomial
 from statsmodels.genmod.families import NegativeBinomial as Family
 from statsmodels.genmod.generalized_linear_model import GLM
 
-from nbcompare._nb.adjust import adjust_p_values
 from nbcompare._nb.data import Fit, Group
-from nbcompare._nb.likelihood import fit_likelihood
-from nbcompare._nb.likelihood_ratio import likelihood_ratio_test
-from nbcompare._nb.moments import fit_moments
+from nbcompare._nb.glm.likelihood_ratio import likelihood_ratio_test
+from nbcompare._nb.inference.benjamini_hochberg import adjust_p_values
+from nbcompare._nb.likelihood.mle import fit_likelihood
+from nbcompare._nb.likelihood.moments import fit_moments
+from nbcompare._nb.likelihood.wald import standard_error, wald_test
 from nbcompare._nb.status import NOT_TESTED
-from nbcompare._nb.wald import standard_error, wald_test
 
 few = settings(deadline=None, max_examples=25)
 FITS = {

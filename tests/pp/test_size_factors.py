@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from nbcompare import pp
-from nbcompare._counts import exposure
+from nbcompare._counts import size_factors as exposure
 
 METHODS = ["auto", "median_of_ratios", "pooled_ratios", "poscounts", "total", "tmm", "tmmwsp"]
 

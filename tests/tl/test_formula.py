@@ -9,9 +9,9 @@ from formulaic_contrasts import FormulaicContrasts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbcompare.tl._confounding import aliased, check_estimable, reduce_matrix
-from nbcompare.tl._contrast import group_contrasts, read_contrasts
-from nbcompare.tl._formula import build_model, formula_columns
+from nbcompare.tl._formula.contrasts import group_contrasts, read_contrasts
+from nbcompare.tl._formula.estimability import aliased, check_estimable, reduce_matrix
+from nbcompare.tl._formula.model_matrix import build_model, formula_columns
 
 
 def table(**columns):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from nbcompare import datasets, pp, tl
-from nbcompare.tl._formula import build_model, formula_columns
+from nbcompare.tl._formula.model_matrix import build_model, formula_columns
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from scipy import sparse, stats
 from nbcompare import datasets, get, pp, tl
 from nbcompare._anndata import FORMAT
 from nbcompare._nb.data import Group, Pseudobulk
-from nbcompare._nb.likelihood import fit_likelihood
-from nbcompare._nb.likelihood_ratio import likelihood_ratio_test
+from nbcompare._nb.glm.likelihood_ratio import likelihood_ratio_test
+from nbcompare._nb.likelihood.mle import fit_likelihood
+from nbcompare._nb.likelihood.moments import fit_moments
+from nbcompare._nb.likelihood.wald import wald_test
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.moments import fit_moments
 from nbcompare._nb.status import MEANING, status_codes
-from nbcompare._nb.wald import wald_test
 
 EVERY_TEST = [
     "logfoldchanges",

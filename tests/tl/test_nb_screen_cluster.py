@@ -18,11 +18,11 @@ from scipy import sparse
 
 import nbcompare as nb
 from nbcompare._anndata import ScreenStore
-from nbcompare._counts import cluster_sums
-from nbcompare._counts.check import NotCountsError
-from nbcompare._counts.cluster import active_client, few_at_a_time
+from nbcompare._counts import dask_sums as cluster_sums
+from nbcompare._counts.dask_client import active_client, few_at_a_time
 from nbcompare._counts.sums import sum_groups
-from nbcompare.tl import _screen_cluster
+from nbcompare._counts.validation import NotCountsError
+from nbcompare.tl._screen import run_dask as _screen_cluster
 
 distributed = pytest.importorskip("distributed")
 pytestmark = [pytest.mark.slow]

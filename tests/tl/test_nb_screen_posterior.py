@@ -13,7 +13,7 @@ from anndata import AnnData
 
 import nbcompare as nb
 from nbcompare._nb.status import Status
-from nbcompare.tl import _screen_posterior
+from nbcompare.tl._screen import posterior as _screen_posterior
 
 COLUMNS: dict[str, Any] = {"reference": "ctrl", "replicate_key": "replicate", "progress": False, "min_cells": 1}
 POSTERIOR = ("lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr")
@@ -301,7 +301,7 @@ def test_on_a_device_several_perturbations_are_a_batch(
 ) -> None:
     """The path of a GPU, on the CPU: counts padded to the perturbation with the most replicates, everything in torch."""
     pytest.importorskip("torch")
-    from nbcompare._transformer import estimate
+    from nbcompare._transformer import posterior as estimate
 
     batches = []
     summarize = estimate.summarize

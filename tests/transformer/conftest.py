@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.prior import Prior
-from nbcompare._transformer.estimate import posterior_of
-from nbcompare._transformer.simulate import Simulated, simulate
+from nbcompare._nb.posterior.mixture import Mixture
+from nbcompare._nb.posterior.prior import Prior
+from nbcompare._transformer.posterior import posterior_of
+from nbcompare._transformer.training.simulate import Simulated, simulate
 from nbcompare._transformer.training_range import Ranges
 
 

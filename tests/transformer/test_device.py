@@ -9,18 +9,18 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from nbcompare._nb.closed_form import change_moments
-from nbcompare._nb.density import mean_slopes, rising_factorial_slopes
-from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.posterior import Posterior, summarise_mixture
-from nbcompare._nb.prior import Prior
-from nbcompare._nb.special import digamma_minus_log, fast_log1p, stirling_remainder
-from nbcompare._transformer import estimate
-from nbcompare._transformer.arms import Batch, checked, in_batches
-from nbcompare._transformer.estimate import NetworkSummary, joined_summaries, posterior_of, summarize
+from nbcompare._nb.log_pmf import mean_slopes, rising_factorial_slopes
+from nbcompare._nb.numerics.special import digamma_minus_log, fast_log1p, stirling_remainder
+from nbcompare._nb.posterior.gaussian import change_moments
+from nbcompare._nb.posterior.mixture import Mixture
+from nbcompare._nb.posterior.prior import Prior
+from nbcompare._nb.posterior.summary import Posterior, summarise_mixture
+from nbcompare._transformer import posterior as estimate
+from nbcompare._transformer.batch import Batch, checked, in_batches
+from nbcompare._transformer.cpu.features import Features, compute_features
 from nbcompare._transformer.layout import LOG_BAYES_FACTOR
-from nbcompare._transformer.simulate import Simulated
-from nbcompare._transformer.summaries import Features, compute_features
+from nbcompare._transformer.posterior import NetworkSummary, joined_summaries, posterior_of, summarize
+from nbcompare._transformer.training.simulate import Simulated
 from nbcompare._transformer.weights import load_network
 
 from .conftest import assert_same, exchanged
@@ -30,15 +30,13 @@ torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
-from nbcompare._transformer import device_density, device_laplace, devices  # noqa: E402
-from nbcompare._transformer.device_mixture import Normals, assemble  # noqa: E402
-from nbcompare._transformer.device_posterior import (  # noqa: E402
-    as_rows,
-    mixture_on_device,
-    summary_on_device,
-)
-from nbcompare._transformer.device_summaries import compute_features as features_there  # noqa: E402
-from nbcompare._transformer.device_tests import as_tests  # noqa: E402
+from nbcompare._transformer import device as devices  # noqa: E402
+from nbcompare._transformer.gpu import laplace as device_laplace  # noqa: E402
+from nbcompare._transformer.gpu import log_pmf as device_density  # noqa: E402
+from nbcompare._transformer.gpu.batch import as_tests  # noqa: E402
+from nbcompare._transformer.gpu.features import compute_features as features_there  # noqa: E402
+from nbcompare._transformer.gpu.mixture import Normals, assemble  # noqa: E402
+from nbcompare._transformer.gpu.posterior import as_rows, mixture_on_device, summary_on_device  # noqa: E402
 
 LEVELS = (0.01, 0.5, 0.95)
 RESOLVED = 1e8  # counts up to which the falls of a log posterior of size y log y are seen to 1e-6

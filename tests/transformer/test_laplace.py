@@ -9,11 +9,11 @@ import pytest
 from scipy import stats
 from scipy.optimize import minimize
 
-from nbcompare._nb.prior import inverse_gamma_shape
+from nbcompare._nb.posterior.prior import inverse_gamma_shape
 from nbcompare._transformer import layout
-from nbcompare._transformer.probes import DISPERSIONS, POINTS, add_log_rising_factorial, add_rates
-from nbcompare._transformer.simulate import Simulated
-from nbcompare._transformer.summaries import compute_features, compute_features_into
+from nbcompare._transformer.cpu.evaluate import DISPERSIONS, POINTS, add_log_rising_factorial, add_rates
+from nbcompare._transformer.cpu.features import compute_features, compute_features_into
+from nbcompare._transformer.training.simulate import Simulated
 
 
 def log_density(y: np.ndarray, mean: np.ndarray, phi: float) -> float:

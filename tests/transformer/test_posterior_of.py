@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.posterior import grid_posterior, summarise_mixture
-from nbcompare._nb.prior import Prior
-from nbcompare._transformer.devices import default_batch_size, find_device
-from nbcompare._transformer.estimate import posterior_of
-from nbcompare._transformer.simulate import Simulated
+from nbcompare._nb.posterior.mixture import Mixture
+from nbcompare._nb.posterior.prior import Prior
+from nbcompare._nb.posterior.summary import grid_posterior, summarise_mixture
+from nbcompare._transformer.device import default_batch_size, find_device
+from nbcompare._transformer.posterior import posterior_of
+from nbcompare._transformer.training.simulate import Simulated
 from nbcompare._transformer.training_range import Ranges, in_range
 from nbcompare._transformer.weights import WEIGHTS, load_network
 

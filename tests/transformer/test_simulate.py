@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nbcompare._transformer.simulate import Simulated, draw_truth, simulate
+from nbcompare._transformer.training.simulate import Simulated, draw_truth, simulate
 from nbcompare._transformer.training_range import Ranges
 
 

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from nbcompare._transformer.train import Run, main, parse  # noqa: E402
+from nbcompare._transformer.training.train import Run, main, parse  # noqa: E402
 from nbcompare._transformer.training_range import Ranges  # noqa: E402
 from nbcompare._transformer.weights import WEIGHTS, load_network, read_weights, write_weights  # noqa: E402
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from .counts import read_matrix, read_values, sum_counts, sum_gene_counts
-from .fingerprint import differences, fingerprint
-from .joined import joined_name, reference_levels
-from .labelled import as_floats, as_labelled, is_labelled, numbers_of
-from .levels import Level, asked_levels, is_missing, is_one_level, level_list, level_name, reference_missing, the_level
-from .obs import as_text, column_names, in_memory, levels_of, read_obs
-from .opening import opened
-from .positions import known_positions, position_of, positions_of, repeated_names
-from .results import FORMAT, Results, check_format, write_results
-from .samples import SampleTable, read_samples, sum_samples
-from .screen_layers import OVER_ALL, MemoryScreen, ScreenResult, bytes_a_test, layer_types
-from .screen_store import ScreenStore
-from .summary import reasons_untested, summary_of_samples, summary_of_screen
-from .writable import check_writable
+from nbcompare._anndata.counts import read_matrix, read_values, sum_counts, sum_gene_counts
+from nbcompare._anndata.joined import joined_name, reference_levels
+from nbcompare._anndata.labelled import as_floats, as_labelled, is_labelled, numbers_of
+from nbcompare._anndata.lazy import opened
+from nbcompare._anndata.levels import (
+    Level,
+    asked_levels,
+    is_missing,
+    is_one_level,
+    level_list,
+    level_name,
+    reference_missing,
+    the_level,
+)
+from nbcompare._anndata.obs import as_text, column_names, in_memory, levels_of, read_obs
+from nbcompare._anndata.positions import known_positions, position_of, positions_of, repeated_names
+from nbcompare._anndata.results import FORMAT, Results, check_format, write_results
+from nbcompare._anndata.samples import SampleTable, read_samples, sum_samples
+from nbcompare._anndata.screen.fingerprint import differences, fingerprint
+from nbcompare._anndata.screen.result import OVER_ALL, MemoryScreen, ScreenResult, bytes_a_test, layer_types
+from nbcompare._anndata.screen.store import ScreenStore
+from nbcompare._anndata.summary import reasons_untested, summary_of_samples, summary_of_screen
+from nbcompare._anndata.writable import check_writable
 
 __all__ = [
     "Level",

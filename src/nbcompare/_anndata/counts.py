@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbcompare._counts.blocks import BLOCK_SIZE, blocks, in_memory
-from nbcompare._counts.check import NotCountsError
-from nbcompare._counts.damage import DamagedMatrixError
+from nbcompare._counts.chunks import BLOCK_SIZE, blocks, in_memory
+from nbcompare._counts.matrix_checks import DamagedMatrixError
 from nbcompare._counts.sums import Sums, as_sums, looks_like_counts, sum_gene, sum_groups
+from nbcompare._counts.validation import NotCountsError
 from nbcompare._messages import choices, warn
 
 ROWS_LOOKED_AT = 64

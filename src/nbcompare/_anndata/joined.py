@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nbcompare._anndata.levels import is_missing, is_one_level, level_list, level_name, the_level
+from nbcompare._anndata.obs import Columns, Levels, as_text, column_names
 from nbcompare._messages import choices
-
-from .levels import is_missing, is_one_level, level_list, level_name, the_level
-from .obs import Columns, Levels, as_text, column_names
 
 
 def reference_levels(reference: Any, groupby: Columns) -> list[str]:

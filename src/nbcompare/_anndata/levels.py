@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nbcompare._anndata.obs import SEPARATOR, Columns, Levels, column_names, levels_of, read_obs
 from nbcompare._messages import warn
-
-from .obs import SEPARATOR, Columns, Levels, column_names, levels_of, read_obs
 
 Level = str | float | bool | np.generic | datetime.date  # what a user may call a level; it is stored as text
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .positions import positions_of
+from nbcompare._anndata.positions import positions_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

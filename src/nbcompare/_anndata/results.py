@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nbcompare._anndata.summary import summary_of_comparison
 from nbcompare._nb.status import MEANING, status_codes
-
-from .summary import summary_of_comparison
 
 if TYPE_CHECKING:
     import pandas as pd

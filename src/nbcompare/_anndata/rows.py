@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nbcompare._anndata.obs import read_obs
 from nbcompare._messages import shown
-
-from .obs import read_obs
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from .samples import SampleTable
+    from nbcompare._anndata.samples import SampleTable
 
 COLUMNS = ("psbulk_cells", "psbulk_n_cells", "n_obs_aggregated")  # of this package and decoupler, of scanpy's aggregate
 MOST_LANES = 8  # rows of one sample; with more, rows are cells

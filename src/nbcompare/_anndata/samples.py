@@ -9,15 +9,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nbcompare._counts.blocks import BLOCK_SIZE
+from nbcompare._anndata.copies import warn_of_copies
+from nbcompare._anndata.counts import sum_counts
+from nbcompare._anndata.joined import join_levels
+from nbcompare._anndata.levels import level_list, the_level, warn_of_level_names
+from nbcompare._anndata.obs import (
+    SEPARATOR,
+    Columns,
+    Levels,
+    as_text,
+    column_names,
+    joined_levels,
+    levels_of_one,
+    read_obs,
+)
+from nbcompare._anndata.rows import cells_known, judged, may_be_samples
+from nbcompare._counts.chunks import BLOCK_SIZE
 from nbcompare._messages import choices
-
-from .copies import warn_of_copies
-from .counts import sum_counts
-from .joined import join_levels
-from .levels import level_list, the_level, warn_of_level_names
-from .obs import SEPARATOR, Columns, Levels, as_text, column_names, joined_levels, levels_of_one, read_obs
-from .rows import cells_known, judged, may_be_samples
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+from nbcompare._arguments.table import kind_of
 from nbcompare._messages import did_you_mean
-
-from .table import kind_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

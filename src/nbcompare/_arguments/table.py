@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import (
+from nbcompare._arguments.kinds import (
     Kind,
     any_levels,
     anything,

@@ -10,11 +10,11 @@ import numba
 import numpy as np
 from fast_array_utils import types
 
-from .blocks import BLOCK_SIZE, blocks, chunk_edges, column, read_ahead, unreadable
-from .check import PIECE, NotCountsError, check_counts, plain_numbers, rounded
-from .cluster import active_client
-from .cluster_sums import sum_on_cluster
-from .damage import DamagedMatrixError, check_codes, check_storage
+from nbcompare._counts.chunks import BLOCK_SIZE, blocks, chunk_edges, column, read_ahead, unreadable
+from nbcompare._counts.dask_client import active_client
+from nbcompare._counts.dask_sums import sum_on_cluster
+from nbcompare._counts.matrix_checks import DamagedMatrixError, check_codes, check_storage
+from nbcompare._counts.validation import PIECE, NotCountsError, check_counts, plain_numbers, rounded
 
 FLOATS = (np.float32, np.float64)
 

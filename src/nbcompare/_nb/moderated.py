@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from nbcompare._nb.blocks import residual_degrees
-from nbcompare._nb.contrast import Setting, compare_genes, match_statistics
 from nbcompare._nb.data import Pseudobulk, Trend
-from nbcompare._nb.dispersion import moment_equation, solve_moments
-from nbcompare._nb.intervals import genes_intervals
-from nbcompare._nb.intervals_matched import matched_intervals
-from nbcompare._nb.leave_one_out import leave_one_out
-from nbcompare._nb.matched import applies, fit_matched_trend, matched_shifted, matched_tests
-from nbcompare._nb.matched_design import matched_design
-from nbcompare._nb.matched_noise import matched_ratios
-from nbcompare._nb.shared import Shared, fit_shared
+from nbcompare._nb.dispersion.pearson import moment_equation, solve_moments
+from nbcompare._nb.inference.threshold import halved
 from nbcompare._nb.status import NOT_TESTED, Status
-from nbcompare._nb.threshold import halved
+from nbcompare._nb.stratified.compare import applies, fit_matched_trend, matched_shifted, matched_tests
+from nbcompare._nb.stratified.design import matched_design
+from nbcompare._nb.stratified.intervals import matched_intervals
+from nbcompare._nb.stratified.noisy_groups import matched_ratios
+from nbcompare._nb.two_group.block_effects import residual_degrees
+from nbcompare._nb.two_group.dataset_fit import Shared, fit_shared
+from nbcompare._nb.two_group.gene_test import Setting, compare_genes, match_statistics
+from nbcompare._nb.two_group.intervals import genes_intervals
+from nbcompare._nb.two_group.leave_one_out import leave_one_out
 
 MIN_KEPT_INFORMATION = 0.05
 EXTRAPOLATED = 10.0  # means above so many times the trend's last knot are flagged

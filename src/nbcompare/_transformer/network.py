@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from nbcompare._nb.pieces import in_pieces
-from nbcompare._transformer.devices import one_thread
+from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._transformer.device import one_thread
 from nbcompare._transformer.layout import N_EVEN, N_FEATURES, N_GROUP, N_ODD
 
 WORST = (

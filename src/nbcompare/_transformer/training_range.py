@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from nbcompare._nb.prior import Prior, prior_matrix, with_one_dispersion
+from nbcompare._nb.posterior.prior import Prior, prior_matrix, with_one_dispersion
 
 MOST_REPLICATES = 64  # of a group in training
 MOST_MEASURED = 3000  # replicates of a group up to which the network was found as close to quadrature as below 64

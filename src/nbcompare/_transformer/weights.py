@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "posterior"  # name of the weights that are read where none are asked for
-OTHER_FILE = "Give a file that python -m nbcompare._transformer.train wrote, or leave network out."
+OTHER_FILE = "Give a file that python -m nbcompare._transformer.training.train wrote, or leave network out."
 FORMAT = 1  # of features, Laplace approximations and heads: a network of another format cannot be read
 
 
@@ -40,7 +40,7 @@ def load_network(path: str | os.PathLike[str] | None = None) -> Trained:
     Parameters
     ----------
     path
-        A safetensors file that ``python -m nbcompare._transformer.train`` wrote, or the name of one that comes with the package.
+        A safetensors file that ``python -m nbcompare._transformer.training.train`` wrote, or the name of one that comes with the package.
         By default the package's own.
 
     Raises
@@ -98,14 +98,14 @@ def read_weights(path: Path | str) -> tuple[Network, dict[str, str]]:
     try:
         opened = safe_open(str(path), framework="pt")
     except SafetensorError as error:
-        msg = f"{path} cannot be read as a file of weights: {error}. Give a file that python -m nbcompare._transformer.train wrote."
+        msg = f"{path} cannot be read as a file of weights: {error}. Give a file that python -m nbcompare._transformer.training.train wrote."
         raise ValueError(msg) from error
     with opened as file:
         header = file.metadata() or {}
         if header.get("format") != str(FORMAT) or header.get("n_summaries") != str(N_FEATURES):
             msg = (
                 f"{path} is of format {header.get('format')!r}, and this version of nbcompare reads format '{FORMAT}'. "
-                "Train it again with python -m nbcompare._transformer.train, or install the version that wrote it."
+                "Train it again with python -m nbcompare._transformer.training.train, or install the version that wrote it."
             )
             raise ValueError(msg)
         try:
@@ -120,7 +120,7 @@ def read_weights(path: Path | str) -> tuple[Network, dict[str, str]]:
             names = ", ".join(sorted(stored ^ expected)[:3])
             msg = (
                 f"{path} holds other layers than this version of nbcompare has ({names}, ...). "
-                "Train it again with python -m nbcompare._transformer.train, or install the version that wrote it."
+                "Train it again with python -m nbcompare._transformer.training.train, or install the version that wrote it."
             )
             raise ValueError(msg)
         tensors = {name: file.get_tensor(name) for name in stored}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ._stored import Column, stored_splits
+from nbcompare.get._comparison_arrays import Column, stored_splits
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,10 +7,7 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._arguments import checked
-
-from ._hypothesis import hypothesis_of, order_of_evidence
-from ._screen import read_var
-from ._stored import (
+from nbcompare.get._comparison_arrays import (
     POSTERIOR,
     SHRUNKEN,
     check_symbols,
@@ -20,6 +17,8 @@ from ._stored import (
     stored_comparison,
     stored_results,
 )
+from nbcompare.get._hypothesis import hypothesis_of, order_of_evidence
+from nbcompare.get._screen_arrays import read_var
 
 if TYPE_CHECKING:
     from anndata import AnnData

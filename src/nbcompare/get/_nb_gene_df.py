@@ -6,17 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nbcompare._anndata import (
-    position_of,
-    positions_of,
-    read_samples,
-    repeated_names,
-    sum_gene_counts,
-)
+from nbcompare._anndata import position_of, positions_of, read_samples, repeated_names, sum_gene_counts
 from nbcompare._anndata.rows import cells_column
 from nbcompare._arguments import checked
-
-from ._stored import chosen_columns, chosen_splits, stored_results, stored_trend
+from nbcompare.get._comparison_arrays import chosen_columns, chosen_splits, stored_results, stored_trend
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nbcompare._arguments import checked
-
-from ._nb_compare_df import COLUMNS, Style, with_posterior
-from ._screen import (
+from nbcompare.get._comparison_arrays import INTERVAL, check_symbols
+from nbcompare.get._nb_compare_df import COLUMNS, Style, with_posterior
+from nbcompare.get._screen_arrays import (
     check_screen,
     gene_columns,
     interval_words,
@@ -19,8 +19,7 @@ from ._screen import (
     row_blocks,
     status_words,
 )
-from ._screen_tests import Adjustment, FdrScope, Tests, read_block
-from ._stored import INTERVAL, check_symbols
+from nbcompare.get._screen_search import Adjustment, FdrScope, Tests, read_block
 
 if TYPE_CHECKING:
     from anndata import AnnData

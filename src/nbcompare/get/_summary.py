@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nbcompare._arguments import checked
-
-from ._screen import KEY, check_screen, is_screen
-from ._stored import stored_results
+from nbcompare.get._comparison_arrays import stored_results
+from nbcompare.get._screen_arrays import KEY, check_screen, is_screen
 
 if TYPE_CHECKING:
     from anndata import AnnData

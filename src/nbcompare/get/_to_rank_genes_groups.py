@@ -8,9 +8,8 @@ import pandas as pd
 
 from nbcompare._anndata import check_writable, column_names, levels_of, read_obs
 from nbcompare._arguments import checked
-
-from ._hypothesis import hypothesis_of
-from ._stored import Column, chosen_columns, one_split, stored_results
+from nbcompare.get._comparison_arrays import Column, chosen_columns, one_split, stored_results
+from nbcompare.get._hypothesis import hypothesis_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -1,16 +1,16 @@
 """Figures of stored results, each on one Axes."""
 
-from ._agreement import agreement
-from ._dispersion import dispersion
-from ._forest import forest
-from ._gene import gene
-from ._knockdown import knockdown
-from ._ma import ma
-from ._perturbation_strength import perturbation_strength
-from ._posterior import posterior
-from ._pvalues import pvalues
-from ._screen_map import screen_map
-from ._volcano import volcano
+from nbcompare.pl._agreement import agreement
+from nbcompare.pl._dispersion import dispersion
+from nbcompare.pl._forest import forest
+from nbcompare.pl._gene import gene
+from nbcompare.pl._knockdown import knockdown
+from nbcompare.pl._ma import ma
+from nbcompare.pl._perturbation_strength import perturbation_strength
+from nbcompare.pl._posterior import posterior
+from nbcompare.pl._pvalues import pvalues
+from nbcompare.pl._screen_map import screen_map
+from nbcompare.pl._volcano import volcano
 
 __all__ = [
     "agreement",

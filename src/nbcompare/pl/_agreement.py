@@ -7,10 +7,19 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._arguments import checked
+from nbcompare.get._comparison_arrays import one_column, stored_comparison, stored_results
 from nbcompare.get._hypothesis import hypothesis_of
-from nbcompare.get._stored import one_column, stored_comparison, stored_results
-
-from ._panel import DARK, DOWN, MEDIUM, PICKED, UP, new_panel, point_size, said_if_untested, title_and_legend
+from nbcompare.pl._panel import (
+    DARK,
+    DOWN,
+    MEDIUM,
+    PICKED,
+    UP,
+    new_panel,
+    point_size,
+    said_if_untested,
+    title_and_legend,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ._panel import DARK
+from nbcompare.pl._panel import DARK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nbcompare._arguments import checked
-from nbcompare.get._stored import one_column, stored_results, stored_trend
-
-from ._panel import (
+from nbcompare.get._comparison_arrays import one_column, stored_results, stored_trend
+from nbcompare.pl._panel import (
     DARK,
     DOWN,
     GREY,

@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._arguments import checked
+from nbcompare.get._comparison_arrays import chosen_columns, is_significant, stored_interval, stored_results
 from nbcompare.get._hypothesis import hypothesis_of
-from nbcompare.get._screen import gene_column, read_var, status_words
-from nbcompare.get._stored import chosen_columns, is_significant, stored_interval, stored_results
-
-from ._panel import DARK, MEDIUM, SMALL, colour_of, draw_intervals, interval_limits, new_panel
+from nbcompare.get._screen_arrays import gene_column, read_var, status_words
+from nbcompare.pl._panel import DARK, MEDIUM, SMALL, colour_of, draw_intervals, interval_limits, new_panel
 
 if TYPE_CHECKING:
     from anndata import AnnData

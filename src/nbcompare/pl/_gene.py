@@ -7,10 +7,7 @@ import numpy as np
 
 from nbcompare._arguments import checked
 from nbcompare.get import nb_compare_df, nb_gene_df
-from nbcompare.get._hypothesis import hypothesis_of
-from nbcompare.get._nb_gene_df import depths_of
-from nbcompare.get._screen import gene_column, read_var
-from nbcompare.get._stored import (
+from nbcompare.get._comparison_arrays import (
     chosen_columns,
     chosen_groups,
     is_significant,
@@ -18,8 +15,10 @@ from nbcompare.get._stored import (
     stored_results,
     why_untested,
 )
-
-from ._panel import DARK, GREY, MEDIUM, SMALL, colour_of, new_panel
+from nbcompare.get._hypothesis import hypothesis_of
+from nbcompare.get._nb_gene_df import depths_of
+from nbcompare.get._screen_arrays import gene_column, read_var
+from nbcompare.pl._panel import DARK, GREY, MEDIUM, SMALL, colour_of, new_panel
 
 if TYPE_CHECKING:
     import pandas as pd

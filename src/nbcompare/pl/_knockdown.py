@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nbcompare._arguments import checked
-from nbcompare.get._screen import check_screen, perturbation_rows, read_obs
-from nbcompare.get._stored import is_significant
-
-from ._panel import (
+from nbcompare.get._comparison_arrays import is_significant
+from nbcompare.get._screen_arrays import check_screen, perturbation_rows, read_obs
+from nbcompare.pl._panel import (
     DARK,
     DOWN,
     GREY,

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nbcompare._arguments import checked
-
-from ._panel import (
+from nbcompare.pl._panel import (
     DARK,
     MEDIUM,
     call,

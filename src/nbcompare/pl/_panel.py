@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._optional import require
+from nbcompare.get._comparison_arrays import is_significant, one_column, stored_comparison, stored_results, why_untested
 from nbcompare.get._hypothesis import QUIET, Hypothesis, hypothesis_of, order_of_evidence
-from nbcompare.get._screen import gene_columns, is_screen, read_var, stored_perturbation
-from nbcompare.get._stored import is_significant, one_column, stored_comparison, stored_results, why_untested
+from nbcompare.get._screen_arrays import gene_columns, is_screen, read_var, stored_perturbation
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,9 +7,8 @@ import numpy as np
 
 from nbcompare._arguments import checked
 from nbcompare._optional import require
-from nbcompare.get._screen import check_screen, perturbation_rows, read_obs, zero_order
-
-from ._panel import DARK, GREY, MEDIUM, PICKED, SMALL, label_points, new_panel, point_size, title_and_legend
+from nbcompare.get._screen_arrays import check_screen, perturbation_rows, read_obs, zero_order
+from nbcompare.pl._panel import DARK, GREY, MEDIUM, PICKED, SMALL, label_points, new_panel, point_size, title_and_legend
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._arguments import checked
-from nbcompare.get._screen import is_screen, prior_of_perturbation
-from nbcompare.get._stored import one_column, stored_prior, stored_results
-
-from ._panel import DARK, DOWN, GREY, MEDIUM, PICKED, SMALL, UP, check_genes, comparison_table, new_panel
+from nbcompare.get._comparison_arrays import one_column, stored_prior, stored_results
+from nbcompare.get._screen_arrays import is_screen, prior_of_perturbation
+from nbcompare.pl._panel import DARK, DOWN, GREY, MEDIUM, PICKED, SMALL, UP, check_genes, comparison_table, new_panel
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from nbcompare._arguments import checked
+from nbcompare.get._comparison_arrays import is_significant
 from nbcompare.get._hypothesis import order_of_evidence
-from nbcompare.get._stored import is_significant
-
-from ._panel import (
+from nbcompare.pl._panel import (
     DARK,
     DOWN,
     GREY,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbcompare.get._screen import gene_columns, own_columns, perturbation_rows, read_obs, read_tests, zero_order
-from nbcompare.get._stored import is_significant
+from nbcompare.get._comparison_arrays import is_significant
+from nbcompare.get._screen_arrays import gene_columns, own_columns, perturbation_rows, read_obs, read_tests, zero_order
 
 if TYPE_CHECKING:
     from anndata import AnnData

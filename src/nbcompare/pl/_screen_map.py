@@ -7,11 +7,10 @@ import numpy as np
 
 from nbcompare._arguments import checked
 from nbcompare._optional import require
-from nbcompare.get._screen import check_screen, own_columns, read_var
-
-from ._clustering import Tree, cluster, draw_tree
-from ._panel import DARK, DOWN, MEDIUM, SMALL, UP, new_panel
-from ._screen_effects import Effects, chosen_effects
+from nbcompare.get._screen_arrays import check_screen, own_columns, read_var
+from nbcompare.pl._clustering import Tree, cluster, draw_tree
+from nbcompare.pl._panel import DARK, DOWN, MEDIUM, SMALL, UP, new_panel
+from nbcompare.pl._screen_effects import Effects, chosen_effects
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nbcompare._arguments import checked
-from nbcompare.get._stored import is_significant
-
-from ._panel import (
+from nbcompare.get._comparison_arrays import is_significant
+from nbcompare.pl._panel import (
     DARK,
     MEDIUM,
     SMALL,

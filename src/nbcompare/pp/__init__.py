@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._pseudobulk import pseudobulk
-from ._size_factors import size_factors
+from nbcompare.pp._pseudobulk import pseudobulk
+from nbcompare.pp._size_factors import size_factors
 
 __all__ = ["pseudobulk", "size_factors"]

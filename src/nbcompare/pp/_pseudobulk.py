@@ -13,7 +13,7 @@ from anndata.utils import make_index_unique
 from nbcompare._anndata import SampleTable, column_names, in_memory, read_samples, sum_samples, summary_of_samples
 from nbcompare._anndata.rows import COLUMNS, cells_known, with_cells
 from nbcompare._arguments import checked
-from nbcompare._counts.blocks import BLOCK_SIZE
+from nbcompare._counts.chunks import BLOCK_SIZE
 from nbcompare._messages import inform
 
 

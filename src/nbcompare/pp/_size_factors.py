@@ -10,8 +10,8 @@ from anndata import AnnData
 
 from nbcompare._anndata import check_writable, column_names, numbers_of, read_obs, sum_counts
 from nbcompare._arguments import checked
-from nbcompare._counts import exposure
-from nbcompare._counts.exposure import Method
+from nbcompare._counts import size_factors as exposure
+from nbcompare._counts.size_factors import Method
 from nbcompare._messages import warn
 
 

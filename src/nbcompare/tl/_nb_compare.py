@@ -24,15 +24,14 @@ from nbcompare._anndata import (
 from nbcompare._arguments import checked, plain
 from nbcompare._messages import counted, inform, listed, warn
 from nbcompare._nb.status import NOT_TESTED, Status
-
-from ._contrast import Contrast
-from ._data_set import compare_samples
-from ._design import name_idle_blocks, offer_blocks, read_sample_counts, suggest_design
-from ._designed import check_design_options, check_plan
-from ._effects import Alternative, check_effect_options
-from ._posterior import check_posterior_options
-from ._prior import plain_prior
-from ._splits import check_splits, compare_splits
+from nbcompare.tl._compare.dataset import compare_samples
+from nbcompare.tl._compare.effects import Alternative, check_effect_options
+from nbcompare.tl._compare.splits import check_splits, compare_splits
+from nbcompare.tl._formula.contrasts import Contrast
+from nbcompare.tl._formula.plan import check_design_options, check_plan
+from nbcompare.tl._posterior.compare import check_posterior_options
+from nbcompare.tl._posterior.prior_words import plain_prior
+from nbcompare.tl._samples.groups import name_idle_blocks, offer_blocks, read_sample_counts, suggest_design
 
 Method = Literal["mom", "mle", "transformer", "quadrature"]
 TestName = Literal["moderated", "wald", "lrt", "ql"]

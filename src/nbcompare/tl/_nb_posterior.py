@@ -11,13 +11,12 @@ import pandas as pd
 
 from nbcompare._anndata import as_labelled, is_labelled, numbers_of
 from nbcompare._arguments import checked
-from nbcompare._nb.closed_form import gaussian_approximation
-from nbcompare._nb.mixture import Mixture
-from nbcompare._nb.prior import FIELDS, INVERSE_GAMMA, Prior
-from nbcompare._nb.prior_estimate import Data
-
-from ._posterior import as_stored, check_network, posterior_of_tests
-from ._prior import RANGES, given_fields, plain_prior
+from nbcompare._nb.posterior.empirical_bayes import Data
+from nbcompare._nb.posterior.gaussian import gaussian_approximation
+from nbcompare._nb.posterior.mixture import Mixture
+from nbcompare._nb.posterior.prior import FIELDS, INVERSE_GAMMA, Prior
+from nbcompare.tl._posterior.compare import as_stored, check_network, posterior_of_tests
+from nbcompare.tl._posterior.prior_words import RANGES, given_fields, plain_prior
 
 Method = Literal["transformer", "quadrature"]
 EXPOSURES = (1e-15, 1e15)  # beyond them a float has no digits left for rates

@@ -14,26 +14,25 @@ from nbcompare._anndata import (
     ScreenResult,
     ScreenStore,
     bytes_a_test,
-    fingerprint,
     joined_name,
     layer_types,
     reference_levels,
     the_level,
 )
+from nbcompare._anndata.screen.fingerprint import fingerprint
 from nbcompare._arguments import checked
-from nbcompare._counts.blocks import BLOCK_SIZE
+from nbcompare._counts.chunks import BLOCK_SIZE
 from nbcompare._messages import inform, warn
-
-from ._posterior import check_prior
-from ._prior import plain_prior
-from ._progress import bar
-from ._screen_blocks import added_layers, adjust_over_all, prepare, run_blocks, warn_of_shared_names
-from ._screen_cluster import adjust_over_all_on, cluster_for, run_blocks_on
-from ._screen_data import check_genes, gene_names, read_screen, replicates
-from ._screen_design import added_targets, perturbations, rows_of_a_block
-from ._screen_fit import ScreenFit, fit_model
-from ._screen_options import EstimateMethod, check_options, check_run, check_store, recorded, threads_of
-from ._screen_table import sample_tables, tables, warn_of_untested
+from nbcompare.tl._posterior.compare import check_prior
+from nbcompare.tl._posterior.prior_words import plain_prior
+from nbcompare.tl._progress import bar
+from nbcompare.tl._screen.fit import ScreenFit, fit_model
+from nbcompare.tl._screen.options import EstimateMethod, check_options, check_run, check_store, recorded, threads_of
+from nbcompare.tl._screen.run import added_layers, adjust_over_all, prepare, run_blocks, warn_of_shared_names
+from nbcompare.tl._screen.run_dask import adjust_over_all_on, cluster_for, run_blocks_on
+from nbcompare.tl._screen.samples import check_genes, gene_names, read_screen, replicates
+from nbcompare.tl._screen.tables import sample_tables, tables, warn_of_untested
+from nbcompare.tl._screen.targets import added_targets, perturbations, rows_of_a_block
 
 
 @checked

@@ -1,0 +1,148 @@
+"""Confidence intervals of a screen's tests: those of `intervals`, of the pseudo-counts that `screen_kernels` compares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numba import njit
+
+from nbcompare._nb.dispersion.pearson import arm
+from nbcompare._nb.numerics.interval_search import SIZE
+from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.screen.kernels import kept_of_target
+from nbcompare._nb.screen.model import ScreenModel, own_setting, stands_alone
+from nbcompare._nb.status import NOT_TESTED
+from nbcompare._nb.two_group.gene_test import SMALLEST_KEPT, Setting
+from nbcompare._nb.two_group.intervals import arms_interval, genes_intervals
+
+
+def target_intervals(
+    model: ScreenModel,
+    samples: np.ndarray,
+    exposure: np.ndarray,
+    block: np.ndarray | None,
+    starts: np.ndarray,
+    noise: np.ndarray,
+    status: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    *,
+    genes: np.ndarray | None = None,
+    n_threads: int = 1,
+) -> None:
+    """Bounds of the natural log fold changes of `compare_targets`, from all replicates; NaN where not tested.
+
+    Parameters
+    ----------
+    model, samples, exposure, block, starts
+        As for `compare_targets`.
+    noise
+        Dispersion of every target relative to the data set's, as `compare_targets` found it, (n_targets,).
+    status
+        Of all tests, (n_targets, n_genes).
+    lower, upper
+        Written: (n_targets, n_genes), or (n_targets, 1) with `genes`.
+    genes
+        One gene a target, (n_targets,), -1 for none; all genes if None.
+    n_threads
+        Number of threads.
+    """
+    n_targets, n_genes = len(starts) - 1, samples.shape[1]
+    rows_block = np.zeros(len(samples), np.int64) if block is None else np.asarray(block, np.int64)
+    first = np.zeros(n_targets, np.int64) if genes is None else np.maximum(genes, 0).astype(np.int64)
+    stop = np.full(n_targets, n_genes, np.int64) if genes is None else np.asarray(genes + 1, np.int64)
+    alone = np.array([stands_alone(model, ratio) for ratio in noise])
+
+    def run(part: slice) -> None:
+        targets = np.arange(part.start, part.stop)
+        plain = targets[~alone[targets]]
+        if len(plain):
+            _target_intervals(
+                samples,
+                exposure,
+                rows_block,
+                starts,
+                plain,
+                first,
+                stop,
+                model.effects,
+                model.block_slope,
+                model.block_cells,
+                model.block_factor,
+                model.reference_arms,
+                lower,
+                upper,
+            )
+        for k in targets[alone[targets]]:
+            rows, wanted = slice(starts[k], starts[k + 1]), slice(first[k], stop[k])
+            setting = own_setting(model, samples[rows], exposure[rows], rows_block[rows], float(noise[k]))
+            bounds = genes_intervals(_of_genes(setting, wanted))
+            for out, values in zip((lower, upper), bounds, strict=True):
+                out[k, : stop[k] - first[k]] = values[:, 0]
+        for k in targets:
+            n = stop[k] - first[k]
+            untested = (status[k, first[k] : stop[k]] & NOT_TESTED) > 0
+            for out in (lower, upper):
+                out[k, n:] = np.nan
+                out[k, :n][untested] = np.nan
+
+    in_pieces(run, n_targets, n_threads, least=1)
+
+
+def _of_genes(setting: Setting, genes: slice) -> Setting:
+    """The same comparisons of some of the genes."""
+    return replace(
+        setting,
+        counts=np.ascontiguousarray(setting.counts[genes]),
+        exposure=np.ascontiguousarray(setting.exposure[genes]),
+        kept=np.ascontiguousarray(setting.kept[genes]),
+        mean=setting.mean[genes],
+        trend=setting.trend[genes],
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _target_intervals(
+    samples, exposure, block, starts, targets, first, stop, effects, slope, cells, factor, reference, lower, upper
+):
+    n_blocks = effects.shape[0]
+    own = np.empty(n_blocks)
+    scratch = np.empty(n_blocks)
+    state = np.empty(SIZE)
+    largest = 0
+    for k in targets:
+        largest = max(largest, starts[k + 1] - starts[k])
+    y = np.empty(largest)
+    l = np.empty(largest)
+    members = np.arange(largest)
+    for k in targets:
+        start = starts[k]
+        n = starts[k + 1] - start
+        for g in range(first[k], stop[k]):
+            for i in range(n):
+                y[i] = samples[start + i, g]
+                l[i] = exposure[start + i] * effects[block[start + i], g]
+            T2, rate2, E2, D2 = arm(y, l, members, 0, n, -1, reference[4, 0, g])
+            T1 = reference[0, 0, g]
+            if T1 + T2 <= 0.0:
+                lower[k, g - first[k]] = np.nan
+                upper[k, g - first[k]] = np.nan
+                continue
+            kept = kept_of_target(
+                exposure, block, start, start + n, effects, g, slope[g], cells[g], factor[g], own, scratch
+            )
+            phi = reference[5, 0, g]
+            lower[k, g - first[k]], upper[k, g - first[k]] = arms_interval(
+                T1,
+                reference[1, 0, g],
+                reference[2, 0, g],
+                phi * reference[3, 0, g],
+                T2,
+                rate2,
+                E2,
+                phi * D2,
+                reference[6, 0, g],
+                max(kept, SMALLEST_KEPT),
+                state,
+            )

@@ -1,0 +1,342 @@
+"""From the arms of a comparison to its p-value, gene by gene: prior, moderation, pseudo-counts, r*, Student's t."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from scipy.special import ndtri
+
+from nbcompare._nb.dispersion.pearson import arm, arm_statistic, weighted_sums
+from nbcompare._nb.numerics.special import normal_from_t, normal_tail
+from nbcompare._nb.status import Status
+from nbcompare._nb.two_group.rstar import modified_root
+
+SMALLEST_KEPT = 0.02  # share of the information, in the arithmetic of confounded comparisons
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything that the tests of some comparisons take for given."""
+
+    counts: np.ndarray  # (n_genes, n_samples)
+    exposure: np.ndarray  # (1 or n_genes, n_samples), with block effects
+    kept: np.ndarray  # (n_genes, n_comparisons) share of the information that blocks leave
+    members: np.ndarray  # (n_samples,) samples sorted by group
+    starts: np.ndarray  # (n_groups + 1,) where each group starts among the members
+    arm_members: np.ndarray  # samples of the arms
+    arms: np.ndarray  # (n_comparisons, 4) start and stop of reference and treated arm among arm_members
+    mean: np.ndarray  # (n_genes,) mean count of a sample
+    trend: np.ndarray  # (n_genes,) dispersion expected at that mean
+    scatter: float  # variance of log dispersion between genes
+    error: float  # variance of the trend itself
+    lost: float  # residual degrees of freedom without blocks over those with
+    lost_without: float  # the same with one sample less
+    group: np.ndarray  # (n_samples,) int64, group of every sample
+    noise: np.ndarray  # (n_groups,) dispersion of the groups relative to the data set's
+    own: np.ndarray  # (n_comparisons,) bool: the dispersion comes from the two arms alone
+    lends: np.ndarray  # (n_groups,) bool: groups whose statistics the other comparisons sum
+    two_groups: bool  # the data set is the two arms: samples are weighted at their common rate; else at the reference's
+
+
+def compare_genes(setting: Setting, *, log_shift: float = 0.0) -> tuple[np.ndarray, ...]:
+    """Log fold change, standard error, signed statistic, p-value and moderated dispersion, each (n_genes, n_comparisons).
+
+    Effects are what is beyond `log_shift`, the log fold change under the null hypothesis.
+    """
+    out = tuple(np.full((len(setting.counts), len(setting.arms)), np.nan) for _ in range(5))
+    _compare_genes(
+        setting.counts,
+        setting.exposure,
+        setting.kept,
+        setting.members,
+        setting.starts,
+        setting.arm_members,
+        setting.arms,
+        setting.mean,
+        setting.trend,
+        setting.scatter,
+        setting.error,
+        setting.lost,
+        setting.group,
+        setting.noise,
+        setting.own,
+        setting.lends,
+        setting.two_groups,
+        math.exp(log_shift),
+        *out,
+    )
+    return out
+
+
+def match_statistics(statistic: np.ndarray, p_value: np.ndarray, status: np.ndarray) -> None:
+    """The statistics that belong to p-values that a rule has changed, in place: one-sided with an empty group, or without one replicate."""
+    changed = ((status & (Status.ZERO_ARM | Status.SINGLE_REPLICATE)) > 0) & (p_value > 0)
+    statistic[changed] = np.copysign(ndtri(p_value[changed] / 2), statistic[changed])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _compare_genes(
+    counts,
+    exposure,
+    kept,
+    members,
+    starts,
+    arm_members,
+    arms,
+    mean,
+    trend,
+    scatter,
+    error,
+    lost,
+    group,
+    noise,
+    own,
+    lends,
+    two_groups,
+    ratio,
+    log_fc,
+    se,
+    statistic,
+    p_value,
+    dispersion,
+):
+    need_all = not own.all()
+    for g in range(counts.shape[0]):
+        if mean[g] <= 0.0:
+            continue
+        y = counts[g]
+        l = exposure[g if exposure.shape[0] > 1 else 0]
+        prior_phi, prior_df = prior(mean[g], trend[g], scatter, error)
+        numerator = 0.0
+        weight = 0.0
+        if need_all:
+            for k in range(starts.shape[0] - 1):
+                if not lends[k]:
+                    continue
+                a, b = group_statistic(y, l, members, starts[k], starts[k + 1], -1, prior_phi)
+                numerator += a
+                weight += b
+        for c in range(arms.shape[0]):
+            result = contrast(
+                y,
+                l,
+                arm_members,
+                arms[c],
+                -1,
+                mean[g],
+                prior_phi,
+                prior_df,
+                numerator,
+                weight,
+                own[c],
+                lost,
+                group,
+                noise,
+                kept[g, c],
+                two_groups,
+                ratio,
+            )
+            log_fc[g, c], se[g, c], statistic[g, c], p_value[g, c], dispersion[g, c] = result
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def prior(mean, trend, scatter, error):
+    """Prior mean of the dispersion and its degrees of freedom.
+
+    d0 = 1 + 2/x of a scatter of x = scatter rho^2, rho = trend m / (1 + trend m), the trend's own error added to it for the degrees of freedom.
+    """
+    rho = trend * mean / (1.0 + trend * mean)
+    x = scatter * rho * rho
+    df = 1.0 + 2.0 / max(x, 1e-6)
+    shift = 0.5 * x + 1.0 / df + 1.0 / (3.0 * df * df)
+    return max(trend - (1.0 - math.exp(-shift)) * (trend + 1.0 / mean), 0.0), 1.0 + 2.0 / max(x + error, 1e-6)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def group_statistic(y, l, members, start, stop, skip, phi):
+    """Numerator and weight of a group's dispersion statistic, weighted at its own rate."""
+    total, depth = totals(y, l, members, start, stop, skip)
+    if total < 2.0 or stop - start < 2:
+        return 0.0, 0.0
+    _, rate, _, factor = arm(y, l, members, start, stop, skip, phi * total / depth)
+    return arm_statistic(y, l, members, start, stop, skip, total, rate, factor, phi)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def contrast(
+    y,
+    l,
+    members,
+    arms,
+    skip,
+    mean,
+    prior_phi,
+    prior_df,
+    numerator,
+    weight,
+    own,
+    lost,
+    group,
+    noise,
+    kept,
+    two_groups,
+    ratio,
+):
+    """Log fold change, standard error, signed statistic, p-value and treated dispersion of one gene in one comparison.
+
+    `numerator` and `weight` are the dispersion statistics of all groups, used unless `own`. Sample `skip` is left out.
+    The exposure of the treated arm is `ratio` times as large in the comparison, not in the dispersion.
+    """
+    T1, rate1, E1, delta1, T2, rate2, E2, delta2, phi, df = moderated_arms(
+        y, l, members, arms, skip, mean, prior_phi, prior_df, numerator, weight, own, lost, group, noise, two_groups
+    )
+    if T1 + T2 <= 0.0:
+        return np.nan, np.nan, np.nan, np.nan, np.nan
+    log_fc, se, z, p = compare_arms(
+        T1, rate1, E1, delta1, T2, rate2 / ratio, E2 * ratio, delta2, df, max(kept, SMALLEST_KEPT)
+    )
+    return log_fc, se, z, p, noise[group[members[arms[2]]]] * phi
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def moderated_arms(
+    y, l, members, arms, skip, mean, prior_phi, prior_df, numerator, weight, own, lost, group, noise, two_groups
+):
+    """Total, rate, pseudo-exposure and its dispersion of both arms of a comparison, the moderated dispersion and its degrees of freedom.
+
+    The arguments are those of `contrast`.
+    """
+    total, depth = totals(y, l, members, arms[0], arms[1], skip)
+    total2, depth2 = totals(y, l, members, arms[2], arms[3], skip)
+    if total + total2 <= 0.0:
+        return 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, np.nan, np.nan
+    if two_groups:
+        total += total2
+        depth += depth2
+    slope = prior_phi * total / depth
+    T1, rate1, E1, D1, first, d1 = arm_of_groups(
+        y, l, members, arms[0], arms[1], skip, group, noise, slope, prior_phi, own
+    )
+    T2, rate2, E2, D2, second, d2 = arm_of_groups(
+        y, l, members, arms[2], arms[3], skip, group, noise, slope, prior_phi, own
+    )
+    if own:
+        numerator = first + second
+        weight = d1 + d2
+    phi, df = moderate(prior_phi, prior_df, mean, numerator, weight / lost)
+    return T1, rate1, E1, phi * D1, T2, rate2, E2, phi * D2, phi, df
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def arm_of_groups(y, l, members, start, stop, skip, group, noise, slope, prior_phi, own):
+    """Total, rate, pseudo-exposure E and dispersion factor D of one or several groups, and if `own` their dispersion statistic.
+
+    The samples of a group lie side by side; its dispersion is noise[group] times the gene's, and its weights are 1 / (1 + noise slope l). With
+    W = sum w l of all samples, the rate of several groups is the mean of their rates weighted by sum w l, and the variance of that mean the sum
+    of theirs: V = sum_k rate_k sum w^2 l / W^2 + phi sum_k noise_k rate_k^2 sum (w l)^2 / W^2, so E = rate / (first sum), D = second sum / rate^2.
+    """
+    total = 0.0
+    whole = 0.0
+    sum_wy = 0.0
+    poisson = 0.0
+    square = 0.0
+    plain_poisson = 0.0
+    plain_square = 0.0
+    numerator = 0.0
+    weight = 0.0
+    first = start
+    while first < stop:
+        k = group[members[first]]
+        last = first + 1
+        while last < stop and group[members[last]] == k:
+            last += 1
+        if not (last == first + 1 and members[first] == skip):
+            c = noise[k]
+            T, wl, wwl, wlwl, wy = weighted_sums(y, l, members, first, last, skip, c * slope)
+            rate = wy / wl
+            total += T
+            whole += wl
+            sum_wy += wy
+            poisson += rate * wwl
+            square += c * rate * rate * wlwl
+            plain_poisson += wwl
+            plain_square += c * wlwl
+            if own:
+                a, d = arm_statistic(y, l, members, first, last, skip, T, rate, wlwl / (wl * wl), c * prior_phi)
+                numerator += a
+                weight += d
+        first = last
+    rate = sum_wy / whole
+    if rate > 0.0:
+        return total, rate, rate * whole * whole / poisson, square / (whole * whole * rate * rate), numerator, weight
+    return total, rate, whole * whole / plain_poisson, plain_square / (whole * whole), numerator, weight
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def totals(y, l, members, start, stop, skip):
+    """Total count and total exposure of samples members[start:stop] but `skip`."""
+    total = 0.0
+    depth = 0.0
+    for j in range(start, stop):
+        i = members[j]
+        if i != skip:
+            total += y[i]
+            depth += l[i]
+    return total, depth
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def moderate(prior_phi, prior_df, mean, numerator, weight):
+    """Moderated dispersion and its degrees of freedom d0 + d from the prior and the summed statistics of groups."""
+    df = prior_df + weight
+    tau2 = max((prior_df + numerator) / df, 0.02)
+    return max(prior_phi + (tau2 - 1.0) * (prior_phi + 1.0 / mean), 0.0), df
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def compare_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, kept):
+    """Log fold change, standard error, signed statistic and p-value from totals, rates, pseudo-exposures and their dispersions.
+
+    The p-value is one-sided where an arm has no counts: that of an effect away from it. See `counts_of_arms`.
+    """
+    y1, E1, delta1, y2, E2, delta2, empty = counts_of_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, kept)
+    root = modified_root(y1, y2, E1, E2, delta1, delta2)
+    z = math.copysign(normal_from_t(abs(root), df), root)
+    p = p_value_of(z, empty)
+    log_fc = math.log((y2 / E2) / (y1 / E1))
+    se = math.sqrt(1.0 / y1 + delta1 + 1.0 / y2 + delta2)
+    return log_fc, se, z, p
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def p_value_of(z, empty):
+    """Two-sided p-value of a deviate; one-sided where the second (-1) or the first (1) of two groups is empty, and not both (0)."""
+    return min(2.0 * normal_tail(abs(z)), 1.0) if empty == 0.0 else normal_tail(empty * z)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def counts_of_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, kept):
+    """Pseudo-count, exposure and dispersion of both arms, and -1 or 1 where the second or the first arm has no counts, else 0.
+
+    Blocks that keep a share of the information shrink pseudo-exposures and raise dispersions by it. An arm without counts is given half a
+    pseudo-count of the other's.
+    """
+    E1 *= kept
+    E2 *= kept
+    delta1 /= kept
+    delta2 /= kept
+    y1 = rate1 * E1
+    y2 = rate2 * E2
+    empty = 0.0
+    if T1 <= 0.0:
+        y1 = min(0.5, 0.5 * y2)
+        y2 -= y1
+        empty = 1.0
+    elif T2 <= 0.0:
+        y2 = min(0.5, 0.5 * y1)
+        y1 -= y2
+        empty = -1.0
+    return y1, E1, delta1, y2, E2, delta2, empty

@@ -1,0 +1,111 @@
+"""One data set: from its samples and their counts to the arrays of all its comparisons, whatever the options are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from nbcompare._anndata import SampleTable
+from nbcompare._anndata.rows import without_known
+from nbcompare._nb.data import Pseudobulk
+from nbcompare._nb.dispersion.underdispersion import flagged
+from nbcompare.tl._compare.effects import with_effects
+from nbcompare.tl._compare.estimate import contrasted, moderated, unmoderated
+from nbcompare.tl._formula.plan import described, make_plan, run_design_tests, sample_flags, shifted_design_tests
+from nbcompare.tl._posterior.compare import POSTERIOR_METHODS, with_posterior
+from nbcompare.tl._samples.checks import warn_of_underdispersion
+from nbcompare.tl._samples.groups import blocks_that_tell, make_design, sample_depths
+from nbcompare.tl._samples.offsets import offset_factors
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the comparisons of one data set give. Logarithms to base 2."""
+
+    arrays: dict[str, np.ndarray]  # word -> (n_genes, n_comparisons)
+    columns: dict[str, np.ndarray]  # word -> (n_genes,)
+    trend: dict[str, Any]  # empty where the test knows none
+    comparisons: list[str]
+    samples: pd.DataFrame  # with `size_factor`
+    became: dict[str, Any]  # what arguments such as "auto" became, by name
+    design: dict[str, Any] = field(default_factory=dict)  # formula, coefficients, model matrix, contrasts
+    coefficients: np.ndarray | None = None  # (n_genes, n_coefficients) of the design
+    prior: dict[str, Any] = field(default_factory=dict)  # of the posterior
+    offset_factors: np.ndarray | None = None  # (n_genes, n_samples), beside the size factors, where offsets were given
+
+
+def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:
+    """All comparisons among these samples, counts (n_samples, n_genes); `options` are the arguments of `nb_compare` by name.
+
+    The only way from samples to results: all that is shared by genes (size factors, trend, blocks) is shared by these samples.
+    What a set of samples cannot answer is a ValueError that says why.
+    """
+    if options["design"] is not None:
+        return _by_formula(adata, samples, counts, options)
+    design = make_design(
+        adata,
+        samples,
+        counts,
+        reference=options["reference"],
+        groups=options["groups"],
+        factors=options["size_factors"],
+        replicate_key=options["replicate_key"],
+        offset=options["offset"],
+    )
+    too_little = warn_of_underdispersion(design.pseudobulk)
+    given = {name: options[name] for name in ("method", "cox_reid", "min_total")}
+    trend: dict[str, Any] = {}
+    shifted = None
+    prior: dict[str, Any] = {}
+    if options["method"] in POSTERIOR_METHODS:
+        arrays, columns, trend, prior = with_posterior(design, options)
+    elif options["test"] == "moderated":
+        shared, threshold = options["dispersion"] == "all", options["lfc_threshold"]
+        arrays, columns, trend, shifted = moderated(design, shared=shared, lfc_threshold=threshold, **given)
+    else:
+        arrays, columns = unmoderated(design, test=options["test"], **given)
+    if too_little:
+        arrays["status"] = flagged(arrays["status"])
+    arrays = with_effects(arrays, shifted, options)
+    table = without_known(samples.table).assign(size_factor=design.pseudobulk.exposure, **blocks_that_tell(samples))
+    became = {"size_factors_used": design.factors_used}
+    factors = offset_factors(design.pseudobulk.exposure, design.pseudobulk.of_gene)
+    return Outcome(arrays, columns, trend, design.comparisons, table, became, prior=prior, offset_factors=factors)
+
+
+def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:
+    """The same by contrasts of one fit."""
+    plan = make_plan(adata, samples, options)
+    exposure, of_gene, unstable, used = sample_depths(
+        adata, samples, counts, options["size_factors"], options["replicate_key"], options["offset"]
+    )
+    genes_first = np.ascontiguousarray(counts.T)
+    exposures = exposure[None, :] if of_gene is None else of_gene
+    codes = np.unique(samples.table["condition"].to_numpy(str), return_inverse=True)[1].reshape(-1)
+    too_little = warn_of_underdispersion(Pseudobulk(genes_first, exposure, codes, None, of_gene))
+    result = run_design_tests(plan, samples, genes_first, exposures, options)
+    flags = sample_flags(plan, samples, unstable)
+    arrays, columns, trend, coefficients = contrasted(
+        result, flags, (genes_first / exposures).mean(axis=1), test=options["test"]
+    )
+    if too_little:
+        arrays["status"] = flagged(arrays["status"])
+    arrays = with_effects(arrays, shifted_design_tests(plan, samples, genes_first, exposures, options), options)
+    table = without_known(samples.table).assign(size_factor=exposure)
+    became = {"size_factors_used": used}
+    return Outcome(
+        arrays,
+        columns,
+        trend,
+        plan.names,
+        table,
+        became,
+        described(plan, options),
+        coefficients,
+        offset_factors=offset_factors(exposure, of_gene),
+    )

@@ -1,0 +1,252 @@
+"""The posterior of comparisons: a network or quadrature, guarded and refined, beside the p-values of the moderated test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from nbcompare._nb.moderated import moderated_tests
+from nbcompare._nb.posterior.columns import CLOSED_FORM, NOT_COMPUTED, Posterior
+from nbcompare._nb.posterior.empirical_bayes import Data, Estimates, prior_and_approximation
+from nbcompare._nb.posterior.gaussian import change_moments, changes_contradict, contradicts
+from nbcompare._nb.posterior.importance.sampling import refine
+from nbcompare._nb.posterior.mixture import Mixture
+from nbcompare._nb.posterior.prior import Prior, take_prior, with_one_dispersion
+from nbcompare._nb.posterior.summary import grid_posterior, summarise_mixture
+from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare.tl._compare.estimate import arms, moderated_arrays
+from nbcompare.tl._posterior.dispersion_prior import Lending
+from nbcompare.tl._posterior.prior_words import LOG_2, RANGES, as_given, given_fields
+from nbcompare.tl._samples.groups import Design
+
+POSTERIOR_METHODS = ("transformer", "quadrature")
+CONTRADICTION = 0.5  # between two probabilities that nothing changes
+OF_DISPERSION = ("prior_dispersions", "prior_dispersion_log_sd")
+WORDS = ("logfoldchanges", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr", "pareto_k")
+
+
+def check_posterior_options(options: Mapping[str, Any]) -> None:
+    """Refuse what does not go with a posterior, or what only a posterior knows; loads the network, so that a missing one is told first."""
+    method = options["method"]
+    if method not in POSTERIOR_METHODS:
+        refuse_unasked(options)
+        return
+    excluded = {"design": options["design"], "block_key": options["block_key"]}
+    for name, value in excluded.items():
+        if value is not None:
+            msg = f"method={method!r} compares two groups without blocks, so {name} does not go with it. Use method='mom', or leave {name} out."
+            raise ValueError(msg)
+    if options["test"] != "moderated":
+        msg = f"method={method!r} takes its p-values from test='moderated', but test is {options['test']!r}. Leave it out."
+        raise ValueError(msg)
+    for name in ("shrink", "lfc_threshold"):
+        if options[name]:
+            msg = f"{name} belongs to estimates without a prior of their own, not to method={method!r}, whose posterior has one. Leave it out."
+            raise ValueError(msg)
+    if options["dispersion"] == "pair":
+        msg = f"method={method!r} takes the dispersions' prior from the trend of the whole data set, so dispersion='pair' does not go with it."
+        raise ValueError(msg)
+    check_prior(options["prior"])
+    check_network(options)
+
+
+def refuse_unasked(options: Mapping[str, Any]) -> None:
+    """Refuse, of a method without a posterior, what only a posterior knows."""
+    known = {"prior": options["prior"], "network": options["network"]}
+    unasked = [name for name, value in known.items() if value is not None]
+    unasked += ["device"] if options["device"] != "auto" else []
+    if unasked:
+        msg = f"{unasked[0]} goes with method='transformer' or 'quadrature', but method is {options['method']!r}. Leave it out."
+        raise ValueError(msg)
+
+
+def check_prior(prior: Mapping[str, Any] | None, n_genes: int | None = None) -> None:
+    """Refuse names and numbers that mean nothing, and arrays that do not have one number for each gene."""
+    for field, value in given_fields(prior).items():
+        if np.ndim(value) and field != "log_dispersion":
+            name = next(name for name, (of_name, *_) in RANGES.items() if of_name == field)
+            msg = f"prior[{name!r}] is an array where one number is asked for; of each gene only 'dispersion' may be given."
+            raise ValueError(msg)
+        if n_genes is not None and np.shape(value) not in ((), (n_genes,)):
+            msg = f"prior['dispersion'] has the shape {np.shape(value)}, but must be one number, or one a gene: ({n_genes},)."
+            raise ValueError(msg)
+
+
+def check_network(options: Mapping[str, Any]) -> None:
+    """Load the network and find the device, or refuse what a quadrature has no use for."""
+    if options["method"] == "quadrature":
+        if options["network"] is not None or options["device"] != "auto":
+            msg = (
+                "network and device go with method='transformer'; method='quadrature' uses no network. Leave them out."
+            )
+            raise ValueError(msg)
+        return
+    from nbcompare._transformer.device import find_device
+    from nbcompare._transformer.weights import load_network
+
+    load_network(options["network"])
+    find_device(options["device"])
+
+
+def with_posterior(
+    design: Design, options: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
+    """Arrays (n_genes, n_comparisons), columns, trend and prior: p-values of the moderated test, effects of the posterior."""
+    given = given_fields(options["prior"])
+    check_prior(options["prior"], len(design.pseudobulk.counts))
+    result = moderated_tests(design.pseudobulk, design.pairs, min_total=options["min_total"])
+    arrays, columns, trend = moderated_arrays(result, design, method="mom", cox_reid=False)
+    tests = arrays["logfoldchanges"]
+    for word in WORDS:
+        arrays[word] = np.full(result.p_value.shape, np.nan)
+    arrays["lfc_unshrunken"], arrays["dispersions"] = tests, np.full(result.p_value.shape, np.nan)
+    if options["method"] == "quadrature":
+        del arrays["pareto_k"]
+    for word in OF_DISPERSION:
+        arrays[word] = np.full(result.p_value.shape, np.nan)
+    lending = Lending(design, result, told=tells_dispersion(given))
+    of_data_set = given["log_dispersion_sd"] if "log_dispersion_sd" in given else float(np.sqrt(result.trend.scatter))
+    priors = []
+    for c, (reference, treated) in enumerate(arms(design)):
+        tested = np.flatnonzero((arrays["status"][:, c] & NOT_TESTED) == 0)
+        data = (reference.counts[tested], reference.exposure, treated.counts[tested], treated.exposure)
+        expected, degrees = lending.expected(c, result.noise[c])
+        estimates = Estimates(result.log_fc[:, c], result.se[:, c], result.dispersion[:, c], degrees)
+        prior, anchor = prior_and_approximation(
+            data,
+            estimates.take(tested),
+            expected.take(tested),
+            given_of_genes(given, tested) | ratios_of(result.noise[c]),
+        )
+        priors.append(replace(prior, log_dispersion_sd=of_data_set))
+        for word, values in zip(
+            OF_DISPERSION, (np.exp(prior.log_dispersion) * prior.ratio_treated, prior.log_dispersion_sd), strict=True
+        ):
+            arrays[word][tested, c] = values
+        posterior, outside = posterior_of_tests(data, prior, anchor, options)
+        for word, values in as_stored(posterior).items():
+            if word in arrays:
+                arrays[word][tested, c] = values
+        arrays["status"][tested, c] |= flags_of(posterior, outside)
+    return arrays, columns, trend, as_given(priors)
+
+
+def tells_dispersion(given: Mapping[str, Any]) -> bool:
+    """Whether the user says what dispersions to expect, so that other groups need not."""
+    return "log_dispersion" in given or "log_dispersion_sd" in given
+
+
+def ratios_of(noise: np.ndarray) -> dict[str, float]:
+    """The dispersion ratios of reference and treated group, (2,), as fields of `Prior`."""
+    return {"ratio_reference": float(noise[0]), "ratio_treated": float(noise[1])}
+
+
+def given_of_genes(given: Mapping[str, Any], genes: np.ndarray) -> dict[str, Any]:
+    """What is given of the prior of these genes."""
+    return {name: value[genes] if np.ndim(value) else value for name, value in given.items()}
+
+
+def posterior_of_tests(
+    data: Data, prior: Prior, anchor: Mixture, options: Mapping[str, Any], *, batch_size: int | None = None
+) -> tuple[Posterior, np.ndarray]:
+    """Posterior of every test, and which lie outside of what the network was trained on, (n_tests,) bool.
+
+    Where the two groups differ in dispersion, quadrature answers, because the network was trained on groups with one dispersion.
+    `batch_size` is of the network.
+    """
+    posterior, outside = _unchecked(data, prior, anchor, options, batch_size)
+    return posterior.checked(), outside
+
+
+def flags_of(posterior: Posterior, outside: np.ndarray) -> np.ndarray:
+    """Status bits of tests with this posterior, (n_tests,) uint32; `outside` as of `posterior_of_tests`."""
+    flags = np.where(outside, np.uint32(Status.OUTSIDE_TRAINING), np.uint32(0))
+    missing = posterior.source == NOT_COMPUTED
+    return np.asarray(np.where(missing, np.uint32(Status.POSTERIOR_NOT_COMPUTED), flags))
+
+
+def _unchecked(
+    data: Data, prior: Prior, anchor: Mixture, options: Mapping[str, Any], batch_size: int | None
+) -> tuple[Posterior, np.ndarray]:
+    """`posterior_of_tests` before the look at what could not be computed."""
+    n = len(data[0])
+    outside = np.zeros(n, bool)
+    if options["method"] == "quadrature" or n == 0:
+        return grid_posterior(*data, prior), outside
+    prior, alike = with_one_dispersion(prior, n)
+    if alike.all():
+        return _by_network(data, prior, anchor, options, batch_size)
+    one, two = np.flatnonzero(alike), np.flatnonzero(~alike)
+    exact = grid_posterior(*_rows(data, two), take_prior(prior, n, two))
+    if one.size == 0:
+        return exact, outside
+    found, outside[one] = _by_network(
+        _rows(data, one), take_prior(prior, n, one), anchor.take(one), options, batch_size
+    )
+    return _joined(found, exact, one, two), outside
+
+
+def _by_network(
+    data: Data, prior: Prior, anchor: Mixture, options: Mapping[str, Any], batch_size: int | None
+) -> tuple[Posterior, np.ndarray]:
+    """Posterior of tests whose groups have one dispersion, and which lie outside of what the network was trained on.
+
+    Those are by quadrature with `refine`, in closed form without. Without, quadrature answers where network and closed form contradict
+    each other about whether anything changes: the network starts from one mode of the dispersion, and one test in thousands has two.
+    """
+    n = len(data[0])
+    from nbcompare._transformer.posterior import posterior_of, summarize
+    from nbcompare._transformer.training_range import in_range
+    from nbcompare._transformer.weights import load_network
+
+    network = load_network(options["network"])
+    where: dict[str, Any] = {"network": network, "device": options["device"], "batch_size": batch_size}
+    outside = ~in_range(*data, prior, ranges=network.ranges)
+    if not options["refine"]:
+        judged = summarize(*data, prior, **where)
+        outside |= changes_contradict((judged.change_mean, judged.change_sd), change_moments(anchor))
+        apart = np.abs(judged.posterior.null_probability - anchor.null_probability) > CONTRADICTION
+        out, doubtful = np.flatnonzero(outside), np.flatnonzero(apart & ~outside)
+        closed = summarise_mixture(anchor.take(out))
+        closed.source[:] = CLOSED_FORM
+        grid = grid_posterior(*_rows(data, doubtful), take_prior(prior, n, doubtful))
+        return judged.posterior.replaced(out, closed).replaced(doubtful, grid), outside
+    mixture = posterior_of(*data, prior, **where)
+    outside |= contradicts(mixture, anchor)
+    inside, out = np.flatnonzero(~outside), np.flatnonzero(outside)
+    refined = refine(*_rows(data, inside), take_prior(prior, n, inside), mixture.take(inside))
+    grid = grid_posterior(*_rows(data, out), take_prior(prior, n, out))
+    return _joined(refined, grid, inside, out), outside
+
+
+def as_stored(posterior: Posterior) -> dict[str, np.ndarray]:
+    """The posterior under the stored words, log2."""
+    return {
+        "logfoldchanges": posterior.log_fc / LOG_2,
+        "lfc_median": posterior.log_fc_median / LOG_2,
+        "lfc_sd": posterior.log_fc_sd / LOG_2,
+        "lfc_lower": posterior.log_fc_lower / LOG_2,
+        "lfc_upper": posterior.log_fc_upper / LOG_2,
+        "null_probability": posterior.null_probability,
+        "lfsr": posterior.lfsr,
+        "dispersions": np.exp(posterior.log_dispersion_median),
+        "pareto_k": posterior.pareto_k,
+    }
+
+
+def _rows(data: Data, tests: np.ndarray) -> Data:
+    """The counts and exposures of these tests."""
+    y1, l1, y2, l2 = (array if array.ndim == 1 else array[tests] for array in data)
+    return y1, l1, y2, l2
+
+
+def _joined(first: Posterior, second: Posterior, inside: np.ndarray, out: np.ndarray) -> Posterior:
+    """Two posteriors of parts of the tests as one of all."""
+    merged: dict[str, Any] = {}
+    for name, values in vars(first).items():
+        merged[name] = np.empty((len(inside) + len(out), *values.shape[1:]), values.dtype)
+        merged[name][inside], merged[name][out] = values, getattr(second, name)
+    return Posterior(**merged)

@@ -1,0 +1,236 @@
+"""The posterior of a screen's tests: each perturbation with a prior of its own, the network in batches over genes and perturbations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nbcompare._nb.posterior.dispersion_prior import Statistics, expected_dispersion, statistics_of_group
+from nbcompare._nb.posterior.empirical_bayes import Data, Estimates, prior_and_approximation
+from nbcompare._nb.posterior.mixture import Mixture
+from nbcompare._nb.posterior.prior import Prior, joined_prior
+from nbcompare._nb.screen.model import ScreenModel, stands_alone
+from nbcompare._nb.status import NOT_TESTED
+from nbcompare.tl._posterior.compare import (
+    WORDS,
+    as_stored,
+    flags_of,
+    given_of_genes,
+    posterior_of_tests,
+    ratios_of,
+    tells_dispersion,
+)
+from nbcompare.tl._posterior.prior_words import LOG_2, as_given, given_fields
+from nbcompare.tl._screen.options import threads_of
+
+ON_CPU = 2**12  # tests at once; fixed, as is what follows, so that the free memory does not change the last digits
+ON_DEVICE, BYTES_ON_DEVICE = 2**18, 2**31
+OF_PERTURBATION = ("null_share", "lfc_sd", "mean", "mean_log_sd")  # of the prior; the rest is the screen's
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which posterior is asked for; goes to other processes as it is."""
+
+    options: dict[str, Any]  # method, network, device, refine
+    given: dict[str, Any]  # fields of `Prior`
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Layers that a posterior adds; the importance weights are those of the refinement."""
+        has_weights = self.options["method"] == "transformer" and self.options["refine"]
+        return ("lfc_unshrunken", *(word for word in WORDS if has_weights or word != "pareto_k"))
+
+    def batch_size(self, n_replicates: int) -> int:
+        """Tests at once, of so many replicates in both arms together."""
+        if self.options["method"] == "quadrature":
+            return ON_CPU
+        from nbcompare._transformer.device import bytes_of_a_test, find_device
+
+        on_cpu = find_device(self.options["device"]) == "cpu"
+        return ON_CPU if on_cpu else min(ON_DEVICE, BYTES_ON_DEVICE // bytes_of_a_test(n_replicates))
+
+
+@dataclass(frozen=True)
+class Control:
+    """The reference's samples, genes first: the same in all tests of a block."""
+
+    counts: np.ndarray  # (n_genes, n_replicates)
+    exposure: np.ndarray  # (n_genes, n_replicates), or one row for all genes
+    statistics: Statistics
+    noise: float  # dispersion relative to the data set's
+
+    @classmethod
+    def of(cls, model: ScreenModel) -> Control:
+        counts = np.ascontiguousarray(model.reference_counts.T, dtype=np.float64)
+        exposure = _adjusted(model, model.reference_exposure, model.reference_block)
+        noise = model.reference_noise
+        return cls(counts, exposure, statistics_of_group(counts, exposure, model.prior_phi * noise), noise)
+
+
+@dataclass(frozen=True)
+class TestsOfTarget:
+    """The tested genes of one perturbation."""
+
+    genes: np.ndarray  # (n_tests,)
+    data: Data
+    prior: Prior
+    anchor: Mixture
+
+
+def wanted(params: Mapping[str, Any]) -> Wanted | None:
+    """What a call asks for, None where it is no posterior."""
+    if params["method"] == "mom":
+        return None
+    return Wanted(
+        {name: params[name] for name in ("method", "network", "device", "refine")}, given_fields(params["prior"])
+    )
+
+
+def one_thread_each(asked: Wanted | None) -> AbstractContextManager[None]:
+    """While this lasts the network runs in the thread that asks it, one for each block."""
+    if asked is None or asked.options["method"] == "quadrature":
+        return nullcontext()
+    from nbcompare._transformer.device import one_thread
+
+    return one_thread()
+
+
+def add_posterior(
+    asked: Wanted,
+    model: ScreenModel,
+    samples: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+    noise: np.ndarray,
+    lends: np.ndarray,
+    layers: dict[str, np.ndarray],
+    *,
+    n_threads: int,
+) -> dict[str, np.ndarray]:
+    """Fill the layers of the posterior (n_targets, n_genes), log2, from those of the tests; the priors, (n_targets,) each.
+
+    `samples` are counts (n_replicates, n_genes), exposure and block of every target, `noise` (n_targets,) their dispersion ratios, `lends`
+    (n_targets,) whether their statistics are among the model's. `layers` hold the tests' log2 fold change as `lfc_unshrunken`,
+    `lfc_se`, `dispersions` and `status`; the dispersions are replaced.
+    """
+    from numba import get_num_threads, set_num_threads
+
+    batch_size = asked.batch_size(len(model.reference_exposure) + max(len(rows) for rows, _, _ in samples))
+    at_once = max(1, batch_size // len(model.mean))
+    threads = get_num_threads()
+    set_num_threads(min(n_threads, threads_of(None)))  # of this thread: the others have blocks of their own
+    try:
+        control = Control.of(model)
+        priors: list[Prior | None] = []
+        for first in range(0, len(samples), at_once):
+            targets = range(first, min(first + at_once, len(samples)))
+            tests = [
+                _tests_of(asked, model, control, samples[k], float(noise[k]), bool(lends[k]), layers, k)
+                for k in targets
+            ]
+            _judge(asked, tests, layers, targets, batch_size)
+            priors += [one.prior if len(one.genes) else None for one in tests]
+    finally:
+        set_num_threads(threads)
+    return priors_of(priors)
+
+
+def prior_of_screen(asked: Wanted, scatter: float) -> dict[str, Any]:
+    """What of the prior is the same for all perturbations, under the users' names."""
+    fixed = Prior(0.0, 1.0, 0.0, np.sqrt(scatter), 1.0, 0.5, 1.0)
+    named = as_given([Prior(**(vars(fixed) | {k: v for k, v in asked.given.items() if not np.ndim(v)}))])
+    return {"dispersion_log_sd": float(named["dispersion_log_sd"][0]), "tail": named["tail"]}
+
+
+def _tests_of(
+    asked: Wanted,
+    model: ScreenModel,
+    control: Control,
+    samples: tuple[np.ndarray, np.ndarray, np.ndarray | None],
+    noise: float,
+    lends: bool,
+    layers: Mapping[str, np.ndarray],
+    k: int,
+) -> TestsOfTarget:
+    """Counts, prior and closed form of the k-th target."""
+    rows, exposure, block = samples
+    genes = np.flatnonzero((layers["status"][k] & NOT_TESTED) == 0)
+    counts, adjusted = np.ascontiguousarray(rows.T, dtype=np.float64), _adjusted(model, exposure, block)
+    depths = [l[0] if len(l) == 1 else l[genes] for l in (control.exposure, adjusted)]
+    data = (control.counts[genes], depths[0], counts[genes], depths[1])
+    log_fc, se, dispersion = (
+        layers[word][k].astype(np.float64) for word in ("lfc_unshrunken", "lfc_se", "dispersions")
+    )
+    own = statistics_of_group(counts, adjusted, model.prior_phi * noise)
+    alone = stands_alone(model, noise)
+    weight = own.df + control.statistics.df if alone else model.weight
+    in_model = ([control.statistics] if model.reference_lends else []) + ([own] if lends else [])
+    others = Statistics(model.numerator, model.weight).without(*in_model).after(model.lost)
+    lent = None if alone or tells_dispersion(asked.given) else others
+    expected = expected_dispersion(model.mean, model.trend, model.scatter, lent, model.trend_error)
+    estimates = Estimates(log_fc * LOG_2, se * LOG_2, dispersion, model.prior_df + weight / model.lost)
+    prior, anchor = prior_and_approximation(
+        data,
+        estimates.take(genes),
+        expected.take(genes),
+        given_of_genes(asked.given, genes) | ratios_of(np.array([control.noise, noise])),
+    )
+    return TestsOfTarget(genes, data, prior, anchor)
+
+
+def _adjusted(model: ScreenModel, exposure: np.ndarray, block: np.ndarray | None) -> np.ndarray:
+    """Exposures with the effects of blocks, (n_genes, n_replicates); without blocks one row for all genes."""
+    if block is None or len(model.effects) == 1:
+        return exposure[None]
+    return np.ascontiguousarray((exposure[:, None] * model.effects[block]).T)
+
+
+def _judge(
+    asked: Wanted, tests: Sequence[TestsOfTarget], layers: dict[str, np.ndarray], targets: range, batch_size: int
+) -> None:
+    """Write the posterior of these targets."""
+    data, prior, anchor = _joined(tests)
+    posterior, outside = posterior_of_tests(data, prior, anchor, asked.options, batch_size=batch_size)
+    bounds = np.cumsum([0, *(len(one.genes) for one in tests)])
+    found, flags = as_stored(posterior), flags_of(posterior, outside)
+    for one, k, start, stop in zip(tests, targets, bounds[:-1], bounds[1:], strict=True):
+        for word in (*asked.words[1:], "dispersions"):
+            layers[word][k] = np.nan
+            layers[word][k, one.genes] = found[word][start:stop]
+        layers["status"][k, one.genes] |= flags[start:stop]
+
+
+def _joined(tests: Sequence[TestsOfTarget]) -> tuple[Data, Prior, Mixture]:
+    """The tests of several targets one after the other, replicates that one lacks at exposure 0."""
+    if len(tests) == 1:
+        return tests[0].data, tests[0].prior, tests[0].anchor
+    arrays = []
+    for i in range(4):
+        parts = [one.data[i] for one in tests]
+        if i == 1 and parts[0].ndim == 1:  # one row for all
+            arrays.append(parts[0])
+            continue
+        shapes = [(len(one.genes), part.shape[-1]) for one, part in zip(tests, parts, strict=True)]
+        joined = np.zeros((sum(n for n, _ in shapes), max(width for _, width in shapes)))
+        start = 0
+        for part, (n, width) in zip(parts, shapes, strict=True):
+            joined[start : start + n, :width] = part
+            start += n
+        arrays.append(joined)
+    prior = joined_prior([one.prior for one in tests], [len(one.genes) for one in tests])
+    anchor = Mixture.joined([one.anchor for one in tests])
+    return (arrays[0], arrays[1], arrays[2], arrays[3]), prior, anchor
+
+
+def priors_of(priors: Sequence[Prior | None]) -> dict[str, np.ndarray]:
+    """The priors of targets under the users' names, NaN where nothing was tested."""
+    columns = {f"prior_{name}": np.full(len(priors), np.nan) for name in OF_PERTURBATION}
+    for k, prior in enumerate(priors):
+        if prior is not None:
+            named = as_given([replace(prior, log_dispersion_sd=0.0)])  # it differs between genes
+            for name in OF_PERTURBATION:
+                columns[f"prior_{name}"][k] = named[name][0]
+    return columns

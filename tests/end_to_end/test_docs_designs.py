@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 
 from nbcompare import datasets, tl
 
-PAGE = (Path(__file__).parents[1] / "docs" / "designs.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "designs.md").read_text()
 
 
 @pytest.fixture(scope="module")

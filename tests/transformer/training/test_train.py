@@ -19,9 +19,9 @@ from nbcompare._transformer.training.train import Run, main, parse  # noqa: E402
 from nbcompare._transformer.training_range import Ranges  # noqa: E402
 from nbcompare._transformer.weights import WEIGHTS, load_network, read_weights, write_weights  # noqa: E402
 
-from .conftest import posterior  # noqa: E402
+from ..conftest import posterior  # noqa: E402, TID252
 
-MODEL_CARD = Path(__file__).parents[2] / "docs" / "model_card.md"
+MODEL_CARD = Path(__file__).parents[3] / "docs" / "model_card.md"
 THREADS = torch.get_num_threads()
 
 

@@ -11,7 +11,8 @@ from statsmodels.genmod.generalized_linear_model import GLM
 
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.screen.model import compare_targets, fit_screen
+from nbcompare._nb.screen.compare import compare_targets
+from nbcompare._nb.screen.model import fit_screen
 from nbcompare._nb.two_group.block_effects import connected_parts, fit_blocks, residual_degrees
 
 few = settings(deadline=None, max_examples=40)

@@ -5,7 +5,8 @@ import pytest
 
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.moderated import moderated_tests
-from nbcompare._nb.screen.model import ScreenModel, compare_targets, fit_screen
+from nbcompare._nb.screen.compare import compare_targets
+from nbcompare._nb.screen.model import ScreenModel, fit_screen
 from nbcompare._nb.status import Status
 
 

@@ -112,6 +112,6 @@ def test_every_feature_is_written(drawn: Simulated) -> None:
 
 
 def test_the_table_of_the_docs_is_that_of_the_features() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "transformer.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "transformer.md").read_text()
     for features in (layout.EVEN, layout.GROUP, layout.ODD):
         assert layout.as_markdown(features) in text

@@ -10,8 +10,8 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from nbcompare._nb.data import Pseudobulk, Trend
+from nbcompare._nb.dispersion.hat_constants import design_constants
 from nbcompare._nb.dispersion.trend import mean_bins
-from nbcompare._nb.glm.dispersion.pearson import design_constants
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.status import NOT_TESTED, Status
 from nbcompare._nb.stratified.compare import applies, fit_matched_trend, matched_shifted, matched_tests

@@ -23,7 +23,7 @@ from nbcompare._transformer.posterior import NetworkSummary, joined_summaries, p
 from nbcompare._transformer.training.simulate import Simulated
 from nbcompare._transformer.weights import load_network
 
-from .conftest import assert_same, exchanged
+from ..conftest import assert_same, exchanged  # noqa: TID252
 
 torch = pytest.importorskip("torch")
 

@@ -12,8 +12,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from nbcompare._nb.data import Pseudobulk
+from nbcompare._nb.dispersion.hat_constants import design_constants
 from nbcompare._nb.dispersion.trend import fit_scatter, mean_bins
-from nbcompare._nb.glm.dispersion.pearson import design_constants
 from nbcompare._nb.numerics.special import normal_from_t, normal_tail
 
 DEAD = 1e-3  # expected counts below say nothing

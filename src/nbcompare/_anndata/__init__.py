@@ -19,7 +19,8 @@ from nbcompare._anndata.levels import (
 from nbcompare._anndata.obs import as_text, column_names, in_memory, levels_of, read_obs
 from nbcompare._anndata.positions import known_positions, position_of, positions_of, repeated_names
 from nbcompare._anndata.results import FORMAT, Results, check_format, write_results
-from nbcompare._anndata.samples import SampleTable, read_samples, sum_samples
+from nbcompare._anndata.sample_table import SampleTable
+from nbcompare._anndata.samples import read_samples, sum_samples
 from nbcompare._anndata.screen.fingerprint import differences, fingerprint
 from nbcompare._anndata.screen.result import OVER_ALL, MemoryScreen, ScreenResult, bytes_a_test, layer_types
 from nbcompare._anndata.screen.store import ScreenStore

@@ -10,7 +10,7 @@ import numpy as np
 from nbcompare._messages import counted, warn
 
 if TYPE_CHECKING:
-    from nbcompare._anndata.samples import SampleTable
+    from nbcompare._anndata.sample_table import SampleTable
 
 FEWEST_GENES = 20  # with counts; with fewer, two samples can be equal by chance
 MOST_NAMED = 3

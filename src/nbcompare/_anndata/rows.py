@@ -9,19 +9,18 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._anndata.obs import read_obs
+from nbcompare._anndata.sample_table import KNOWN, SampleTable
 from nbcompare._messages import shown
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from nbcompare._anndata.samples import SampleTable
 
 COLUMNS = ("psbulk_cells", "psbulk_n_cells", "n_obs_aggregated")  # of this package and decoupler, of scanpy's aggregate
 MOST_LANES = 8  # rows of one sample; with more, rows are cells
 CELLS_A_GROUP = 20  # more rows a group than this, each with fewer counts than the next line's, look like cells
 COUNTS_OF_A_SAMPLE = 100_000
 COUNTS_OF_A_GENE = 30  # mean count of a gene; cells have fewer unless they are sequenced as deep as samples
-KNOWN = "cells_known"  # column of the table of samples, where some numbers of cells are unknown
 
 
 def cells_column(adata: AnnData) -> str | None:
@@ -61,11 +60,6 @@ def judged(samples: SampleTable, counts: np.ndarray, n_genes: int) -> SampleTabl
     one_each = bool((samples.table["n_cells"] == 1).all()) and rows_a_group(samples) <= CELLS_A_GROUP
     deep = per_row >= COUNTS_OF_A_SAMPLE or per_row >= COUNTS_OF_A_GENE * n_genes
     return replace(samples, table=samples.table.assign(**{KNOWN: False})) if deep or one_each else samples
-
-
-def cells_known(table: pd.DataFrame) -> np.ndarray:
-    """Of which samples the number of cells is known, (n_samples,) bool."""
-    return table[KNOWN].to_numpy(bool) if KNOWN in table else np.ones(len(table), bool)
 
 
 def without_known(table: pd.DataFrame) -> pd.DataFrame:

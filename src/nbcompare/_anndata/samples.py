@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,6 @@ from nbcompare._anndata.counts import sum_counts
 from nbcompare._anndata.joined import join_levels
 from nbcompare._anndata.levels import level_list, the_level, warn_of_level_names
 from nbcompare._anndata.obs import (
-    SEPARATOR,
     Columns,
     Levels,
     as_text,
@@ -23,61 +22,13 @@ from nbcompare._anndata.obs import (
     levels_of_one,
     read_obs,
 )
-from nbcompare._anndata.rows import cells_known, judged, may_be_samples
+from nbcompare._anndata.rows import judged, may_be_samples
+from nbcompare._anndata.sample_table import SampleTable, cells_known, renumbered
 from nbcompare._counts.chunks import BLOCK_SIZE
 from nbcompare._messages import choices
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-TINY = 10  # cells
-
-
-@dataclass(frozen=True)
-class SampleTable:
-    """The samples, in the order of splits (if asked for), then conditions, then replicates."""
-
-    codes: np.ndarray  # (n_cells,) int64, row of `table`; -1 for a cell that is not used
-    table: (
-        pd.DataFrame
-    )  # split, condition, replicate, block (split, block if asked for), n_cells; counts once they are summed
-    n_cells_left_out: dict[str, int]  # reason -> number of cells
-    dropped: pd.DataFrame  # split (if asked for), condition, replicate, n_cells, counts, reason
-    conditions: tuple[str, ...] = ()  # those that occur, in order, samples dropped later included
-    splits: tuple[str, ...] = ()  # the same of the splits
-
-    @property
-    def label(self) -> list[str]:
-        """The columns that name a sample."""
-        return ["split", "condition", "replicate"] if self.splits else ["condition", "replicate"]
-
-    @property
-    def names(self) -> list[str]:
-        """`condition | replicate` of each sample, the split before them."""
-        return [SEPARATOR.join(words) for words in self.table[self.label].itertuples(index=False, name=None)]
-
-    @property
-    def tiny(self) -> np.ndarray:
-        """Which samples are known to be the sum of few cells, (n_samples,) bool; none where every row is a sample."""
-        n_cells = self.table["n_cells"].to_numpy()
-        return cells_known(self.table) & (n_cells < TINY) & bool((n_cells > 1).any())
-
-    def of_cells(self, min_cells: int) -> SampleTable:
-        """The samples of this many cells or more, and those whose number of cells is unknown."""
-        kept = (self.table["n_cells"] >= min_cells).to_numpy() | ~cells_known(self.table)
-        table = self.table[kept].reset_index(drop=True)
-        return replace(self, codes=_renumbered(self.codes, kept), table=table)
-
-    def of_split(self, split: str) -> SampleTable:
-        """The samples of one split as a data set of their own."""
-        kept = (self.table["split"] == split).to_numpy()
-        return replace(
-            self,
-            codes=_renumbered(self.codes, kept),
-            table=self.table[kept].drop(columns="split").reset_index(drop=True),
-            dropped=self.dropped[self.dropped["split"] == split].drop(columns="split").reset_index(drop=True),
-            splits=(),
-        )
 
 
 def read_samples(
@@ -142,7 +93,7 @@ def sum_samples(
     open_question = may_be_samples(adata, samples)
     n_cells = samples.table["n_cells"].to_numpy()
     enough = (n_cells >= min_cells) | ~cells_known(samples.table) | open_question
-    codes = _renumbered(samples.codes, enough)
+    codes = renumbered(samples.codes, enough)
     sums = sum_counts(
         adata, codes, int(enough.sum()), layer=layer, block_size=block_size, may_share=may_share, progress=progress
     )
@@ -170,7 +121,7 @@ def sum_samples(
     dropped = table[[*samples.label, "n_cells", "counts"]].assign(reason=reason)[~kept]
     return replace(
         samples,
-        codes=_renumbered(samples.codes, kept),
+        codes=renumbered(samples.codes, kept),
         table=table[kept].reset_index(drop=True),
         dropped=dropped.reset_index(drop=True),
     ), sums.counts if kept[enough].all() else sums.counts[kept[enough]]
@@ -268,8 +219,3 @@ def _with_block(samples: SampleTable, block: Levels, block_key: Columns | None) 
     table = samples.table.copy()
     table.insert(len(samples.label), "block", block.labels[of_sample])
     return replace(samples, table=table)
-
-
-def _renumbered(codes: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Codes of the kept samples counted anew from 0, -1 for the cells of the others."""
-    return np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)[codes]

@@ -11,7 +11,8 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 
 from nbcompare._anndata import SampleTable, column_names, in_memory, read_samples, sum_samples, summary_of_samples
-from nbcompare._anndata.rows import COLUMNS, cells_known, with_cells
+from nbcompare._anndata.rows import COLUMNS, with_cells
+from nbcompare._anndata.sample_table import cells_known
 from nbcompare._arguments import checked
 from nbcompare._counts.chunks import BLOCK_SIZE
 from nbcompare._messages import inform

@@ -10,8 +10,9 @@ from numba import njit
 from nbcompare._nb.dispersion.pearson import arm
 from nbcompare._nb.numerics.interval_search import SIZE
 from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.screen.compare import own_setting, stands_alone
 from nbcompare._nb.screen.kernels import kept_of_target
-from nbcompare._nb.screen.model import ScreenModel, own_setting, stands_alone
+from nbcompare._nb.screen.model import ScreenModel
 from nbcompare._nb.status import NOT_TESTED
 from nbcompare._nb.two_group.gene_test import SMALLEST_KEPT, Setting
 from nbcompare._nb.two_group.intervals import arms_interval, genes_intervals

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbcompare._nb.data import Pseudobulk
-from nbcompare._nb.glm.dispersion.pearson import constants_of
+from nbcompare._nb.dispersion.hat_constants import constants_of
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from nbcompare._nb.posterior.dispersion_prior import Statistics, expected_disper
 from nbcompare._nb.posterior.empirical_bayes import Data, Estimates, prior_and_approximation
 from nbcompare._nb.posterior.mixture import Mixture
 from nbcompare._nb.posterior.prior import Prior, joined_prior
-from nbcompare._nb.screen.model import ScreenModel, stands_alone
+from nbcompare._nb.screen.compare import stands_alone
+from nbcompare._nb.screen.model import ScreenModel
 from nbcompare._nb.status import NOT_TESTED
 from nbcompare.tl._posterior.compare import (
     WORDS,

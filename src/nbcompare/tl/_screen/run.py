@@ -13,8 +13,9 @@ import pandas as pd
 from nbcompare._anndata import OVER_ALL, ScreenResult, known_positions, repeated_names
 from nbcompare._messages import warn
 from nbcompare._nb.inference.screen_fdr import PooledPValues, adjust_rows, count_hits
+from nbcompare._nb.screen.compare import compare_targets
 from nbcompare._nb.screen.intervals import target_intervals
-from nbcompare._nb.screen.model import ScreenBlock, compare_targets
+from nbcompare._nb.screen.model import ScreenBlock
 from nbcompare._nb.status import NOT_TESTED, Status, status_of
 from nbcompare.tl._screen.fit import ScreenFit, sample_flags
 from nbcompare.tl._screen.posterior import Wanted, add_posterior, one_thread_each, priors_of, wanted

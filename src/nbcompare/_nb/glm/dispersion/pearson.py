@@ -1,7 +1,7 @@
 """How noisy is a gene around its fitted means? Pearson's statistic with finite-sample corrections, in any design.
 
 At a working dispersion p0, with w = m / (1 + p0 m), V = m (1 + p0 m), h = w x' (X' W X)^-1 x, P = 1 - h and the constants kN, kP of the design
-(see `design_constants`),
+(see `dispersion.hat_constants`),
 
     X2 = sum (y - m)^2 / V,     R = sum P,     E X2 = R (1 + kP / mean(m)) / (1 + p0 kN),     K = sum P kp / (1 + p0 kN),   kp = max(0, 1 - h / m)
 
@@ -26,36 +26,6 @@ FEWEST_RESIDUALS = 0.2
 # What is summed over the samples of a gene:
 SQUARES, RESIDUALS, TOLD, VARIANCE, INFORMATION, TOTAL, USED, SAMPLES = range(8)
 N_SUMS = 8
-
-
-def design_constants(columns: np.ndarray) -> tuple[float, float]:
-    """KN and kP: how fast the mean of Pearson's statistic changes with the dispersion and with one over the mean.
-
-    With the hat matrix H of the design, h its diagonal, a = sum h^2, c = sum H_ij^3 and q = h' H h:
-    kN = (p - 3.75 a + 1.5 c + 1.25 q) / (n - p) and kP = (1.25 a - .5 c - .75 q) / (n - p); 1/n_g and 0 in groups of n_g samples.
-    """
-    return constants_of(np.linalg.qr(columns.T)[0])
-
-
-def constants_of(basis: np.ndarray) -> tuple[float, float]:
-    """`design_constants` from an orthonormal basis of the design's columns, (n_samples, p)."""
-    n = len(basis)
-    k_noise, k_count = part_constants(basis, np.ones((1, n)), np.ones(n))[0]
-    return float(k_noise), float(k_count)
-
-
-def part_constants(basis: np.ndarray, parts: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """The same of parts of the samples, (n_parts, 2): each sample's term of the sums over the residual degrees of freedom of the part.
-
-    The terms of kN are weighted by the dispersions of the samples relative to the gene's, `ratio` (n_samples,).
-    """
-    hat = basis @ basis.T
-    h = np.diag(hat)
-    a, c, q = h**2, (hat**3).sum(axis=1), h * (hat @ h)
-    free = parts @ (1 - h)
-    free = np.where(free > 0.5, free, 1.0)
-    k_noise = parts @ (ratio * (h - 3.75 * a + 1.5 * c + 1.25 * q)) / free
-    return np.stack([k_noise, parts @ (1.25 * a - 0.5 * c - 0.75 * q) / free], axis=1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nbcompare._nb.glm.dispersion.pearson import part_constants
+from nbcompare._nb.dispersion.hat_constants import part_constants
 from nbcompare._nb.numerics.cholesky import products_of
 
 TOUCHED = 1e-8  # of a column with mean square one

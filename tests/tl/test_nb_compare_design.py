@@ -499,7 +499,7 @@ def test_groups_of_nested_donors_cannot_be_compared(nested, unchanged):
     before = nested.copy()
     with pytest.raises(
         ValueError,
-        match=r"contrast 'young vs old' cannot be estimated.*'donor' is nested in 'group'.*cannot be told apart from",
+        match=r"contrast 'young vs old' cannot be estimated.*'donor' is nested in 'group'.*cannot be separated from",
     ):
         tl.nb_compare(nested, "condition", design="~ group + donor + condition", contrast=("group", "young", "old"))
     unchanged(nested, before)

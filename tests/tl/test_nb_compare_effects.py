@@ -92,11 +92,11 @@ def test_shrinkage_is_that_of_the_test_against_zero(cells):
         ({"lfc_threshold": -1}, "from 0 to 30"),
         ({"lfc_threshold": np.nan}, "from 0 to 30"),
         ({"lfc_threshold": 100}, "a log2 fold change from 0 to 30 .1 stands for twofold"),
-        ({"lfc_threshold": 1, "test": "wald"}, "lfc_threshold goes with test='moderated'"),
+        ({"lfc_threshold": 1, "test": "wald"}, "lfc_threshold requires test='moderated'"),
         ({"alternative": "less_abs"}, "Pass lfc_threshold"),
         ({"alternative": "two-sided"}, "'greater_abs', 'less_abs'"),
-        ({"method": "quadrature", "shrink": True}, "shrink belongs to"),
-        ({"method": "quadrature", "lfc_threshold": 1}, "lfc_threshold belongs to"),
+        ({"method": "quadrature", "shrink": True}, "shrink cannot be combined with"),
+        ({"method": "quadrature", "lfc_threshold": 1}, "lfc_threshold cannot be combined with"),
     ],
 )
 def test_refusals(cells, options, words):
@@ -130,7 +130,7 @@ def test_blocks_of_one_condition_are_named(paired):
     level = next(name for name in paired.obs["condition"].unique() if name != "ctrl")
     alone = (paired.obs["condition"] == "ctrl") & (paired.obs["donor"].astype(str) == idle)
     two = paired[paired.obs["condition"].isin(["ctrl", level]) & ~alone].copy()
-    with pytest.warns(UserWarning, match=f"'{idle}', tell nothing"):
+    with pytest.warns(UserWarning, match=f"'{idle}', do not contribute"):
         tl.nb_compare(two, **COLUMNS, block_key="donor", key_added="key")
     samples = two.uns["key"]["samples"]
     assert samples.loc[~samples["block_tells"], "block"].unique().tolist() == [idle]

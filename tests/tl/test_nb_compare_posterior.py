@@ -110,17 +110,17 @@ class TestRefused:
         [
             ({"test": "wald"}, "test='moderated'"),
             ({"block_key": "replicate"}, "without blocks"),
-            ({"shrink": True}, "shrink belongs to"),
+            ({"shrink": True}, "shrink cannot be combined with"),
             ({"dispersion": "pair"}, "trend of the whole data set"),
             ({"prior": {"null_share": [0.5, 0.6]}}, "one number is asked for"),
             ({"prior": {"dispersion": [0.5, 0.6]}}, r"\(2,\)"),
-            ({"lfc_threshold": 1.0}, "lfc_threshold belongs to"),
+            ({"lfc_threshold": 1.0}, "lfc_threshold cannot be combined with"),
             ({"prior": {"null": 0.5}}, "may hold 'null_share'"),
             ({"prior": {"null_share": 1.5}}, "between 0 and 1"),
             ({"prior": {"tail": "t"}}, "'lognormal'"),
             ({"device": "cpu"}, "uses no network"),
-            ({"method": "mom", "prior": {"null_share": 0.5}}, "prior goes with method='transformer'"),
-            ({"method": "mle", "device": "cuda"}, "device goes with"),
+            ({"method": "mom", "prior": {"null_share": 0.5}}, "prior requires method='transformer'"),
+            ({"method": "mle", "device": "cuda"}, "device requires"),
         ],
     )
     def test_before_any_work(self, cells, unchanged, options, match):

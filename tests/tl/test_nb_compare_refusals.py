@@ -128,7 +128,7 @@ def test_one_replicate_everywhere(cells, unchanged):
     before = first.copy()
     for test in ("moderated", "wald"):
         with pytest.raises(
-            ValueError, match="Each of the 3 groups has one replicate.*no effect can be told from chance"
+            ValueError, match="Each of the 3 groups has one replicate.*two or more biological replicates"
         ):
             tl.nb_compare(first, "condition", reference="ctrl", replicate_key="replicate", test=test)
     unchanged(first, before)
@@ -142,7 +142,7 @@ def test_one_replicate_everywhere(cells, unchanged):
 def test_blocks_that_use_up_everything(samples):
     counts = np.random.default_rng(0).poisson(50, (4, 40))
     adata = samples(counts, ["ctrl", "ctrl", "t", "t"], batch=["x", "y", "x", "z"])
-    with pytest.raises(ValueError, match="leave no degree of freedom"):
+    with pytest.raises(ValueError, match="leave no residual degrees of freedom"):
         tl.nb_compare(adata, "condition", reference="ctrl", block_key="batch")
 
 

@@ -247,8 +247,8 @@ def test_perturbations_are_added(cells: AnnData, tmp_path: Path) -> None:
     ("options", "match"),
     [
         ({"method": "mle"}, "'mom', 'transformer', 'quadrature'"),
-        ({"method": "mom", "prior": {"null_share": 0.5}}, "prior goes with"),
-        ({"method": "mom", "device": "cpu"}, "device goes with"),
+        ({"method": "mom", "prior": {"null_share": 0.5}}, "prior requires"),
+        ({"method": "mom", "device": "cpu"}, "device requires"),
         ({"method": "mom", "refine": True}, "refine=True corrects"),
         ({"method": "quadrature", "refine": True}, "refine=True corrects"),
         ({"network": "posterior"}, "uses no network"),

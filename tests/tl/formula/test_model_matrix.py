@@ -272,7 +272,7 @@ CONFOUNDED = {
     "batches that are conditions": (
         "~ batch + condition",
         {"batch": "bbbcccc", "condition": "xxxyyyy"},
-        "'batch' and 'condition' say the same .b = x, c = y.",
+        "'batch' and 'condition' have the same levels .b = x, c = y.",
     ),
     "a batch with one condition": (
         "~ batch + condition",
@@ -313,7 +313,7 @@ CONFOUNDED = {
     "no degrees of freedom": (
         "~ donor * condition",
         {"donor": "aabbcc", "condition": "xyxyxy"},
-        "6 coefficients for 6 samples .intercept 1, donor 2, condition 1, donor:condition 2.*no degree of freedom",
+        "6 coefficients for 6 samples .intercept 1, donor 2, condition 1, donor:condition 2.*no residual degrees of freedom",
     ),
     "more coefficients than samples": ("~ a + b + c", {"a": "xyzw", "b": "xyxy", "c": "xxyy"}, "cannot be estimated"),
     "nothing": ("~ 0", {"a": "xyxy"}, "no coefficients"),
@@ -343,10 +343,10 @@ def test_contrasts_that_are_estimable_need_no_full_rank():
     check_estimable(model, within)
     with pytest.raises(
         ValueError,
-        match=r"contrast 'group\[T.k\]' cannot be estimated.*'donor' is nested in 'group'.*cannot be told apart from",
+        match=r"contrast 'group\[T.k\]' cannot be estimated.*'donor' is nested in 'group'.*cannot be separated from",
     ) as caught:
         check_estimable(model, {"group[T.k]": asked["group[T.k]"]})
-    assert "donor[T.d] cannot be told apart from group[T.k] - donor[T.c]" in str(caught.value)
+    assert "donor[T.d] cannot be separated from group[T.k] - donor[T.c]" in str(caught.value)
     with pytest.raises(ValueError, match=r"contrasts 'Intercept', 'group\[T.k\]'"):
         check_estimable(
             model,
@@ -357,7 +357,7 @@ def test_contrasts_that_are_estimable_need_no_full_rank():
 def test_what_cannot_be_told_apart_is_named():
     model = model_of("~ batch + condition", table(batch="112233", condition="aabbcc"))
     weights = np.eye(len(model.coefficients))[:, [model.coefficients.index("condition[T.b]")]]
-    with pytest.raises(ValueError, match=r"condition\[T.b\] cannot be told apart from batch\[T.2\]\."):
+    with pytest.raises(ValueError, match=r"condition\[T.b\] cannot be separated from batch\[T.2\]\."):
         check_estimable(model, {"b": weights})
     empty = model_of("~ time * condition", table(time="aaaabbbb", condition="xyxyxxxx"))
     with pytest.raises(ValueError, match=r"no sample has time 'b' and condition 'y'.*is zero in every sample"):

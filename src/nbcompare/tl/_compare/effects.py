@@ -22,7 +22,7 @@ def check_effect_options(options: Mapping[str, Any]) -> None:
         msg = "alternative='less_abs' shows that changes are smaller than a threshold. Pass lfc_threshold, such as 1 for twofold."
         raise ValueError(msg)
     if threshold > 0 and options["test"] != "moderated":
-        msg = f"lfc_threshold goes with test='moderated', not with test={options['test']!r}. Leave one of them out."
+        msg = f"lfc_threshold requires test='moderated', but test is {options['test']!r}. Leave one of them out."
         raise ValueError(msg)
 
 

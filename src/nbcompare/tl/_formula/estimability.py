@@ -77,8 +77,8 @@ def check_estimable(model: Model, contrasts: Mapping[str, np.ndarray] | None = N
     n_samples, rank = len(model.matrix), len(reduction.kept)
     if n_samples <= rank:
         msg = (
-            f"design {model.design!r} has {rank} coefficients for {n_samples} samples ({_spent(model, reduction)}): no degree of "
-            "freedom is left to see how much replicates differ. Use a smaller design."
+            f"design {model.design!r} has {rank} coefficients for {n_samples} samples ({_spent(model, reduction)}): no residual "
+            "degrees of freedom are left to estimate the dispersion. Use a smaller design."
         )
         raise ValueError(msg)
     return reduction
@@ -106,7 +106,7 @@ def _not_estimable(model: Model, refused: Mapping[str, np.ndarray], word: str) -
         if np.abs(change).max() > ROW_SPACE * np.abs(weights).max():
             at_fault[j] = alias
     apart = [
-        f"{model.coefficients[j]} cannot be told apart from {_terms(model, alias)}"
+        f"{model.coefficients[j]} cannot be separated from {_terms(model, alias)}"
         if alias
         else f"{model.coefficients[j]} is zero in every sample"
         for j, alias in at_fault.items()
@@ -181,9 +181,7 @@ def _of_pair(model: Model, a: str, b: str) -> str:
     both = a in model.labels and b in model.labels
     if a_fixes_b and b_fixes_a and both:
         pairs = [f"{x} = {table.columns[int(row.to_numpy().argmax())]}" for x, row in table.iterrows()]
-        return (
-            f"{a!r} and {b!r} say the same ({_some(pairs)}), so no difference of one can be told from one of the other"
-        )
+        return f"{a!r} and {b!r} have the same levels ({_some(pairs)}), so their effects cannot be separated"
     if a_fixes_b and a in model.labels:
         return _nested(table, a, b)
     if b_fixes_a and b in model.labels:
@@ -197,7 +195,7 @@ def _nested(table: pd.DataFrame, inner: str, outer: str) -> str:
         for x, row in table.iterrows()
     ]
     return (
-        f"{inner!r} is nested in {outer!r} ({_some(only)}), so a difference of {outer!r} cannot be told from one of {inner!r}; "
+        f"{inner!r} is nested in {outer!r} ({_some(only)}), so the effect of {outer!r} cannot be separated from that of {inner!r}; "
         f"leave {inner!r} out of the design if its levels are the replicates, or {outer!r} if it makes no difference"
     )
 
@@ -211,7 +209,7 @@ def _parts(table: pd.DataFrame, a: str, b: str) -> str:
     for k in range(part.max() + 1):
         mine, theirs = table.index[part == k], table.columns[table[part == k].any(axis=0)]
         words.append(f"{a} {_and(mine)} contain{'s' if len(mine) == 1 else ''} only {b} {_and(theirs)}")
-    return f"{_some(words)}: differences between these parts of {b!r} cannot be told from differences of {a!r}"
+    return f"{_some(words)}: differences between these parts of {b!r} cannot be separated from the effect of {a!r}"
 
 
 def _connected(present: np.ndarray) -> np.ndarray:

@@ -37,17 +37,17 @@ def check_posterior_options(options: Mapping[str, Any]) -> None:
     excluded = {"design": options["design"], "block_key": options["block_key"]}
     for name, value in excluded.items():
         if value is not None:
-            msg = f"method={method!r} compares two groups without blocks, so {name} does not go with it. Use method='mom', or leave {name} out."
+            msg = f"method={method!r} compares two groups without blocks, so it cannot be combined with {name}. Use method='mom', or leave {name} out."
             raise ValueError(msg)
     if options["test"] != "moderated":
         msg = f"method={method!r} takes its p-values from test='moderated', but test is {options['test']!r}. Leave it out."
         raise ValueError(msg)
     for name in ("shrink", "lfc_threshold"):
         if options[name]:
-            msg = f"{name} belongs to estimates without a prior of their own, not to method={method!r}, whose posterior has one. Leave it out."
+            msg = f"{name} cannot be combined with method={method!r}, whose posterior shrinks fold changes already. Leave {name} out, or use method='mom'."
             raise ValueError(msg)
     if options["dispersion"] == "pair":
-        msg = f"method={method!r} takes the dispersions' prior from the trend of the whole data set, so dispersion='pair' does not go with it."
+        msg = f"method={method!r} takes the dispersions' prior from the trend of the whole data set, so it cannot be combined with dispersion='pair'. Leave dispersion out."
         raise ValueError(msg)
     check_prior(options["prior"])
     check_network(options)
@@ -59,7 +59,7 @@ def refuse_unasked(options: Mapping[str, Any]) -> None:
     unasked = [name for name, value in known.items() if value is not None]
     unasked += ["device"] if options["device"] != "auto" else []
     if unasked:
-        msg = f"{unasked[0]} goes with method='transformer' or 'quadrature', but method is {options['method']!r}. Leave it out."
+        msg = f"{unasked[0]} requires method='transformer' or 'quadrature', but method is {options['method']!r}. Leave {unasked[0]} out, or change the method."
         raise ValueError(msg)
 
 

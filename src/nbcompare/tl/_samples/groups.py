@@ -268,9 +268,8 @@ def check_replicates(samples: SampleTable, pseudobulk: Pseudobulk, pairs: np.nda
     sizes = np.bincount(pseudobulk.group)
     if sizes.max() == 1:
         msg = (
-            f"Each of the {len(sizes)} groups has one replicate, so nothing tells how much replicates differ, and no effect can "
-            f"be told from chance. {len(samples.dropped)} samples were dropped (min_cells, min_counts); "
-            "if there are no more, the experiment must be repeated."
+            f"Each of the {len(sizes)} groups has one replicate, but the dispersion can only be estimated from two or more biological replicates in "
+            f"at least one group. {len(samples.dropped)} samples were dropped (min_cells, min_counts): lower these limits, or add replicates."
         )
         raise UntestableError(msg, Status.NO_REPLICATES)
     if pseudobulk.block is None:
@@ -278,14 +277,14 @@ def check_replicates(samples: SampleTable, pseudobulk: Pseudobulk, pairs: np.nda
     parts = connected_parts(pseudobulk.group, pseudobulk.block)
     if all(parts[b] not in (np.delete(parts, b) if a < 0 else parts[[a]]) for a, b in pairs):
         msg = (
-            "No block holds samples of both groups of any comparison: conditions and blocks are confounded, and no "
-            "difference can be told from a difference of blocks. Leave block_key out, or choose another column."
+            "No block holds samples of both groups of any comparison: conditions and blocks are confounded, and the effect of the condition cannot "
+            "be separated from the effect of the blocks. Leave block_key out, or choose another column."
         )
         raise UntestableError(msg, Status.CONFOUNDED)
     if residual_degrees(pseudobulk) < 1:
         msg = (
-            f"{len(pseudobulk.group)} samples in {len(sizes)} groups and {pseudobulk.n_blocks} blocks leave no degree of freedom "
-            "to see how much replicates differ. Leave block_key out, or use coarser blocks."
+            f"{len(pseudobulk.group)} samples in {len(sizes)} groups and {pseudobulk.n_blocks} blocks leave no residual degrees of "
+            "freedom to estimate the dispersion. Leave block_key out, or use coarser blocks."
         )
         raise UntestableError(msg, Status.NO_REPLICATES)
 
@@ -304,8 +303,8 @@ def name_idle_blocks(table: pd.DataFrame) -> None:
     idle = list(dict.fromkeys(table.loc[~table["block_tells"], "block"].astype(str)))
     shown = ", ".join(map(repr, idle[:10])) + (f", ... ({len(idle)} in all)" if len(idle) > 10 else "")
     msg = (
-        f"Blocks with samples of one condition only, {shown}, tell nothing of the differences. They are marked in the table of samples "
-        "(block_tells)."
+        f"Blocks with samples of one condition only, {shown}, do not contribute to the comparison. They are marked in the table of samples "
+        "(column 'block_tells')."
     )
     warn(msg)
 
@@ -357,6 +356,6 @@ def offer_blocks(samples: SampleTable, replicate_key: str | Sequence[str] | None
     if replicate_key is not None and len(shared) > 1 and (shared > 1).all():
         msg = (
             f"Every replicate in {replicate_key!r} occurs in several groups. If these are the same donors, animals or batches, pass "
-            f"block_key={replicate_key!r}: differences between them are then taken out, which finds far more."
+            f"block_key={replicate_key!r}: the comparison is then made within them, which usually increases power."
         )
         warn(msg)

@@ -43,6 +43,10 @@ def to_rank_genes_groups(
     key_added
         Where to write.
 
+    Returns
+    -------
+    None. The results are in `.uns[key_added]`.
+
     Raises
     ------
     KeyError

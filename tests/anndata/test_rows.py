@@ -237,3 +237,11 @@ def test_columns_of_objects_are_not_carried_along(cells):
     adata.obs["array"] = [np.arange(2)] * adata.n_obs
     pdata = nb.pp.pseudobulk(adata, "condition", replicate_key="replicate")
     assert {"guides", "more", "array"}.isdisjoint(pdata.obs.columns)
+
+
+@pytest.mark.parametrize("function", ["nb_compare", "nb_screen"])
+def test_no_genes(function):
+    options = {"progress": False} if function == "nb_screen" else {}
+    empty = bulk()[:, :0].copy()
+    with pytest.raises(ValueError, match="adata has no genes"):
+        getattr(nb.tl, function)(empty, **KEY, **options)

@@ -90,6 +90,9 @@ def sum_samples(
     A sample without any count is always dropped: nothing says how deep it is. With `may_share` the counts may be
     those of `adata` itself and must not be changed.
     """
+    if adata.n_vars == 0:
+        msg = "adata has no genes (n_vars is 0), so there is nothing to sum. Check the subset of genes that was taken."
+        raise ValueError(msg)
     open_question = may_be_samples(adata, samples)
     n_cells = samples.table["n_cells"].to_numpy()
     enough = (n_cells >= min_cells) | ~cells_known(samples.table) | open_question

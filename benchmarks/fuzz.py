@@ -68,7 +68,7 @@ def odd_cells(draw: np.random.Generator) -> AnnData:
         index=[f"cell{i}" for i in range(n_cells)],
     )
     var = pd.DataFrame({"symbol": [f"s{i}" for i in range(n_genes)]}, index=[f"g{i}" for i in range(n_genes)])
-    odd = set(draw.choice(12, draw.integers(0, 4), replace=False).tolist())
+    odd = set(draw.choice(13, draw.integers(0, 4), replace=False).tolist())
     if 0 in odd:
         counts[obs["cond"] == "a"] = 0
     if 1 in odd:
@@ -93,6 +93,11 @@ def odd_cells(draw: np.random.Generator) -> AnnData:
     adata = AnnData(stored, obs, var)
     if 10 in odd:
         adata.layers["counts"] = adata.X.copy()
+        adata.raw = adata
+    if 12 in odd:
+        import dask.array as da
+
+        adata.X = da.from_array(np.asarray(counts), chunks=(40, n_genes))
     if 11 in odd:
         adata = adata[: int(draw.integers(0, 4))].copy()
     if 9 in odd:  # last, since AnnData itself cannot make a part of it
@@ -111,7 +116,13 @@ def usual_calls() -> dict[str, tuple[Callable, dict[str, Any], str]]:
         "get.nb_compare_df": (nb.get.nb_compare_df, {}, "results"),
         "get.nb_gene_df": (nb.get.nb_gene_df, {"gene": "g0"}, "results"),
         "get.to_rank_genes_groups": (nb.get.to_rank_genes_groups, {}, "results"),
-        "get.nb_screen_df": (nb.get.nb_screen_df, {}, "screen"),
+        "get.nb_screen_df": (nb.get.nb_screen_df, {"perturbation": "a"}, "screen"),
+        "get.summary": (nb.get.summary, {}, "results"),
+        "pl.agreement": (nb.pl.agreement, {"keys": ["nb_compare", "nb_compare"], "group": "a"}, "results"),
+        "pl.forest": (nb.pl.forest, {"name": "g0"}, "results"),
+        "pl.knockdown": (nb.pl.knockdown, {}, "screen"),
+        "pl.perturbation_strength": (nb.pl.perturbation_strength, {}, "screen"),
+        "pl.screen_map": (nb.pl.screen_map, {"perturbations": ["a"], "genes": ["g0"]}, "screen"),
     }
     figures = {"volcano": {"group": "a"}, "ma": {"group": "a"}, "dispersion": {}, "pvalues": {"group": "a"}}
     for name, arguments in figures.items():

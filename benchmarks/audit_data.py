@@ -100,7 +100,7 @@ def simulate(
 FIELDS = (
     "pvals",
     "pvals_adj",
-    "pvals_all_replicates",
+    "pvals_unfiltered",
     "logfoldchanges",
     "lfc_se",
     "lfc_lower",
@@ -125,7 +125,7 @@ def compare(adata: AnnData, *tested: str, **options: Any) -> dict[str, np.ndarra
 
 def screen(adata: AnnData, *tested: str, **options: Any) -> dict[str, np.ndarray]:
     """The same of `nb_screen`."""
-    options = {"reference": "c0", "size_factors": "depth", "dtype": "float64", "n_lenders": 1000} | options
+    options = {"reference": "c0", "size_factors": "depth", "dtype": "float64", "n_fit_perturbations": 1000} | options
     result = nb.tl.nb_screen(adata, "condition", progress=False, n_jobs=1, **options)
     rows = [list(result.obs_names).index(name) for name in tested or adata.obs["condition"].cat.categories[1:]]
     return {name: np.asarray(result.layers[name])[rows].T for name in FIELDS if name in result.layers}

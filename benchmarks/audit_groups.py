@@ -40,7 +40,7 @@ def two_groups(tested: str = "c1") -> dict[str, Way]:
     }
 
 
-def noisy(options: Options) -> Iterator[Line]:
+def high_dispersion(options: Options) -> Iterator[Line]:
     """Two groups, one of them with two or four times the dispersions; half of the nulls have it in the control."""
     half = partial(null_levels, options, repeats=max(options.nulls // 20_000, 1))
     for (small, large), ratio in product(SIZES, RATIOS):
@@ -57,7 +57,7 @@ def noisy(options: Options) -> Iterator[Line]:
         yield from half(f"{small}v{large}, the {large} x4", draw, two_groups(), NOT_LIBERAL)
 
 
-def noisy_more(options: Options) -> Iterator[Line]:
+def high_dispersion_more(options: Options) -> Iterator[Line]:
     """Several groups, one of them with larger dispersions."""
     fours = groups((4, 4, 4, 4))
     for ratio in RATIOS:
@@ -69,7 +69,7 @@ def noisy_more(options: Options) -> Iterator[Line]:
         few = groups((8, *[3] * 6))
         draw = partial(_draw, group=few, ratio=(ratio, *[1] * 6))
         yield from null_levels(options, f"control of 8 x{ratio}, 6 targets of 3", draw, every, tests_a_gene=6)
-        screens = {"screen": p_of(screen, *[f"c{k}" for k in range(1, 20, 4)], n_lenders=10)}
+        screens = {"screen": p_of(screen, *[f"c{k}" for k in range(1, 20, 4)], n_fit_perturbations=10)}
         many = groups((6, *[3] * 20))
         ratios = np.ones(21)
         ratios[1::4] = ratio
@@ -78,7 +78,7 @@ def noisy_more(options: Options) -> Iterator[Line]:
         yield from null_levels(options, name, draw, screens, tests_a_gene=5)
 
 
-def noisy_blocks(options: Options) -> Iterator[Line]:
+def high_dispersion_blocks(options: Options) -> Iterator[Line]:
     """The same in blocks: the samples of a block share an effect."""
     fours, block = np.tile([0, 1, 2], 4), np.repeat(np.arange(4), 3)
     pairs, pair = np.tile([0, 1], 4), np.repeat(np.arange(4), 2)
@@ -153,7 +153,7 @@ def same(options: Options) -> Iterator[Line]:
             gaps = {}
             for label, key in (
                 ("stored", "pvals"),
-                ("before the leave-one-replicate-out rule", "pvals_all_replicates"),
+                ("before the leave-one-replicate-out rule", "pvals_unfiltered"),
             ):
                 if key in found and key in plain:
                     with np.errstate(divide="ignore", invalid="ignore"):

@@ -15,7 +15,7 @@ BOUNDS = (1e-4, 1e-3, 1e-2, 0.05)
 PRIOR = {"lfc_sd": 1.5, "dispersion": 0.1, "dispersion_log_sd": 0.8, "mean": 20, "mean_log_sd": 1, "tail": "lognormal"}
 METHODS = {
     "quadrature": {"method": "quadrature"},
-    "network": {"method": "transformer", "refine": False},
+    "network": {"method": "transformer", "importance_sampling": False},
     "network, refined": {"method": "transformer"},
 }
 
@@ -30,8 +30,8 @@ def lfsr(options: Options) -> Iterator[Line]:
     reference, treated = (
         negative_binomial(rng, np.repeat(m[:, None], 3, axis=1), phi[:, None]) for m in (rate, rate * fold)
     )
-    for null_share in (0.5, 0.1, 0.01):
-        prior = PRIOR | {"null_share": null_share}
+    for null_proportion in (0.5, 0.1, 0.01):
+        prior = PRIOR | {"null_proportion": null_proportion}
         found = {
             name: nb.tl.nb_posterior(reference, treated, prior=prior, **kwargs)["lfsr"].to_numpy()
             for name, kwargs in METHODS.items()
@@ -41,7 +41,7 @@ def lfsr(options: Options) -> Iterator[Line]:
             np.flatnonzero((exact >= low) & (exact < high))[: 15 if options.quick else 40]
             for low, high in zip(BOUNDS[:-1], BOUNDS[1:], strict=True)
         ]
-        truth = [np.array([_brute_force(reference[g], treated[g], null_share) for g in genes]) for genes in chosen]
+        truth = [np.array([_brute_force(reference[g], treated[g], null_proportion) for g in genes]) for genes in chosen]
         for name, rates in found.items():
             parts, medians = [], []
             for genes, true, low, high in zip(chosen, truth, BOUNDS[:-1], BOUNDS[1:], strict=True):
@@ -51,15 +51,20 @@ def lfsr(options: Options) -> Iterator[Line]:
                 medians.append(median)
                 parts.append(f"{low:g}-{high:g}: {median:.2f} ({low_end:.2f}-{high_end:.2f})")
             met = bool(medians) and min(medians) >= 0.9 and max(medians) <= 1.1
-            yield Line(f"null_share {null_share:g}, {name}", "; ".join(parts), "median 0.9-1.1", PASS if met else MISS)
-    whole = {**PRIOR, "null_share": 1}
+            yield Line(
+                f"null_proportion {null_proportion:g}, {name}",
+                "; ".join(parts),
+                "median 0.9-1.1",
+                PASS if met else MISS,
+            )
+    whole = {**PRIOR, "null_proportion": 1}
     for name, kwargs in METHODS.items():
         table = nb.tl.nb_posterior(reference[:50], treated[:50], prior=whole, **kwargs)
         missing = int(table[["logfoldchanges", "lfc_sd", "lfsr"]].isna().any(axis=1).sum())
-        yield Line(f"null_share 1, {name}", f"{missing} of 50 tests with NaN", "0", PASS if missing == 0 else MISS)
+        yield Line(f"null_proportion 1, {name}", f"{missing} of 50 tests with NaN", "0", PASS if missing == 0 else MISS)
 
 
-def noisy(options: Options) -> Iterator[Line]:
+def high_dispersion(options: Options) -> Iterator[Line]:
     """A fifth of the genes changes by N(0, 1): nulls among the genes at null probability < 0.05, where one group is more dispersed."""
     for name, sizes, ratio in (
         ("4 groups of 4, all alike", (4, 4, 4, 4), (1, 1, 1, 1)),
@@ -100,7 +105,7 @@ def noisy(options: Options) -> Iterator[Line]:
             yield Line(f"{name}, {way}", figures, "nulls <= 0.06", within(nulls, 0, 0.06, error) if n else MISS)
 
 
-def _brute_force(reference: np.ndarray, treated: np.ndarray, null_share: float) -> float:
+def _brute_force(reference: np.ndarray, treated: np.ndarray, null_proportion: float) -> float:
     """Of one test: sums over a grid of rates, fold changes and dispersions."""
     sd = PRIOR["lfc_sd"] * np.log(2)
     middle = 0.5 * (np.log(reference.sum() / 3 + 0.2) + np.log(treated.sum() / 3 + 0.2))
@@ -114,8 +119,8 @@ def _brute_force(reference: np.ndarray, treated: np.ndarray, null_share: float) 
     high = _log_likelihood(treated, centre[:, None] + change / 2, log_phi)
     other = low + high + log_prior[:, None] - 0.5 * ((change / sd) ** 2)[:, None] - np.log(sd * np.sqrt(2 * np.pi))
     top = max(null.max(), other.max())
-    unchanged = null_share * np.exp(null - top).sum()
-    density = (1 - null_share) * np.exp(other - top).sum(axis=(0, 2)) * (change[1] - change[0])
+    unchanged = null_proportion * np.exp(null - top).sum()
+    density = (1 - null_proportion) * np.exp(other - top).sum(axis=(0, 2)) * (change[1] - change[0])
     below = density[change < 0].sum() + 0.5 * density[change == 0].sum()
     return float((unchanged + min(below, density.sum() - below)) / (unchanged + density.sum()))
 

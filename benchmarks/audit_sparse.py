@@ -52,11 +52,11 @@ def _screens(options: Options) -> Iterator[Line]:
         ("screen, means 0.2-200, control 10x deeper", (0.2, 200), 0.7, 10),
     ):
         draw = partial(_screen_samples, means=means, spread=spread, fold=fold)
-        yield _line(options, name, draw, 1, call=partial(screen, dtype="float32", n_lenders=200))
+        yield _line(options, name, draw, 1, call=partial(screen, dtype="float32", n_fit_perturbations=200))
     for rate in (0.02, 0.01, 0.005):
         draw = partial(_small_screen, rate=rate)
         name = f"screen, 60 x 3 samples of 15 cells, control 3 x 300, rate {rate:g}"
-        yield _line(options, name, draw, 1, call=partial(screen, dtype="float32", n_lenders=200))
+        yield _line(options, name, draw, 1, call=partial(screen, dtype="float32", n_fit_perturbations=200))
 
 
 def _real(options: Options) -> Iterator[Line]:

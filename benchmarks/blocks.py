@@ -171,7 +171,7 @@ def is_complete(name: str) -> bool:
 
 def sweeps(pseudobulk: Pseudobulk) -> NDArray:
     """The test that data sets of more than two groups get."""
-    return compare_genes(fit_shared(pseudobulk, PAIR, min_total=10.0).setting(pseudobulk, PAIR))[3][:, 0]
+    return compare_genes(fit_shared(pseudobulk, PAIR, min_gene_counts=10.0).setting(pseudobulk, PAIR))[3][:, 0]
 
 
 def any_design(pseudobulk: Pseudobulk) -> NDArray:
@@ -182,12 +182,12 @@ def any_design(pseudobulk: Pseudobulk) -> NDArray:
 
 
 def simulate(
-    rng: np.random.Generator, group: NDArray, block: NDArray, phi0: float, scatter: float, spread: float
+    rng: np.random.Generator, group: NDArray, block: NDArray, phi0: float, log_dispersion_var: float, spread: float
 ) -> Simulated:
     exposure = rng.lognormal(0, spread, len(group))
     exposure /= np.exp(np.log(exposure).mean())
     mean = np.exp(rng.uniform(0, np.log(1000), N_GENES))
-    phi = phi0 * (1 + 5 / mean) * rng.lognormal(0, scatter, N_GENES)
+    phi = phi0 * (1 + 5 / mean) * rng.lognormal(0, log_dispersion_var, N_GENES)
     expected = mean[:, None] * exposure * np.exp(rng.normal(0, 0.5, (N_GENES, block.max() + 1)))[:, block]
     weight = expected / (1 + phi[:, None] * expected)
     information = np.zeros(N_GENES)
@@ -209,7 +209,7 @@ def cost_of_tests(name: str) -> dict[str, float]:
     pseudobulk = simulate(rng, *DESIGNS[name], *SETTINGS[0]).pseudobulk
     design = matched_design(pseudobulk, 1)
     trend = fit_matched_trend(pseudobulk, design, pseudobulk.counts.sum(axis=1) >= 10)
-    shared = fit_shared(pseudobulk, PAIR, min_total=10.0)
+    shared = fit_shared(pseudobulk, PAIR, min_gene_counts=10.0)
     at_mean = shared.trend.at(shared.mean)
     setting = shared.setting(pseudobulk, PAIR)
     costs = {
@@ -220,7 +220,16 @@ def cost_of_tests(name: str) -> dict[str, float]:
     if is_complete(name):
         first, second = pairs_of(pseudobulk)
         constants, out = block_constants(pseudobulk.group, pseudobulk.block)[0], np.empty((N_GENES, 3))
-        given = (pseudobulk.counts, pseudobulk.exposure, first, second, at_mean, trend.scatter, *constants, out)
+        given = (
+            pseudobulk.counts,
+            pseudobulk.exposure,
+            first,
+            second,
+            at_mean,
+            trend.log_dispersion_var,
+            *constants,
+            out,
+        )
         costs["likelihood r*, donors eliminated"] = seconds(lambda: test_pairs(*given))
     return {test: 1e6 * cost / N_GENES for test, cost in costs.items()}
 

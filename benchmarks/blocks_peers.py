@@ -13,24 +13,24 @@ from numpy.typing import NDArray
 
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.dispersion.hat_constants import design_constants
-from nbcompare._nb.dispersion.trend import fit_scatter, mean_bins
+from nbcompare._nb.dispersion.trend import fit_log_dispersion_var, mean_bins
 from nbcompare._nb.numerics.special import normal_from_t, normal_tail
 
 DEAD = 1e-3  # expected counts below say nothing
 TRUSTED = 0.02  # signed roots below are taken as they are
 
 
-def likelihood_tests(pseudobulk: Pseudobulk, *, min_total: float = 10.0) -> tuple[NDArray, NDArray, float]:
+def likelihood_tests(pseudobulk: Pseudobulk, *, min_gene_counts: float = 10.0) -> tuple[NDArray, NDArray, float]:
     """P-values (n_genes,), dispersions and scatter of the comparison of group 1 with group 0."""
     first, second = pairs_of(pseudobulk)
     n = len(first)
     constants = design_constants(np.vstack([np.tile(np.eye(n), 2), np.repeat([0.0, 1.0], n)]))
     total = pseudobulk.counts.sum(axis=1)
-    trend, scatter = fit_paired_trend(pseudobulk, first, second, constants, total >= min_total)
+    trend, log_dispersion_var = fit_paired_trend(pseudobulk, first, second, constants, total >= min_gene_counts)
     out = np.full((len(total), 3), np.nan)
-    test_pairs(pseudobulk.counts, pseudobulk.exposure, first, second, trend, scatter, *constants, out)
-    out[total < min_total] = np.nan
-    return out[:, 1], out[:, 2], scatter
+    test_pairs(pseudobulk.counts, pseudobulk.exposure, first, second, trend, log_dispersion_var, *constants, out)
+    out[total < min_gene_counts] = np.nan
+    return out[:, 1], out[:, 2], log_dispersion_var
 
 
 def known_dispersion_p(pseudobulk: Pseudobulk, dispersion: NDArray) -> NDArray:
@@ -67,8 +67,8 @@ def fit_paired_trend(pseudobulk, first, second, constants, usable):
     at_gene = np.exp(np.interp(log_mean, knots, np.log(phi)))
     rho = np.minimum(at_gene * found[:, 2], 1.0)
     used = (rho > 0.03) & (found[:, 1] > 0.5) & (mean[genes] > 1)
-    scatter = fit_scatter(np.ascontiguousarray(found[used, :2]), rho[used], 1.0)
-    return np.exp(np.interp(np.log(np.maximum(mean, 1e-9)), knots, np.log(phi))), scatter
+    log_dispersion_var = fit_log_dispersion_var(np.ascontiguousarray(found[used, :2]), rho[used], 1.0)
+    return np.exp(np.interp(np.log(np.maximum(mean, 1e-9)), knots, np.log(phi))), log_dispersion_var
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -93,7 +93,7 @@ def test_known(counts, exposure, first, second, phi, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def test_pairs(counts, exposure, first, second, trend, scatter, kN, kP, out):
+def test_pairs(counts, exposure, first, second, trend, log_dispersion_var, kN, kP, out):
     """Log fold change, p-value and moderated dispersion of every gene into `out`."""
     n = first.shape[0]
     rates = np.empty(n)
@@ -107,12 +107,12 @@ def test_pairs(counts, exposure, first, second, trend, scatter, kN, kP, out):
         if total <= 0.0:
             continue
         mean = total / (2 * n)
-        _, working = prior(trend[g], scatter, mean / (1.0 + trend[g] * mean))
+        _, working = prior(trend[g], log_dispersion_var, mean / (1.0 + trend[g] * mean))
         psi = maximise(y, exposure, first, second, working, first_guess(y, exposure, first, second, working), rates)
         numerator, weight, information = pearson(y, exposure, first, second, psi, rates, working, kN, kP)
         if weight == 0.0:
             information = mean / (1.0 + working * mean)
-        df, _ = prior(trend[g], scatter, information / (1.0 + (trend[g] - working) * information))
+        df, _ = prior(trend[g], log_dispersion_var, information / (1.0 + (trend[g] - working) * information))
         tau2 = max((df + numerator) / (df + weight), 0.02)
         df += weight
         phi = max(working + (tau2 - 1.0) / information, 0.0)
@@ -120,10 +120,10 @@ def test_pairs(counts, exposure, first, second, trend, scatter, kN, kP, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def prior(trend, scatter, information):
+def prior(trend, log_dispersion_var, information):
     """Degrees of freedom and working dispersion, as in the package, at a gene's mean information."""
     rho = min(trend * information, 1.0)
-    x = scatter * rho * rho
+    x = log_dispersion_var * rho * rho
     df = 1.0 + 2.0 / max(x, 1e-6)
     shift = 0.5 * x + 1.0 / df + 1.0 / (3.0 * df * df)
     return df, max(trend - (1.0 - math.exp(-shift)) / max(information, 1e-12), 0.0)
@@ -230,15 +230,15 @@ def pearson(y, l, first, second, psi, rates, phi, kN, kP):
             v = m * (1.0 + phi * m)
             e = (y[second[d]] if side else y[first[d]]) - m
             kept = max(1.0 - h / m, 0.0)
-            shrunk = 0.5 * (h + kN)
-            factor = 1.0 / ((1.0 + 2.0 * phi * shrunk) * (1.0 + 3.0 * phi * shrunk))
+            shrunken = 0.5 * (h + kN)
+            factor = 1.0 / ((1.0 + 2.0 * phi * shrunken) * (1.0 + 3.0 * phi * shrunken))
             x2 += e * e / v
             residual += p
             expected += m
             n_seen += 1
             effective += p * kept
             information += p * w
-            variance += factor * (2.0 * p * (kept + phi * shrunk) + p * p * (1.0 / v + 6.0 * phi))
+            variance += factor * (2.0 * p * (kept + phi * shrunken) + p * p * (1.0 / v + 6.0 * phi))
             third = p * (1.0 + 2.0 * phi * m) * math.sqrt(factor * w / v)
             of_donor += third
             if side:

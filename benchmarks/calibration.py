@@ -184,9 +184,11 @@ def realistic_bins(options: argparse.Namespace) -> str:
 
 
 def realistic_setting(numbered: tuple[int, tuple], repeats: int) -> np.ndarray:
-    seed, (sizes, (dispersion, scatter)) = numbered
+    seed, (sizes, (dispersion, log_dispersion_var)) = numbered
     return sum(
-        events_by_bin(realistic(np.random.default_rng([2, seed, k]), sizes, dispersion, scatter, 20_000, 0.15), True)
+        events_by_bin(
+            realistic(np.random.default_rng([2, seed, k]), sizes, dispersion, log_dispersion_var, 20_000, 0.15), True
+        )
         for k in range(repeats)
     )
 
@@ -196,16 +198,16 @@ def realistic_setting(numbered: tuple[int, tuple], repeats: int) -> np.ndarray:
 
 def tail(options: argparse.Namespace) -> str:
     data_sets = [
-        (d, k, sizes, dispersion, scatter)
-        for d, (sizes, (dispersion, scatter, millions)) in enumerate(TAIL.items())
+        (d, k, sizes, dispersion, log_dispersion_var)
+        for d, (sizes, (dispersion, log_dispersion_var, millions)) in enumerate(TAIL.items())
         for k in range(10 if options.quick else millions * 50)
     ]
     totals = np.zeros((len(TAIL), len(BINS) - 1, 2, 1 + len(LEVELS)))
     for (d, *_), found in zip(data_sets, parallel(tail_data_set, data_sets, 10), strict=True):
         totals[d] += found
     rows, by_bin = [], []
-    for d, (sizes, (dispersion, scatter, _)) in enumerate(TAIL.items()):
-        name = "{} v {} ({}, {})".format(*sizes, dispersion, scatter)
+    for d, (sizes, (dispersion, log_dispersion_var, _)) in enumerate(TAIL.items()):
+        name = "{} v {} ({}, {})".format(*sizes, dispersion, log_dispersion_var)
         pooled = totals[d].sum(axis=0)
         for v in range(2):
             ratio = pooled[v, 1:] / (pooled[v, 0] * LEVELS)
@@ -232,9 +234,9 @@ def tail(options: argparse.Namespace) -> str:
 
 
 def tail_data_set(task: tuple) -> np.ndarray:
-    design, seed, sizes, dispersion, scatter = task
+    design, seed, sizes, dispersion, log_dispersion_var = task
     rng = np.random.default_rng([3, design, seed])
-    return events_by_bin(realistic(rng, sizes, dispersion, scatter, 20_000, 0.0), False)
+    return events_by_bin(realistic(rng, sizes, dispersion, log_dispersion_var, 20_000, 0.0), False)
 
 
 # ---------------------------------------------------------------------------------------------------------- real splits

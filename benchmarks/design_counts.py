@@ -78,9 +78,9 @@ def simulate(rng: np.random.Generator, name: str, setting: str, n_genes: int) ->
     """Genes of mean 1 to 1000 (log-uniform), dispersion phi0 (1 + 5/mean) LogNormal, the last coefficient tested and zero in most."""
     design = DESIGNS[name]
     n, p = design.shape
-    phi0, scatter, spread = SETTINGS[setting]
+    phi0, log_dispersion_var, spread = SETTINGS[setting]
     mean = np.exp(rng.uniform(0, np.log(1000), n_genes))
-    phi = phi0 * (1 + 5 / mean) * np.exp(rng.normal(0, scatter, n_genes))
+    phi = phi0 * (1 + 5 / mean) * np.exp(rng.normal(0, log_dispersion_var, n_genes))
     log_exposure = rng.normal(0, spread, n)
     log_exposure -= log_exposure.mean()
     nuisance = rng.normal(0, NUISANCE, (n_genes, p - 1))

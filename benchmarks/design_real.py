@@ -126,7 +126,7 @@ def blocked_row(folder: Path, name: str) -> str:
     for column, effect in PEERS.values():
         other, change = data.table[column].to_numpy(), data.table[effect].to_numpy()
         both = ~np.isnan(p) & ~np.isnan(other) & ~np.isnan(change)
-        filled = both & ((main.status[:, 0] & Status.ZERO_ARM) == 0)
+        filled = both & ((main.status[:, 0] & Status.ZERO_GROUP) == 0)
         correlations.append(f"{np.corrcoef(log2_fc[filled], change[filled])[0, 1]:.4f}")
         ranks.append(f"{stats.spearmanr(p[both], other[both]).statistic:.3f}")
     ours = hits["moderated"]
@@ -137,7 +137,7 @@ def blocked_row(folder: Path, name: str) -> str:
             [
                 name,
                 f"{data.design.shape[0]}, {data.design.shape[1]}, {len(p):,}",
-                f"{main.trend.scatter**0.5:.2f}, {np.nanmedian(main.degrees):.1f}",
+                f"{main.trend.log_dispersion_var**0.5:.2f}, {np.nanmedian(main.degrees):.1f}",
                 " / ".join(correlations),
                 " / ".join(ranks),
                 " / ".join(str(h.sum()) for h in theirs.values()),

@@ -32,7 +32,19 @@ REFUSALS = (TypeError, ValueError, KeyError, ImportError, OSError)
 HOME = str(Path(nb.__file__).parent)
 
 # Arguments that would start long work or threads, and arguments of matplotlib.
-LEFT_ALONE = {"adata", "screen", "axes", "ax", "n_jobs", "device", "network", "path", "append", "refine", "progress"}
+LEFT_ALONE = {
+    "adata",
+    "screen",
+    "axes",
+    "ax",
+    "n_jobs",
+    "device",
+    "network",
+    "path",
+    "append",
+    "importance_sampling",
+    "progress",
+}
 
 ODD_VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 1.5, float("nan"), float("inf"), "", "zz", "cond", "rep", b"cond", (), [], ["cond"], ["zz"],
@@ -275,10 +287,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600, help="how long to run")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--case", type=int, help="repeat the case of this seed only")
-    asked = parser.parse_args()
-    seeds = itertools.count(asked.seed) if asked.case is None else range(asked.case, asked.case + 1)
+    requested = parser.parse_args()
+    seeds = itertools.count(requested.seed) if requested.case is None else range(requested.case, requested.case + 1)
     found = 0
-    for case, why in failures(seeds, asked.seconds):
+    for case, why in failures(seeds, requested.seconds):
         found += 1
         print(f"{case}\n    {why}", flush=True)
     print(f"{found} cases failed")

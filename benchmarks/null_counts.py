@@ -34,14 +34,14 @@ def realistic(
     rng: np.random.Generator,
     sizes: tuple[int, int],
     dispersion: float,
-    scatter: float,
+    log_dispersion_var: float,
     n_genes: int,
     share_different: float,
     spread: float = 0.3,
 ) -> Simulated:
     """Means log-uniform in .3 .. 3000; dispersions (dispersion + 1 / mean) times a log-normal of this log-sd."""
     mean = np.exp(rng.uniform(np.log(0.3), np.log(3000), n_genes))
-    genewise = (dispersion + 1 / mean) * np.exp(rng.normal(0, scatter, n_genes))
+    genewise = (dispersion + 1 / mean) * np.exp(rng.normal(0, log_dispersion_var, n_genes))
     return _draw(rng, sizes, mean, genewise, spread, share_different)
 
 
@@ -101,8 +101,8 @@ def _draw(
         part = slice(start, start + CHUNK)
         expected = mean[part, None] * exposure * np.exp(log_fc[part, None] * group)
         phi = np.maximum(dispersion[part, None], 1e-12)
-        noisy = rng.standard_gamma(np.broadcast_to(1 / phi, expected.shape)) * phi
-        counts[part] = rng.poisson(expected * np.where(dispersion[part, None] > 0, noisy, 1.0))
+        high_dispersion = rng.standard_gamma(np.broadcast_to(1 / phi, expected.shape)) * phi
+        counts[part] = rng.poisson(expected * np.where(dispersion[part, None] > 0, high_dispersion, 1.0))
     return Simulated(Pseudobulk(counts, exposure, group), mean, dispersion, is_null)
 
 

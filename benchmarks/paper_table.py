@@ -243,8 +243,8 @@ def posterior(result: Posterior) -> Estimates:
 
 
 def transformer(reference: Group, treated: Group) -> Estimates:
-    arms = (reference.counts, reference.exposure, treated.counts, treated.exposure)
-    return posterior(summarise_mixture(posterior_of(*arms, PRIOR)))
+    two_groups = (reference.counts, reference.exposure, treated.counts, treated.exposure)
+    return posterior(summarise_mixture(posterior_of(*two_groups, PRIOR)))
 
 
 def quadrature(reference: Group, treated: Group) -> Estimates:

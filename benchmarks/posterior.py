@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import digamma
 
 from nbcompare import tl
-from nbcompare._nb.posterior.importance.sampling import refine
+from nbcompare._nb.posterior.importance.sampling import importance_sampling
 from nbcompare._nb.posterior.prior import INVERSE_GAMMA, NORMAL, Prior, inverse_gamma_shape
 from nbcompare._nb.posterior.summary import grid_posterior, summarise_mixture
 
@@ -30,9 +30,9 @@ def paper_tests(rng, n_tests, depth, spread, n=None):
     beta = np.where(rng.random(n_tests) < 0.5, 0.0, rng.normal(0, 1, n_tests))
     sizes = rng.integers(2, 11, n_tests) if n is None else np.full(n_tests, n)
     most, phi, data = sizes.max(), np.exp(alpha)[:, None], []
-    for arm in range(2):
+    for side in range(2):
         exposure = depth * np.exp(rng.normal(0, spread, (n_tests, most))) * (np.arange(most) < sizes[:, None])
-        mean = exposure * np.exp(mu + arm * beta)[:, None]
+        mean = exposure * np.exp(mu + side * beta)[:, None]
         data += [rng.poisson(mean * rng.gamma(1 / phi, phi, mean.shape)).astype(float), exposure]
     return data, mu, beta, alpha
 
@@ -40,7 +40,7 @@ def paper_tests(rng, n_tests, depth, spread, n=None):
 def genes(rng, n_genes, n, prior):
     """A data set whose genes follow a prior, as samples x genes."""
     centre = rng.normal(prior.log_mean, prior.log_mean_sd, n_genes)
-    beta = np.where(rng.random(n_genes) < prior.null_share, 0.0, rng.normal(0, prior.log_fc_sd, n_genes))
+    beta = np.where(rng.random(n_genes) < prior.null_proportion, 0.0, rng.normal(0, prior.log_fc_sd, n_genes))
     alpha = rng.normal(prior.log_dispersion, prior.log_dispersion_sd, n_genes)
     if prior.family == INVERSE_GAMMA:
         shape = inverse_gamma_shape(np.array(prior.log_dispersion_sd))
@@ -106,8 +106,10 @@ def costs(n_tests):
         summary, raw = cpu(lambda mixture=mixture: summarise_mixture(mixture), n_tests)
         yield row(name, "network", network + summary, raw, exact)
         for n_draws in (64, 128, 512):
-            refine(*(array[:20] for array in data), PAPER, mixture.take(np.arange(20)), n_draws=n_draws)
-            took, refined = cpu(lambda data=data, m=mixture, k=n_draws: refine(*data, PAPER, m, n_draws=k), n_tests)
+            importance_sampling(*(array[:20] for array in data), PAPER, mixture.take(np.arange(20)), n_draws=n_draws)
+            took, refined = cpu(
+                lambda data=data, m=mixture, k=n_draws: importance_sampling(*data, PAPER, m, n_draws=k), n_tests
+            )
             yield row(name, f"network, {n_draws} draws", network + took, refined, exact)
 
 
@@ -134,10 +136,10 @@ def recovery(n_genes):
     yield "|---|---|---|---|---|---|---|---|---|---|\n"
     rng = np.random.default_rng(0)
     for n in (3, 6):
-        for scatter in (0.4, 0.8, 1.2):
+        for log_dispersion_var in (0.4, 0.8, 1.2):
             for tail in (NORMAL, INVERSE_GAMMA):
                 for share, scale in ((0.5, 1.0), (0.95, 0.5)):
-                    adata, _, _ = genes(rng, n_genes, n, Prior(4.0, 1.5, -2.0, scatter, tail, share, scale))
+                    adata, _, _ = genes(rng, n_genes, n, Prior(4.0, 1.5, -2.0, log_dispersion_var, tail, share, scale))
                     tl.nb_compare(
                         adata,
                         "condition",
@@ -146,11 +148,14 @@ def recovery(n_genes):
                         groups=["treated"],
                         prior={"dispersion_log_sd": 0.5},
                     )
-                    prior, trend = adata.uns["nb_compare"]["prior"], adata.uns["nb_compare"]["trend"]["scatter"]
+                    prior, trend = (
+                        adata.uns["nb_compare"]["prior"],
+                        adata.uns["nb_compare"]["trend"]["log_dispersion_var"],
+                    )
                     log_phi = np.log(adata.var["nb_compare_dispersion_trend"]).mean() - trend / 2
                     family = "inverse gamma" if tail else "log-normal"
                     yield (
-                        f"| {n} | {scatter} | {family} | {share} | {prior['null_share'][0]:.2f} | {scale} | {prior['lfc_sd'][0] * LOG_2:.2f} "
+                        f"| {n} | {log_dispersion_var} | {family} | {share} | {prior['null_proportion'][0]:.2f} | {scale} | {prior['lfc_sd'][0] * LOG_2:.2f} "
                         f"| -2 | {log_phi:.2f} | {np.sqrt(trend):.2f} |\n"
                     )
 
@@ -159,11 +164,14 @@ def accuracy(n_genes):
     """Error of log2 fold changes by bin of the mean, and coverage, all numbers of the prior estimated from the data."""
     yield "| data | mean count | moments | likelihood | posterior median | posterior mean | coverage of 90 % | of changed genes | mean P(beta = 0), share of null |\n"
     yield "|---|---|---|---|---|---|---|---|---|\n"
-    for seed, (n, scatter, share, scale) in enumerate(
+    for seed, (n, log_dispersion_var, share, scale) in enumerate(
         [(3, 0.8, 0.9, 1.0), (5, 0.8, 0.7, 1.0), (5, 0.5, 0.95, 0.5), (8, 1.0, 0.5, 0.7)]
     ):
         adata, centre, beta = genes(
-            np.random.default_rng(seed), n_genes, n, Prior(3.0, 2.0, -2.0, scatter, INVERSE_GAMMA, share, scale)
+            np.random.default_rng(seed),
+            n_genes,
+            n,
+            Prior(3.0, 2.0, -2.0, log_dispersion_var, INVERSE_GAMMA, share, scale),
         )
         for method in ("mom", "mle", "quadrature"):
             tl.nb_compare(adata, "condition", reference="ctrl", method=method, key_added=method)
@@ -178,7 +186,7 @@ def accuracy(n_genes):
             errors = " | ".join(f"{np.abs(get(word) - truth)[of].mean():.3f}" for word in words)
             changed = inside[of & (truth != 0)].mean()
             null = f"{get('quadrature_null_probability')[of].mean():.3f}, {(truth == 0)[of].mean():.3f}"
-            name = f"{n}v{n}, scatter {scatter}, {1 - share:.0%} changed, scale {scale}" if b == 0 else ""
+            name = f"{n}v{n}, scatter {log_dispersion_var}, {1 - share:.0%} changed, scale {scale}" if b == 0 else ""
             yield f"| {name} | {np.exp(where[of].mean()):.1f} | {errors} | {inside[of].mean():.3f} | {changed:.3f} | {null} |\n"
 
 

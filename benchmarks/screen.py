@@ -74,13 +74,14 @@ def full(options: argparse.Namespace) -> None:
 
 def nulls(options: argparse.Namespace) -> None:
     n_targets, n_genes = options.targets or 1000, options.genes or 10_000
-    for noise in (1.0, 3.0):
-        result = screen(simulate(n_targets, n_genes, noise=noise, seed=1), n_jobs=2)
+    for dispersion_ratio in (1.0, 3.0):
+        result = screen(simulate(n_targets, n_genes, dispersion_ratio=dispersion_ratio, seed=1), n_jobs=2)
         p = np.asarray(result.layers["pvals"])
         p = p[~np.isnan(p)]
         ratios = [f"{level:g}: {(p < level).mean() / level:.3f}" for level in (0.05, 0.01, 1e-3, 1e-4, 1e-5)]
         print(
-            f"targets {noise:g} times as noisy as the control, {p.size} nulls, realised/nominal  " + "  ".join(ratios)
+            f"targets {dispersion_ratio:g} times as noisy as the control, {p.size} nulls, realised/nominal  "
+            + "  ".join(ratios)
         )
 
 

@@ -19,15 +19,15 @@ def simulate(
     n_genes: int,
     *,
     changed: float = 0.0,
-    noise: float = 1.0,
-    scatter: float = 0.5,
+    dispersion_ratio: float = 1.0,
+    log_dispersion_var: float = 0.5,
     seed: int = 0,
     n_control: int = N_CONTROL,
 ) -> AnnData:
-    """Samples x genes, float32 counts; `changed` is the share of genes that a perturbation moves, `noise` the targets' dispersion over the control's."""
+    """Samples x genes, float32 counts; `changed` is the share of genes that a perturbation moves, `dispersion_ratio` the targets' dispersion over the control's."""
     rng = np.random.default_rng(seed)
     mean = np.exp(rng.uniform(np.log(0.5), np.log(1500), n_genes))
-    phi = (0.05 + 0.5 / mean) * np.exp(rng.normal(0, scatter, n_genes))
+    phi = (0.05 + 0.5 / mean) * np.exp(rng.normal(0, log_dispersion_var, n_genes))
     condition = np.repeat(np.arange(n_targets + 1), [n_control] + [N_REPLICATES] * n_targets)
     depth = np.exp(rng.normal(0, 0.3, len(condition)))
     counts = np.empty((len(condition), n_genes), np.float32)
@@ -37,7 +37,7 @@ def simulate(
         rows = np.flatnonzero(condition == target) if target == 0 else _rows(target, n_control)
         own = np.random.default_rng(seeds[len(condition) + target])
         effect = np.where(own.random(n_genes) < (changed if target else 0), own.normal(0, 1, n_genes), 0)
-        dispersion = phi * (noise if target else 1.0)
+        dispersion = phi * (dispersion_ratio if target else 1.0)
         for row in rows:
             _sample(mean * np.exp(effect) * depth[row], dispersion, seeds[row], counts[row])
 

@@ -68,7 +68,7 @@ def accuracy(network: Trained, n_tests: int) -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     for setting, (depth, spread) in SETTINGS.items():
         for paper in (False, True):
-            tests = told(n_tests // 10, depth, spread, paper=paper)
+            tests = simulated_tests(n_tests // 10, depth, spread, paper=paper)
             found = of_network(network, tests)
             limit = of_grid(tests)
             errors, best = mean_errors(tests, found), mean_errors(tests, limit)
@@ -101,21 +101,21 @@ def coverage(network: Trained, n_tests: int) -> None:
 
 def null_probability(network: Trained, n_tests: int) -> None:
     rng = np.random.default_rng(102)
-    tests = simulate(rng, n_tests, Ranges(), null_share=rng.uniform(0, 0.99, n_tests))
+    tests = simulate(rng, n_tests, Ranges(), null_proportion=rng.uniform(0, 0.99, n_tests))
     found = of_network(network, tests)
     print(f"whole distribution: {calibration(found.null_probability, tests.null)}")
     for setting, (depth, spread) in SETTINGS.items():
-        tests = told(n_tests // 4, depth, spread)
+        tests = simulated_tests(n_tests // 4, depth, spread)
         print(f"{setting}: {calibration(of_network(network, tests).null_probability, tests.null)}", flush=True)
 
 
 def misstated(network: Trained, n_tests: int) -> None:
-    tests = told(n_tests // 4, *SETTINGS["mid"])
+    tests = simulated_tests(n_tests // 4, *SETTINGS["mid"])
     limit = mean_errors(tests, of_grid(tests))
     for name, change in {
         "as it is": {},
-        "null share .2 for .5": {"null_share": 0.2},
-        "null share .8 for .5": {"null_share": 0.8},
+        "null share .2 for .5": {"null_proportion": 0.2},
+        "null share .8 for .5": {"null_proportion": 0.8},
         "scale 2 for 1": {"log_fc_sd": 2.0},
         "scale .5 for 1": {"log_fc_sd": 0.5},
     }.items():
@@ -141,7 +141,7 @@ def misstated(network: Trained, n_tests: int) -> None:
 def means(network: Trained, n_tests: int) -> None:
     print("| mean count | network | limit | likelihood | moments |\n|---|---|---|---|---|")
     for mean in (0.3, 1.0, 3.0, 10.0, 100.0, 1000.0, 10000.0):
-        tests = told(n_tests // 50, 1e4, 0.3, centre=np.log(mean), centre_sd=0.5, size=5, shared=True)
+        tests = simulated_tests(n_tests // 50, 1e4, 0.3, centre=np.log(mean), centre_sd=0.5, size=5, shared=True)
         group1, group2 = (
             Group(counts, exposure[0])
             for counts, exposure in ((tests.counts1, tests.exposure1), (tests.counts2, tests.exposure2))
@@ -154,15 +154,15 @@ def means(network: Trained, n_tests: int) -> None:
 
 def replicates(network: Trained, n_tests: int) -> None:
     for size in (1, 2, 3, 5, 10, 20, 40, 64, 100, 200, 400, (400, 3), (1000, 3), (3000, 3)):
-        tests = told(max(n_tests // (100 + 4 * np.max(size)), 200), 1e5, 0.5, size=size)
+        tests = simulated_tests(max(n_tests // (100 + 4 * np.max(size)), 200), 1e5, 0.5, size=size)
         ratio = mean_errors(tests, of_network(network, tests)) / mean_errors(tests, of_grid(tests))
-        arms = f"{size[0]} v {size[1]} replicates" if isinstance(size, tuple) else f"{size} replicates an arm"
-        print(f"{arms}: error / limit {np.round(ratio, 4)}", flush=True)
+        two_groups = f"{size[0]} v {size[1]} replicates" if isinstance(size, tuple) else f"{size} replicates an arm"
+        print(f"{two_groups}: error / limit {np.round(ratio, 4)}", flush=True)
 
 
 def differences(network: Trained, n_tests: int) -> None:
     tests = simulate(np.random.default_rng(104), n_tests // 40, Ranges())
-    inside = in_range(*arms_of(tests), Prior(*tests.prior.T), ranges=network.ranges)
+    inside = in_range(*groups_of(tests), Prior(*tests.prior.T), ranges=network.ranges)
     found, exact = of_network(network, tests), of_grid(tests)
     print(f"quantiles .5, .99, 1 of {inside.sum()} tests in range ({inside.mean():.3f} of all)")
     for name in ("null_probability", "log_fc", "log_dispersion"):
@@ -214,7 +214,7 @@ def speed(network: Trained, _: int) -> None:
 
 def five_against_five(n_tests: int) -> tuple[Data, Prior, tuple[Group, Group]]:
     """Data and prior of tests of "mid" with five replicates an arm, exposures shared."""
-    tests = told(n_tests, *SETTINGS["mid"], size=5, shared=True)
+    tests = simulated_tests(n_tests, *SETTINGS["mid"], size=5, shared=True)
     data = (tests.counts1, tests.exposure1[0], tests.counts2, tests.exposure2[0])
     return data, Prior(*tests.prior[0]), (Group(*data[:2]), Group(*data[2:]))
 
@@ -235,7 +235,7 @@ def training(network: Trained, _: int) -> None:
         print(f"{name}: {value}")
 
 
-def told(
+def simulated_tests(
     n: int,
     depth: float,
     spread: float,
@@ -254,30 +254,32 @@ def told(
     beta = np.where(null, 0.0, rng.normal(0.0, 1.0, n))
     alpha = rng.normal(-2.0, 1.0, n)
     eta = rng.normal(location, centre_sd, n) - (0.0 if paper else 0.5 * beta)
-    arms = []
-    for arm, effect in enumerate((0.0, beta)):
-        here = size[arm] if isinstance(size, tuple) else size
+    two_groups = []
+    for side, effect in enumerate((0.0, beta)):
+        here = size[side] if isinstance(size, tuple) else size
         present = np.full(n, here) if here else rng.integers(2, 11, n)
         if shared:
             exposure = np.exp(spread * rng.standard_normal(here)) * depth / 1e4
-            noise = rng.gamma(np.exp(-alpha), np.exp(alpha), (here, n)).T
-            counts = rng.poisson(np.exp(eta + effect)[:, None] * exposure * noise).astype(float)
-            arms += [counts, np.broadcast_to(exposure, counts.shape)]
+            dispersion_ratio = rng.gamma(np.exp(-alpha), np.exp(alpha), (here, n)).T
+            counts = rng.poisson(np.exp(eta + effect)[:, None] * exposure * dispersion_ratio).astype(float)
+            two_groups += [counts, np.broadcast_to(exposure, counts.shape)]
         else:
-            arms += draw_group(rng, present, eta + effect, alpha, np.full(n, spread), np.full(n, np.log(depth / 1e4)))
+            two_groups += draw_group(
+                rng, present, eta + effect, alpha, np.full(n, spread), np.full(n, np.log(depth / 1e4))
+            )
     prior = np.tile([location, centre_sd, -2.0, 1.0, 0.0, 0.5, 1.0], (n, 1))
-    return Simulated(*arms, prior, np.stack([alpha, eta + 0.5 * beta, beta], axis=1), null)
+    return Simulated(*two_groups, prior, np.stack([alpha, eta + 0.5 * beta, beta], axis=1), null)
 
 
 def of_network(network: Trained, tests: Simulated) -> Posterior:
-    return summarise_mixture(posterior_of(*arms_of(tests), Prior(*tests.prior.T), network=network), levels=LEVELS)
+    return summarise_mixture(posterior_of(*groups_of(tests), Prior(*tests.prior.T), network=network), levels=LEVELS)
 
 
 def of_grid(tests: Simulated) -> Posterior:
-    return grid_posterior(*arms_of(tests), Prior(*tests.prior.T), levels=LEVELS)
+    return grid_posterior(*groups_of(tests), Prior(*tests.prior.T), levels=LEVELS)
 
 
-def arms_of(tests: Simulated) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def groups_of(tests: Simulated) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return tests.counts1, tests.exposure1, tests.counts2, tests.exposure2
 
 

@@ -182,8 +182,8 @@ def store_results(
     columns: dict[str, list[np.ndarray]] = {}
     for level in comparisons:
         ours, theirs = (samples["condition"] == level).to_numpy(), (samples["condition"] == reference).to_numpy()
-        totals = [np.maximum(counts[:, arm].sum(axis=1), 0.5) for arm in (ours, theirs)]
-        depths = [exposure[arm].sum() for arm in (ours, theirs)]
+        totals = [np.maximum(counts[:, side].sum(axis=1), 0.5) for side in (ours, theirs)]
+        depths = [exposure[side].sum() for side in (ours, theirs)]
         log_fc = np.log(totals[0] / depths[0]) - np.log(totals[1] / depths[1])
         phi = trend * np.exp(rng.normal(0, 0.3, trend.size))
         se = np.sqrt(1 / totals[0] + 1 / totals[1] + phi * (1 / ours.sum() + 1 / theirs.sum()))
@@ -201,7 +201,7 @@ def store_results(
             "scores": z,
             "pvals": p,
             "pvals_adj": adjusted,
-            "pvals_all_replicates": p,
+            "pvals_unfiltered": p,
             "dispersions": phi,
             "dispersions_genewise": np.maximum(trend * np.exp(rng.normal(0, 0.8, trend.size)), 0),
             "status": status.astype(np.uint32),
@@ -226,13 +226,13 @@ def store_results(
         },
         "samples": samples,
         "dropped_samples": samples.iloc[:0][["condition", "replicate", "n_cells", "counts"]].assign(reason=""),
-        "n_cells_left_out": {"no_condition": 0, "other_groups": 0, "no_replicate": 0, "no_block": 0},
+        "n_cells_excluded": {"no_condition": 0, "other_groups": 0, "no_replicate": 0, "no_block": 0},
         "trend": {
             "mean": knots,
             "dispersion": 0.05 + 1 / knots,
-            "scatter": 0.4,
+            "log_dispersion_var": 0.4,
             "n_genes": 300,
-            "noise": np.ones((len(comparisons), 2)),
+            "dispersion_ratio": np.ones((len(comparisons), 2)),
         },
         "status_codes": status_codes(),
         "status_meaning": MEANING,

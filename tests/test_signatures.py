@@ -40,14 +40,14 @@ each_function = pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def sections_of(function: Callable) -> dict[str, str]:
     """The text under each underlined heading of a numpydoc docstring, in order; the text before them under ""."""
     text = inspect.getdoc(function) or ""
-    pieces = re.split(r"^(\w[\w ]*)\n-{3,}\n", text, flags=re.MULTILINE)
-    return {"": pieces[0]} | dict(zip(pieces[1::2], pieces[2::2], strict=True))
+    chunks = re.split(r"^(\w[\w ]*)\n-{3,}\n", text, flags=re.MULTILINE)
+    return {"": chunks[0]} | dict(zip(chunks[1::2], chunks[2::2], strict=True))
 
 
 def documented(section: str) -> dict[str, str]:
     """The entries of a section of definitions: the lines that are not indented, with the text below each."""
-    pieces = re.split(r"^(\S.*)$", section, flags=re.MULTILINE)
-    return dict(zip(pieces[1::2], (text.strip() for text in pieces[2::2]), strict=True))
+    chunks = re.split(r"^(\S.*)$", section, flags=re.MULTILINE)
+    return dict(zip(chunks[1::2], (text.strip() for text in chunks[2::2]), strict=True))
 
 
 def test_namespaces() -> None:
@@ -84,12 +84,12 @@ def test_types_are_in_the_signature(name: str) -> None:
 
 @each_function
 def test_parameters_are_documented(name: str) -> None:
-    described = documented(sections_of(FUNCTIONS[name]).get("Parameters", ""))
-    typed = [entry for entry in described if ":" in entry]
+    description = documented(sections_of(FUNCTIONS[name]).get("Parameters", ""))
+    typed = [entry for entry in description if ":" in entry]
     assert not typed, "types belong in the signature"
-    names = [part.strip() for entry in described for part in entry.split(",")]
+    names = [part.strip() for entry in description for part in entry.split(",")]
     assert names == list(inspect.signature(FUNCTIONS[name]).parameters), "documented in the order of the signature"
-    empty = [entry for entry, text in described.items() if not text]
+    empty = [entry for entry, text in description.items() if not text]
     assert not empty, "every parameter is described"
 
 

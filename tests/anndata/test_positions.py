@@ -176,12 +176,14 @@ def test_pseudobulk_beside_a_column_that_occurs_twice():
 def test_positions_against_brute_force():
     rng = np.random.default_rng(0)
     index = pd.Index([f"n{i}" for i in rng.integers(0, 40, 50)])
-    asked = [f"n{i}" for i in range(45)]
-    found = [np.flatnonzero(index.to_numpy() == name) for name in asked]
+    requested = [f"n{i}" for i in range(45)]
+    found = [np.flatnonzero(index.to_numpy() == name) for name in requested]
     expected = [int(places[0]) if len(places) == 1 else -1 for places in found]
-    assert known_positions(asked, index).tolist() == expected
-    assert repeated_names(asked, index) == [name for name, places in zip(asked, found, strict=True) if len(places) > 1]
-    once = [name for name, place in zip(asked, expected, strict=True) if place >= 0]
+    assert known_positions(requested, index).tolist() == expected
+    assert repeated_names(requested, index) == [
+        name for name, places in zip(requested, found, strict=True) if len(places) > 1
+    ]
+    once = [name for name, place in zip(requested, expected, strict=True) if place >= 0]
     assert positions_of(once, index, "gene", "var_names").tolist() == [index.tolist().index(name) for name in once]
     assert [position_of(name, index, "gene", "var_names") for name in once] == [index.tolist().index(n) for n in once]
 
@@ -200,7 +202,7 @@ def test_symbols_called_like_a_column(column, compared, screen):
             table(data, FIRST, gene_symbols=column)
         if column in ("base_mean", "names"):
             continue
-        other = table(data, FIRST, gene_symbols=column, style="pertpy", pval_cutoff=0.9)
+        other = table(data, FIRST, gene_symbols=column, style="pertpy", padj_cutoff=0.9)
         assert other.columns[-1] == column
         kept = plain[plain["pvals_adj"] <= 0.9]
         assert other["variable"].tolist() == kept["names"].tolist()

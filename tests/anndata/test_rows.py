@@ -16,17 +16,17 @@ import nbcompare as nb
 KEY = {"groupby": "condition", "reference": "ctrl"}
 
 
-def bulk(n: int = 4, n_genes: int = 300, lanes: int = 1, seed: int = 0) -> ad.AnnData:
+def bulk(n: int = 4, n_genes: int = 300, vectors: int = 1, seed: int = 0) -> ad.AnnData:
     """n samples of each of two groups, each in some lanes."""
     rng = np.random.default_rng(seed)
     mean = np.exp(rng.uniform(3, 8, n_genes))
-    rates = np.repeat(mean * rng.gamma(10, 0.1, (2 * n, n_genes)), lanes, axis=0)
+    rates = np.repeat(mean * rng.gamma(10, 0.1, (2 * n, n_genes)), vectors, axis=0)
     obs = pd.DataFrame(
         {
-            "condition": np.repeat(["ctrl", "treated"], n * lanes),
-            "sample": np.repeat([f"s{k}" for k in range(2 * n)], lanes),
+            "condition": np.repeat(["ctrl", "treated"], n * vectors),
+            "sample": np.repeat([f"s{k}" for k in range(2 * n)], vectors),
         },
-        index=[f"r{k}" for k in range(2 * n * lanes)],
+        index=[f"r{k}" for k in range(2 * n * vectors)],
     )
     return ad.AnnData(rng.poisson(rates).astype(float), obs=obs)
 
@@ -55,12 +55,12 @@ def test_bulk_with_a_replicate_key(min_cells):
 
 @pytest.mark.parametrize("kind", ["nb_compare", "pseudobulk", "nb_screen"])
 def test_lanes_are_summed(kind):
-    lanes = bulk(lanes=2)
+    vectors = bulk(vectors=2)
     added = ad.AnnData(
-        lanes.X.reshape(8, 2, -1).sum(axis=1), obs=lanes.obs.iloc[::2].reset_index(drop=True).rename(index=str)
+        vectors.X.reshape(8, 2, -1).sum(axis=1), obs=vectors.obs.iloc[::2].reset_index(drop=True).rename(index=str)
     )
     if kind == "pseudobulk":
-        pdata = nb.pp.pseudobulk(lanes, "condition", replicate_key="sample")
+        pdata = nb.pp.pseudobulk(vectors, "condition", replicate_key="sample")
         np.testing.assert_array_equal(pdata.X, added.X)
         assert pdata.obs["psbulk_cells"].isna().all()
         again = nb.pp.pseudobulk(pdata, "condition", replicate_key="sample")
@@ -68,9 +68,9 @@ def test_lanes_are_summed(kind):
         return
     function = getattr(nb.tl, kind)
     options = {"progress": False} if kind == "nb_screen" else {}
-    one, other = (function(a, **KEY, replicate_key="sample", **options) for a in (lanes, added))
+    one, other = (function(a, **KEY, replicate_key="sample", **options) for a in (vectors, added))
     found = (
-        (lanes.varm["nb_compare_pvals"], added.varm["nb_compare_pvals"])
+        (vectors.varm["nb_compare_pvals"], added.varm["nb_compare_pvals"])
         if one is None
         else (one.layers["pvals"], other.layers["pvals"])
     )
@@ -129,7 +129,7 @@ def test_a_replicate_key_of_single_cells_is_refused(cells):
             ValueError, match="replicate_key is ..?cell..?, one value a row, so each of the 200 rows is a replicate"
         ):
             function(adata, **KEY, replicate_key="cell", min_cells=1, **options)
-    nb.tl.nb_compare(adata, **KEY, replicate_key="cell", min_cells=1, cells_as_replicates=True)
+    nb.tl.nb_compare(adata, **KEY, replicate_key="cell", min_cells=1, allow_cells_as_replicates=True)
 
 
 STORAGE = {
@@ -144,7 +144,7 @@ STORAGE = {
 @pytest.mark.parametrize("storage", STORAGE)
 @pytest.mark.parametrize("keyed", [False, True])
 def test_rounding_errors_are_taken(storage, keyed):
-    whole = bulk(lanes=2)
+    whole = bulk(vectors=2)
     rng = np.random.default_rng(1)
     near = ad.AnnData(STORAGE[storage](whole.X * (1 + rng.uniform(-1e-7, 1e-7, whole.shape))), obs=whole.obs)
     options = {"replicate_key": "sample"} if keyed else {}

@@ -36,7 +36,7 @@ def test_samples() -> None:
     assert samples.codes.tolist() == [3, 0, 1, 2, 2, 0, 3, 1]
     assert samples.codes.dtype == np.int64
     assert samples.names[0] == "a | r1"
-    assert set(samples.n_cells_left_out.values()) == {0}
+    assert set(samples.n_cells_excluded.values()) == {0}
     assert list(samples.dropped.columns) == ["condition", "replicate", "n_cells", "counts", "reason"]
     assert samples.dropped.empty
 
@@ -79,10 +79,10 @@ def test_missing_values_are_left_out_and_counted(kind: str) -> None:
     column.iloc[[0, 5]] = pd.NA if kind in ("string", "boolean", "Int64") else np.nan
     adata.obs["key"] = column
     samples = read_samples(adata, "key", replicate_key="replicate")
-    assert samples.n_cells_left_out == {"no_condition": 2, "other_groups": 0, "no_replicate": 0, "no_block": 0}
+    assert samples.n_cells_excluded == {"no_condition": 2, "other_groups": 0, "no_replicate": 0, "no_block": 0}
     assert (samples.codes == -1).nonzero()[0].tolist() == [0, 5]
     samples = read_samples(adata, "replicate", replicate_key="key", block_key="key")
-    assert samples.n_cells_left_out == {"no_condition": 0, "other_groups": 0, "no_replicate": 2, "no_block": 0}
+    assert samples.n_cells_excluded == {"no_condition": 0, "other_groups": 0, "no_replicate": 2, "no_block": 0}
 
 
 def test_order_of_categories_is_kept() -> None:
@@ -106,7 +106,7 @@ def test_several_columns() -> None:
     of_cell = samples.table["replicate"].to_numpy()[samples.codes]
     assert of_cell.tolist() == [f"{batch} | {r}" for batch, r in zip(adata.obs["batch"], REPLICATE, strict=True)]
     adata.obs.loc["c0", "batch"] = np.nan
-    assert read_samples(adata, "condition", replicate_key=["batch", "replicate"]).n_cells_left_out["no_replicate"] == 1
+    assert read_samples(adata, "condition", replicate_key=["batch", "replicate"]).n_cells_excluded["no_replicate"] == 1
 
 
 def test_each_row_a_replicate() -> None:
@@ -121,7 +121,7 @@ def test_each_row_a_replicate() -> None:
 def test_groups() -> None:
     samples = read_samples(cells(), "condition", replicate_key="replicate", groups=["b"])
     assert pairs(samples.table) == [("b", "r1"), ("b", "r2")]
-    assert samples.n_cells_left_out["other_groups"] == 4
+    assert samples.n_cells_excluded["other_groups"] == 4
     assert (
         read_samples(cells(), "condition", replicate_key="replicate", groups="b").codes.tolist()
         == samples.codes.tolist()
@@ -137,7 +137,7 @@ def test_blocks() -> None:
     assert list(samples.table.columns) == ["condition", "replicate", "block", "n_cells"]
     adata.obs.loc["c1", "donor"] = np.nan
     samples = read_samples(adata, "condition", replicate_key="replicate", block_key="donor")
-    assert samples.n_cells_left_out["no_block"] == 1
+    assert samples.n_cells_excluded["no_block"] == 1
     adata.obs.loc["c1", "donor"] = "d2"
     with pytest.raises(
         ValueError, match=r"several values within 1 samples, such as a \| r1. .* add the column to replicate_key"
@@ -234,8 +234,8 @@ def test_layers_that_are_not_there() -> None:
     adata.X = None
     with pytest.raises(ValueError, match="adata.X is empty. Pass layer.*'counts'"):
         read_matrix(adata, None)
-    with pytest.raises(ValueError, match="block_size is 0"):
-        sum_counts(adata, np.zeros(8, dtype=np.int64), 1, layer="counts", block_size=0)
+    with pytest.raises(ValueError, match="chunk_size is 0"):
+        sum_counts(adata, np.zeros(8, dtype=np.int64), 1, layer="counts", chunk_size=0)
 
 
 @pytest.mark.parametrize("format", ["h5ad", "zarr"])
@@ -275,4 +275,4 @@ def test_order_of_cells_does_not_matter(data: st.DataObject) -> None:
     samples, found = sum_samples(shuffled, read_samples(shuffled, "condition", replicate_key="replicate"), min_cells=1)
     pd.testing.assert_frame_equal(samples.table, expected.table)
     np.testing.assert_array_equal(found, sums)
-    assert expected.table["n_cells"].sum() + sum(expected.n_cells_left_out.values()) == n_cells
+    assert expected.table["n_cells"].sum() + sum(expected.n_cells_excluded.values()) == n_cells

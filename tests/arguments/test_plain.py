@@ -111,7 +111,7 @@ def test_one_name(argument, build, cells, tmp_path):
 NUMBERS = {
     "min_cells": 2,
     "min_counts": 1.0,
-    "min_total": 5,
+    "min_gene_counts": 5,
     "lfc_threshold": 0.5,
     "shrink": True,
     "cox_reid": False,
@@ -171,10 +171,10 @@ def test_nb_screen(argument, cells, tmp_path):
 def test_numbers_of_a_screen_on_disk(cells, tmp_path):
     call = {"reference": "ctrl", "replicate_key": "replicate", "progress": False, "path": tmp_path / "a.zarr"}
     screen = tl.nb_screen(
-        cells, "condition", **call, min_cells=np.int64(5), fdr=np.float32(0.125), n_lenders=np.array(7)
+        cells, "condition", **call, min_cells=np.int64(5), fdr=np.float32(0.125), n_fit_perturbations=np.array(7)
     )
     assert screen.uns["nb_screen"]["fdr"]["level"] == 0.125
-    again = tl.nb_screen(cells, "condition", **call, min_cells=5, fdr=0.125, n_lenders=7)  # the same call
+    again = tl.nb_screen(cells, "condition", **call, min_cells=5, fdr=0.125, n_fit_perturbations=7)  # the same call
     assert again.shape == screen.shape
 
 

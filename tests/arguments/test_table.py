@@ -97,7 +97,14 @@ def good(cells, compared, screen, pdata, stored_screen) -> dict[str, dict[str, A
     """A call of each function that works."""
     compare = {"groupby": "condition", "reference": "ctrl", "replicate_key": "replicate", "min_cells": 1}
     counts = np.full((4, 3), 5)
-    prior = {"null_share": 0.5, "lfc_sd": 1, "dispersion": 0.1, "dispersion_log_sd": 1, "mean": 5, "mean_log_sd": 1}
+    prior = {
+        "null_proportion": 0.5,
+        "lfc_sd": 1,
+        "dispersion": 0.1,
+        "dispersion_log_sd": 1,
+        "mean": 5,
+        "mean_log_sd": 1,
+    }
     gene = compared.var_names[0]
     return {
         "tl.nb_compare": {"adata": cells, **compare},
@@ -217,11 +224,11 @@ def test_names_that_are_no_argument():
 @pytest.mark.parametrize(
     ("argument", "value", "words"),
     [
-        ("cells_as_replicates", "no", "cells_as_replicates is 'no', but must be True or False."),
+        ("allow_cells_as_replicates", "no", "allow_cells_as_replicates is 'no', but must be True or False."),
         ("shrink", 1, "shrink is 1, but must be True or False."),
         ("min_cells", "10", "min_cells is '10', but must be a whole number of cells, 0 or more."),
-        ("min_total", math.nan, "min_total is nan, but must be a finite number of counts, 0 or more."),
-        ("min_total", math.inf, "min_total is inf, but must be a finite number of counts, 0 or more."),
+        ("min_gene_counts", math.nan, "min_gene_counts is nan, but must be a finite number of counts, 0 or more."),
+        ("min_gene_counts", math.inf, "min_gene_counts is inf, but must be a finite number of counts, 0 or more."),
         ("lfc_threshold", 100, "lfc_threshold is 100, but must be a log2 fold change from 0 to 30"),
         ("key_added", ["k"], "key_added is ['k'], but must be text"),
         ("key_added", ".", "key_added is '.'"),
@@ -248,8 +255,8 @@ def test_the_same_limits_in_a_screen(cells):
         "progress": False,
     }
     for argument, value in {
-        "min_total": math.nan, "min_counts": math.nan, "min_cells": [10], "n_jobs": math.nan, "n_jobs ": 1.5,
-        "targets_a_block": 1.5, "n_lenders": "2", "fdr": "0.05", "block_size": None, "refine": "False", "fdr ": 1,
+        "min_gene_counts": math.nan, "min_counts": math.nan, "min_cells": [10], "n_jobs": math.nan, "n_jobs ": 1.5,
+        "perturbations_per_chunk": 1.5, "n_fit_perturbations": "2", "fdr": "0.05", "chunk_size": None, "importance_sampling": "False", "fdr ": 1,
     }.items():  # fmt: skip
         with pytest.raises((TypeError, ValueError), match=f"{argument.strip()} is .*, but must be"):
             nb.tl.nb_screen(**{**call, argument.strip(): value})
@@ -259,10 +266,10 @@ def test_numpy_values_are_those_of_python(cells):
     call = {"groupby": "condition", "reference": np.str_("ctrl"), "replicate_key": np.array(["replicate"])}
     adata = cells.copy()
     nb.tl.nb_compare(
-        adata, **call, min_cells=np.int8(1), min_total=np.float32(5), shrink=np.bool_(False), layer=np.str_("counts"),
+        adata, **call, min_cells=np.int8(1), min_gene_counts=np.float32(5), shrink=np.bool_(False), layer=np.str_("counts"),
         lfc_threshold=np.array(0.5),
     )  # fmt: skip
     params = adata.uns["nb_compare"]["params"]
-    assert {type(params[name]) for name in ("min_cells", "min_total", "shrink", "layer", "lfc_threshold")} == {
+    assert {type(params[name]) for name in ("min_cells", "min_gene_counts", "shrink", "layer", "lfc_threshold")} == {
         int, float, bool, str,
     }  # fmt: skip

@@ -15,6 +15,6 @@ def test_tables_of_what_is_no_anndata(wrong):
         nb.get.nb_screen_df(wrong)
 
 
-def test_a_path_is_told_how_to_be_read():
+def test_a_path_is_given_how_to_be_read():
     with pytest.raises(TypeError, match=r"anndata.read_h5ad"):
         nb.get.nb_compare_df("cells.h5ad")

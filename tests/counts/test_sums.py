@@ -39,15 +39,15 @@ def by_hand(counts: np.ndarray, codes: np.ndarray, n_groups: int = N_GROUPS) -> 
     return np.stack([counts[codes == group].sum(axis=0, dtype=np.float64) for group in range(n_groups)])
 
 
-def check_sums(matrix: Any, counts: np.ndarray, codes: np.ndarray, block_size: int = 10) -> None:
-    found = sum_groups(matrix, codes, N_GROUPS, block_size=block_size)
+def check_sums(matrix: Any, counts: np.ndarray, codes: np.ndarray, chunk_size: int = 10) -> None:
+    found = sum_groups(matrix, codes, N_GROUPS, chunk_size=chunk_size)
     expected = by_hand(counts, codes)
     assert found.counts.dtype == np.float64
     assert found.counts.flags.c_contiguous
     assert found.counts.tobytes() == expected.tobytes()
     np.testing.assert_array_equal(found.left_out, np.where(codes < 0, counts.sum(axis=1), 0))
     for gene in (0, N_GENES - 1):
-        one = sum_gene(matrix, codes, N_GROUPS, gene, block_size=block_size)
+        one = sum_gene(matrix, codes, N_GROUPS, gene, chunk_size=chunk_size)
         assert one.tobytes() == expected[:, gene].tobytes()
 
 
@@ -103,10 +103,10 @@ def test_dask_reads_at_most_a_block(counts: np.ndarray, codes: np.ndarray) -> No
         lambda chunk: (alive.append(len(chunk)), chunk)[1], meta=counts
     )
     alive.clear()
-    pieces = blocks(lazy, 9)
-    next(pieces)
+    range_sums = blocks(lazy, 9)
+    next(range_sums)
     assert sum(alive) == 9
-    assert sum(piece.values.shape[0] for piece in pieces) == N_CELLS - 3
+    assert sum(sums_of_range.values.shape[0] for sums_of_range in range_sums) == N_CELLS - 3
 
 
 def test_dask_with_unknown_chunks(counts: np.ndarray, codes: np.ndarray) -> None:
@@ -117,20 +117,20 @@ def test_dask_with_unknown_chunks(counts: np.ndarray, codes: np.ndarray) -> None
 
 @pytest.mark.parametrize("kind", [np.asarray, *SPARSE])
 @pytest.mark.parametrize("store", ["backed", "lazy h5ad", "lazy zarr"])
-@pytest.mark.parametrize("block_size", [1, 10, 1000])
-def test_on_disk(kind: Any, store: str, block_size: int, counts: np.ndarray, codes: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize("chunk_size", [1, 10, 1000])
+def test_on_disk(kind: Any, store: str, chunk_size: int, counts: np.ndarray, codes: np.ndarray, tmp_path: Path) -> None:
     adata = ad.AnnData(kind(counts))
     if store == "lazy zarr":
         adata.write_zarr(tmp_path / "cells.zarr")
-        check_sums(ad.experimental.read_lazy(tmp_path / "cells.zarr").X, counts, codes, block_size)
+        check_sums(ad.experimental.read_lazy(tmp_path / "cells.zarr").X, counts, codes, chunk_size)
         return
     adata.write_h5ad(tmp_path / "cells.h5ad")
     if store == "lazy h5ad":
         with h5py.File(tmp_path / "cells.h5ad") as file:
-            check_sums(ad.experimental.read_lazy(file).X, counts, codes, block_size)
+            check_sums(ad.experimental.read_lazy(file).X, counts, codes, chunk_size)
         return
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
-    check_sums(backed.X, counts, codes, block_size)
+    check_sums(backed.X, counts, codes, chunk_size)
     backed.file.close()
 
 
@@ -220,7 +220,7 @@ def test_not_counts(array_type: ArrayType, name: str) -> None:
     values = np.ones((20, 6))
     values[17, 3] = value
     with pytest.raises(NotCountsError, match=sentence):
-        sum_groups(array_type(values), np.full(20, -1), 0, block_size=7)
+        sum_groups(array_type(values), np.full(20, -1), 0, chunk_size=7)
 
 
 @given(st.data())

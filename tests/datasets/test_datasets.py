@@ -67,7 +67,7 @@ def test_simulated_dispersion_and_effects_are_those_stored():
     assert np.mean(adata.varm["true_logfoldchanges"] != 0) == pytest.approx(0.5, abs=0.1)
 
 
-def test_simulated_trend_without_scatter():
+def test_simulated_trend_without_spread():
     adata = datasets.simulate(n_genes=50, n_cells=5, dispersion=0.02, dispersion_extra=2, dispersion_sd=0, rng=0)
     np.testing.assert_allclose(adata.var["true_dispersion"], 0.02 + 2 / adata.var["true_mean"])
 

@@ -30,10 +30,10 @@ def test_contrasts_are_called_as_the_page_says(adata):
     table = PAGE.split("| `contrast=` | tests | called |")[1].split("\n\n")[0]
     rows = [[cell.strip() for cell in line.split(" | ")] for line in table.splitlines()[2:]]
     checked = 0
-    for asked, _, called in rows:
-        contrast = re.search(r"`(.*)`", asked)
+    for requested, _, called in rows:
+        contrast = re.search(r"`(.*)`", requested)
         name = re.fullmatch(r"`(.*)` \|", called)
-        if contrast is None or name is None or "..." in asked or asked.startswith("| `[0"):
+        if contrast is None or name is None or "..." in requested or requested.startswith("| `[0"):
             continue
         names = name[1].split("`, `")
         tl.nb_compare(

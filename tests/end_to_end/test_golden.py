@@ -64,7 +64,7 @@ def screen_appended() -> ad.AnnData:
     """A screen on disk whose last perturbations were added by a second call."""
     cells = data(8, n_genes=60)
     later = cells.obs["condition"].isin(["treated_6", "treated_7"]).to_numpy()
-    call = {"reference": "ctrl", "replicate_key": "replicate", "progress": False, "targets_a_block": 2}
+    call = {"reference": "ctrl", "replicate_key": "replicate", "progress": False, "perturbations_per_chunk": 2}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "screen.zarr"
         nb.tl.nb_screen(cells[~later].copy(), "condition", path=path, **call)
@@ -77,7 +77,7 @@ def posterior(method: str) -> pd.DataFrame:
     rng = np.random.default_rng(4)
     counts = rng.negative_binomial(5, 0.1, (2, 50, 3))
     prior = {
-        "null_share": 0.5, "lfc_sd": 1.0, "dispersion": 0.2, "dispersion_log_sd": 0.5, "mean": 40.0, "mean_log_sd": 1.0,
+        "null_proportion": 0.5, "lfc_sd": 1.0, "dispersion": 0.2, "dispersion_log_sd": 0.5, "mean": 40.0, "mean_log_sd": 1.0,
     }  # fmt: skip
     return nb.tl.nb_posterior(counts[0], counts[1], prior=prior, method=method)
 
@@ -108,7 +108,7 @@ CALLS: dict[str, Callable[[], ad.AnnData | pd.DataFrame]] = {
     "offset": compare_with_offset,
     "quadrature": lambda: compare(method="quadrature"),
     "transformer": lambda: compare(method="transformer"),
-    "transformer_bare": lambda: compare(method="transformer", refine=False),
+    "transformer_bare": lambda: compare(method="transformer", importance_sampling=False),
     "screen": screen,
     "screen_blocks": lambda: screen(block_key="replicate"),
     "screen_intervals": lambda: screen(intervals=True, dtype="float64"),

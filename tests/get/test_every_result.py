@@ -74,15 +74,15 @@ CALLS: dict[str, dict] = {
     "posterior": {**GROUPS, "method": "quadrature"},
     "splits": {**GROUPS, "split_by": "type"},
     "splits of several coefficients": {**FORMULA, "contrast": "condition", "split_by": "type"},
-    "nothing tested": {**GROUPS, "min_total": 1e9},
-    "posterior, nothing tested": {**GROUPS, "min_total": 1e9, "method": "quadrature"},
-    "several coefficients, nothing tested": {**FORMULA, "contrast": "condition", "min_total": 1e9},
+    "nothing tested": {**GROUPS, "min_gene_counts": 1e9},
+    "posterior, nothing tested": {**GROUPS, "min_gene_counts": 1e9, "method": "quadrature"},
+    "several coefficients, nothing tested": {**FORMULA, "contrast": "condition", "min_gene_counts": 1e9},
 }
 SCREENS: dict[str, dict] = {
     "screen": {},
     "screen on disk": {},
     "screen with a posterior": {"method": "quadrature"},
-    "screen, nothing tested": {"min_total": 1e9},
+    "screen, nothing tested": {"min_gene_counts": 1e9},
 }
 
 
@@ -127,7 +127,7 @@ def split_of(adata: AnnData) -> dict:
 
 
 READERS: dict[str, Callable] = {
-    "nb_compare_df": lambda a: [get.nb_compare_df(a, style=s, pval_cutoff=0.5) for s in ("scanpy", "pertpy", "deseq2")][
+    "nb_compare_df": lambda a: [get.nb_compare_df(a, style=s, padj_cutoff=0.5) for s in ("scanpy", "pertpy", "deseq2")][
         0
     ],
     "nb_compare_df, fold changes": lambda a: get.nb_compare_df(a, log2fc_min=0),
@@ -243,8 +243,8 @@ def test_genes_that_are_shown_not_to_change_are_neither_up_nor_down(kind):
         assert len(drawn.get_offsets()) == (table["pvals_adj"] <= 0.05).sum()
         assert to_hex(drawn.get_facecolor()[0]) == NEUTRAL
         assert sum(line.get_gid() == "lfc_threshold" for line in ax.lines) == 2
-        with pytest.raises(ValueError, match="log2fc_cutoff is 0.5.*less_abs"):
-            draw(adata, "low", log2fc_cutoff=0.5)
+        with pytest.raises(ValueError, match="lfc_cutoff is 0.5.*less_abs"):
+            draw(adata, "low", lfc_cutoff=0.5)
     assert [t.get_text() for t in pl.gene(adata, gene).texts] == ["|log2 FC| < 1 (5 % FDR)"]
     (dots,) = [c for c in pl.forest(adata, gene).collections if c.get_gid() == "effect"]
     assert {to_hex(c) for c in dots.get_facecolor()} <= {NEUTRAL, "#4d4d4d"}

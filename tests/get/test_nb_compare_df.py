@@ -27,7 +27,7 @@ def test_table_of_one_comparison(stored):
     for word in ("scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", "lfc_lower", "lfc_upper", "dispersions"):
         np.testing.assert_array_equal(table[word], stored.varm[f"nb_compare_{word}"][position, 1])
     np.testing.assert_array_equal(table["base_mean"], stored.var["nb_compare_base_mean"].iloc[position])
-    assert set(table["status"][~tested]) == {"low_total"}
+    assert set(table["status"][~tested]) == {"low_counts"}
     assert "ok" in set(table["status"][tested])
 
 
@@ -43,11 +43,11 @@ def test_table_of_all_comparisons(stored):
 
 def test_cutoffs(stored):
     full = get.nb_compare_df(stored, "treated_1")
-    table = get.nb_compare_df(stored, "treated_1", pval_cutoff=0.1, log2fc_min=-1, log2fc_max=2)
+    table = get.nb_compare_df(stored, "treated_1", padj_cutoff=0.1, log2fc_min=-1, log2fc_max=2)
     keep = (full["pvals_adj"] <= 0.1) & (full["logfoldchanges"] > -1) & (full["logfoldchanges"] < 2)
     assert 0 < keep.sum() < len(full)
     pd.testing.assert_frame_equal(table, full[keep].reset_index(drop=True))
-    assert get.nb_compare_df(stored, pval_cutoff=0).empty
+    assert get.nb_compare_df(stored, padj_cutoff=0).empty
 
 
 def test_one_rule_of_what_is_a_hit(stored):
@@ -56,14 +56,14 @@ def test_one_rule_of_what_is_a_hit(stored):
     cutoff = float(np.sort(adjusted[np.isfinite(adjusted)])[20])
     expected = int((adjusted <= cutoff).sum())
     assert expected > (adjusted < cutoff).sum()
-    assert len(get.nb_compare_df(stored, "treated_1", pval_cutoff=cutoff)) == expected
+    assert len(get.nb_compare_df(stored, "treated_1", padj_cutoff=cutoff)) == expected
     for figure in (pl.volcano, pl.ma):
-        ax = figure(stored, "treated_1", pval_cutoff=cutoff, n_top=0)
+        ax = figure(stored, "treated_1", padj_cutoff=cutoff, n_top=0)
         drawn = {c.get_gid(): len(c.get_offsets()) for c in ax.collections if c.get_gid() in ("down", "up")}
         assert sum(drawn.values()) == expected
     gene = stored.var_names[int(np.flatnonzero(adjusted == cutoff)[0])]
     for level, significant in ((cutoff, True), (cutoff * (1 - 1e-9), False)):
-        ax = pl.forest(stored, gene, "treated_1", pval_cutoff=level)
+        ax = pl.forest(stored, gene, "treated_1", padj_cutoff=level)
         (colour,) = next(c for c in ax.collections if c.get_gid() == "effect").get_facecolor()
         assert (to_hex(colour) in ("#d55e00", "#0072b2")) == significant
 
@@ -132,7 +132,7 @@ def test_gene_table_against_the_formula(stored):
     ]  # fmt: skip
     assert len(table) == 9
     column = np.asarray(stored[:, gene].X.todense()).ravel()
-    stored.uns["nb_compare"]["trend"]["noise"] = np.array([[1.0, 1.0], [1.0, 3.0]])
+    stored.uns["nb_compare"]["trend"]["dispersion_ratio"] = np.array([[1.0, 1.0], [1.0, 3.0]])
     table = get.nb_gene_df(stored, gene)
     used = stored.varm["nb_compare_dispersions"][stored.var_names.get_loc(gene)]
     dispersion = {"ctrl": (used[0] + used[1] / 3) / 2, "treated_1": used[0], "treated_2": used[1]}
@@ -203,7 +203,7 @@ def test_gene_table_of_pseudobulk(stored):
     np.testing.assert_allclose(got["interval_high"], want["interval_high"])
 
 
-def test_gene_table_without_counts_in_an_arm(stored):
+def test_gene_table_without_counts_in_an_group(stored):
     cells = (stored.obs["condition"] == "treated_1").to_numpy()
     dense = stored.X.toarray()
     dense[cells, 5] = 0
@@ -226,9 +226,9 @@ class TestBridge:
             for word in ("logfoldchanges", "pvals", "pvals_adj"):
                 np.testing.assert_allclose(theirs[word], ours[word], rtol=1e-6)
             np.testing.assert_allclose(theirs["scores"], ours["scores"].fillna(0), rtol=1e-6)
-            called = sc.get.rank_genes_groups_df(stored, group, pval_cutoff=0.05, log2fc_min=0)
+            called = sc.get.rank_genes_groups_df(stored, group, padj_cutoff=0.05, log2fc_min=0)
             assert set(called["names"]) == set(
-                get.nb_compare_df(stored, group, pval_cutoff=0.05, log2fc_min=0)["names"]
+                get.nb_compare_df(stored, group, padj_cutoff=0.05, log2fc_min=0)["names"]
             )
 
     def test_layout_is_that_of_scanpy(self, stored):

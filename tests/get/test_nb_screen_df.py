@@ -19,7 +19,7 @@ def either(request, screen, lazy_screen):
 
 
 @pytest.fixture(params=[2**22, 3000])
-def block_size(request, monkeypatch):
+def chunk_size(request, monkeypatch):
     """The screen in one block, and in many."""
     monkeypatch.setattr(_screen, "TESTS_AT_ONCE", request.param)
 
@@ -53,12 +53,12 @@ def test_a_perturbation(either, screen):
         np.testing.assert_array_equal(table[word], screen.layers[word][3, position])
     np.testing.assert_array_equal(table["base_mean"], screen.var["base_mean"].iloc[position])
     assert set(table["status"][tested]) == {"ok"}
-    assert set(table["status"][~tested]) == {"all_zero", "low_total"}
+    assert set(table["status"][~tested]) == {"all_zero", "low_counts"}
 
 
 def test_a_gene(either, screen):
     number = screen.var["n_perturbations"].argmax()
-    table = get.nb_screen_df(either, gene=screen.var_names[number], pval_cutoff=0.05)
+    table = get.nb_screen_df(either, gene=screen.var_names[number], padj_cutoff=0.05)
     moved = screen.obs_names[screen.layers["pvals_adj"][:, number] <= 0.05]
     assert len(moved) > 2
     assert set(table["names"]) == {screen.var_names[number]}
@@ -71,12 +71,12 @@ def test_one_rule_of_what_is_a_hit(screen):
     number = int(np.argmax(screen.obs["n_hits"]))
     name, adjusted = screen.obs_names[number], screen.layers["pvals_adj"][number]
     cutoff = float(np.max(adjusted[adjusted <= 0.05]))
-    assert len(get.nb_screen_df(screen, name, pval_cutoff=cutoff)) == screen.obs["n_hits"].iloc[number]
+    assert len(get.nb_screen_df(screen, name, padj_cutoff=cutoff)) == screen.obs["n_hits"].iloc[number]
     assert (
-        len(get.nb_screen_df(screen, name, pval_cutoff=cutoff, fdr_scope="hierarchical"))
+        len(get.nb_screen_df(screen, name, padj_cutoff=cutoff, fdr_scope="hierarchical"))
         <= screen.obs["n_hits"].iloc[number]
     )
-    whole = get.nb_screen_df(screen, pval_cutoff=cutoff)
+    whole = get.nb_screen_df(screen, padj_cutoff=cutoff)
     assert (whole["perturbation"] == name).sum() == screen.obs["n_hits"].iloc[number]
     assert len(whole) == (screen.layers["pvals_adj"] <= cutoff).sum()
 
@@ -88,20 +88,20 @@ def test_several_of_each(either, screen):
 
 
 @pytest.mark.parametrize("scope", ["perturbation", "global"])
-@pytest.mark.parametrize("limits", [{"n_top": 50}, {"pval_cutoff": 0.01}, {"pval_cutoff": 0.1, "n_top": 7}])
-@pytest.mark.usefixtures("block_size")
+@pytest.mark.parametrize("limits", [{"n_top": 50}, {"padj_cutoff": 0.01}, {"padj_cutoff": 0.1, "n_top": 7}])
+@pytest.mark.usefixtures("chunk_size")
 def test_whole_screen(either, screen, scope, limits):
     table = get.nb_screen_df(either, fdr_scope=scope, **limits)
     expected = all_tests(screen)
     expected["pvals_adj"] = expected["pvals_adj_global" if scope == "global" else "pvals_adj"]
-    expected = expected[expected["pvals_adj"] <= limits.get("pval_cutoff", 2)][: limits.get("n_top")]
+    expected = expected[expected["pvals_adj"] <= limits.get("padj_cutoff", 2)][: limits.get("n_top")]
     assert len(table) > 5
     assert pairs(table) == pairs(expected)
     for word in ("pvals", "pvals_adj", "scores", "lfc_se", "logfoldchanges", "dispersions"):
         np.testing.assert_array_equal(table[word], expected[word])
 
 
-@pytest.mark.usefixtures("block_size")
+@pytest.mark.usefixtures("chunk_size")
 def test_fold_changes(either, screen):
     table = get.nb_screen_df(either, log2fc_min=-3, log2fc_max=-1, n_top=40)
     expected = all_tests(screen).query("-3 < logfoldchanges < -1")[:40]
@@ -110,7 +110,7 @@ def test_fold_changes(either, screen):
     assert get.nb_screen_df(either, "gene_003", log2fc_max=-1)["logfoldchanges"].max() < -1
 
 
-@pytest.mark.usefixtures("block_size")
+@pytest.mark.usefixtures("chunk_size")
 def test_more_than_there_are(either, screen):
     table = get.nb_screen_df(either, n_top=10**6)
     assert len(table) == screen.shape[0] * screen.shape[1]
@@ -120,7 +120,7 @@ def test_more_than_there_are(either, screen):
 
 
 def test_no_hits(either):
-    table = get.nb_screen_df(either, log2fc_min=1000, pval_cutoff=0.05)
+    table = get.nb_screen_df(either, log2fc_min=1000, padj_cutoff=0.05)
     assert table.empty
     assert table.columns.to_list() == get.nb_screen_df(either, n_top=1).columns.to_list()
 
@@ -143,13 +143,13 @@ def test_styles_and_symbols(either, screen):
 
 class TestHierarchical:
     @pytest.mark.parametrize("level", [0.001, 0.05, 0.3])
-    @pytest.mark.usefixtures("block_size")
+    @pytest.mark.usefixtures("chunk_size")
     def test_calls_what_the_two_steps_call(self, either, screen, level):
         selected = (screen.obs["pval_adj"] <= level).to_numpy()
         share = selected.sum() / screen.obs["pval_adj"].notna().sum()
         assert 0 < share < 1
         called = selected[:, None] & (screen.layers["pvals_adj"] <= level * share)
-        table = get.nb_screen_df(either, pval_cutoff=level, fdr_scope="hierarchical")
+        table = get.nb_screen_df(either, padj_cutoff=level, fdr_scope="hierarchical")
         rows, columns = np.nonzero(called)
         expected = zip(screen.obs_names[rows], screen.var_names[columns], strict=True)
         assert sorted(pairs(table)) == sorted(expected)
@@ -185,7 +185,7 @@ def test_reads_no_more_than_it_needs(lazy_screen, monkeypatch):
     get.nb_screen_df(lazy_screen, "gene_003")
     assert {(word, tuple(rows)) for word, rows in read} == {("pvals", (3,)), ("pvals_adj", (3,))}
     read.clear()
-    get.nb_screen_df(lazy_screen, pval_cutoff=0.05)
+    get.nb_screen_df(lazy_screen, padj_cutoff=0.05)
     silent = set(np.flatnonzero(~(lazy_screen.obs[["pval"]].to_memory()["pval"] < 0.05)))
     assert silent
     for _, rows in read:
@@ -208,7 +208,7 @@ def test_errors_say_what_there_is(either, stored):
         get.nb_screen_df(either, gene="gene_2")
     with pytest.raises(ValueError, match="gene is empty"):
         get.nb_screen_df(either, gene=[])
-    with pytest.raises(ValueError, match="18,000 rows.*n_top or pval_cutoff"):
+    with pytest.raises(ValueError, match="18,000 rows.*n_top or padj_cutoff"):
         get.nb_screen_df(either)
     with pytest.raises(ValueError, match="'perturbation', 'global', 'hierarchical'"):
         get.nb_screen_df(either, "gene_003", fdr_scope="all")
@@ -238,14 +238,14 @@ def papalexi():
 def test_of_a_real_screen(papalexi, tmp_path, on_disk):
     design = {"reference": "control", "replicate_key": "replicate", "block_key": "replicate"}
     path = tmp_path / "screen.zarr" if on_disk else None
-    screen = tl.nb_screen(papalexi, "perturbation", **design, path=path, targets_a_block=4, progress=False)
+    screen = tl.nb_screen(papalexi, "perturbation", **design, path=path, perturbations_per_chunk=4, progress=False)
     layers = {word: np.asarray(values) for word, values in screen.layers.items()}
     obs = screen.obs[["selected", "on_target_pval"]]
     obs = obs.to_memory() if on_disk else obs
     called = obs["selected"].to_numpy()[:, None] & (
         layers["pvals_adj"] <= screen.uns["nb_screen"]["fdr"]["level_within_selected"]
     )
-    hits = get.nb_screen_df(screen, pval_cutoff=0.05, fdr_scope="hierarchical")
+    hits = get.nb_screen_df(screen, padj_cutoff=0.05, fdr_scope="hierarchical")
     assert len(hits) == called.sum() > 30
     own = get.nb_screen_df(screen, "STAT1", gene="STAT1")
     assert own["pvals"].item() == obs.loc["STAT1", "on_target_pval"]

@@ -88,7 +88,7 @@ def slow_moments(y, l, group):
     return x, d
 
 
-def slow_trend(y, l, group, e=None, lost=1.0):
+def slow_trend(y, l, group, e=None, df_ratio=1.0):
     """Dispersion at each gene's mean and the scatter; `e` are exposures with block effects."""
     e = l if e is None else e
     m = y.mean(axis=1)
@@ -107,7 +107,7 @@ def slow_trend(y, l, group, e=None, lost=1.0):
     phi = np.array([np.clip((x[b] / m[b]).sum() / (d[b] / m[b]).sum(), 1e-4, 10) for b in bins])
     for _ in range(6):
         numerator, weight = summed(y, e, group, np.exp(np.interp(np.log(m), knots, np.log(phi))))
-        S = np.array([numerator[b].sum() / (weight[b].sum() / lost) for b in bins])
+        S = np.array([numerator[b].sum() / (weight[b].sum() / df_ratio) for b in bins])
         phi = np.clip(
             phi + (S - 1) * (phi + np.exp(-knots)), np.maximum(0.2 * phi, 1e-5), np.minimum(5 * phi + 0.01, 20)
         )
@@ -116,18 +116,18 @@ def slow_trend(y, l, group, e=None, lost=1.0):
     totals = np.stack([y[:, group == k].sum(axis=1) for k in np.unique(group)])
     used = (rho > 0.03) & (m > 1) & ((totals > 3).sum(axis=0) >= 2)
     numerator, weight = summed(y, e, group, at)
-    d = np.maximum(weight[used] / lost, 1e-3)
+    d = np.maximum(weight[used] / df_ratio, 1e-3)
     S = numerator[used] / d
     grid = np.geomspace(0.02, 2, 24) ** 2
     log_p = []
-    for scatter in grid:
-        prior_df, k = prior_of(scatter * rho[used] ** 2)
+    for log_dispersion_var in grid:
+        prior_df, k = prior_of(log_dispersion_var * rho[used] ** 2)
         s = np.maximum(S * np.exp(k), 0.01)
         log_f = (
             d / 2 * np.log(d / prior_df) + (d / 2 - 1) * np.log(s) - (d + prior_df) / 2 * np.log1p(d * s / prior_df)
             - special.betaln(d / 2, prior_df / 2) + k
         )  # fmt: skip
-        log_p.append(log_f.sum() - 0.5 * (np.log(scatter / 0.6) / 0.7) ** 2)
+        log_p.append(log_f.sum() - 0.5 * (np.log(log_dispersion_var / 0.6) / 0.7) ** 2)
     best = int(np.argmax(log_p))
     curve = np.polynomial.Polynomial.fit([-1, 0, 1], log_p[best - 1 : best + 2], 2).convert()
     peak = -curve.coef[1] / (2 * curve.coef[2])
@@ -139,24 +139,35 @@ def prior_of(x):
     return d0, x / 2 + 1 / d0 + 1 / (3 * d0**2)
 
 
-def slow_test(y, l, group, trend, scatter, *, arms=(0, 1), noise=(1.0, 1.0), kept=1.0, lost=1.0):
+def slow_test(
+    y,
+    l,
+    group,
+    trend,
+    log_dispersion_var,
+    *,
+    two_groups=(0, 1),
+    dispersion_ratio=(1.0, 1.0),
+    efficiency=1.0,
+    df_ratio=1.0,
+):
     """Log fold change, se, r*, df, halving and moderated dispersion of two arms; with more groups the others lend theirs."""
     l = np.broadcast_to(l, y.shape)
-    two = set(np.unique(group)) == set(arms)
-    first, second = (group == k for k in arms)
+    two = set(np.unique(group)) == set(two_groups)
+    first, second = (group == k for k in two_groups)
     m = y.mean(axis=1)
     rho = trend * m / (1 + trend * m)
-    d0, k = prior_of(scatter * rho**2)
+    d0, k = prior_of(log_dispersion_var * rho**2)
     p0 = np.maximum(trend - (1 - np.exp(-k)) * (trend + 1 / m), 0)
     rate = own_rate(y, l) if two else own_rate(y[:, first], l[:, first])
-    T1, lam1, E1, D1, a1, b1 = group_numbers(y[:, first], l[:, first], noise[0] * p0, rate)
-    T2, lam2, E2, D2, a2, b2 = group_numbers(y[:, second], l[:, second], noise[1] * p0, rate)
+    T1, lam1, E1, D1, a1, b1 = group_numbers(y[:, first], l[:, first], dispersion_ratio[0] * p0, rate)
+    T2, lam2, E2, D2, a2, b2 = group_numbers(y[:, second], l[:, second], dispersion_ratio[1] * p0, rate)
     numerator, weight = (a1 + a2, b1 + b2) if two else summed(y, l, group, p0)
-    df = d0 + weight / lost
+    df = d0 + weight / df_ratio
     tau2 = np.maximum((d0 + numerator) / df, 0.02)
     phi = np.maximum(p0 + (tau2 - 1) * (p0 + 1 / m), 0)
-    E1, E2 = E1 * kept, E2 * kept
-    d1, d2 = noise[0] * phi * D1 / kept, noise[1] * phi * D2 / kept
+    E1, E2 = E1 * efficiency, E2 * efficiency
+    d1, d2 = dispersion_ratio[0] * phi * D1 / efficiency, dispersion_ratio[1] * phi * D2 / efficiency
     y1, y2 = lam1 * E1, lam2 * E2
     none1, none2 = T1 == 0, T2 == 0
     moved1, moved2 = np.minimum(0.5, y2 / 2), np.minimum(0.5, y1 / 2)
@@ -172,7 +183,7 @@ def slow_test(y, l, group, trend, scatter, *, arms=(0, 1), noise=(1.0, 1.0), kep
         root=root,
         df=df,
         halve=np.where(none1 | none2, 0.5, 1.0),
-        dispersion=noise[1] * phi,
+        dispersion=dispersion_ratio[1] * phi,
     )
 
 

@@ -94,7 +94,7 @@ def test_comparison_may_go_unnamed_only_if_alone(stored, stored_pair, draw):
 
 @pytest.mark.parametrize("draw", [pl.volcano, pl.ma])
 def test_called_genes(stored, draw):
-    ax = draw(stored, "treated_1", pval_cutoff=0.1, log2fc_cutoff=0.5, n_top=4)
+    ax = draw(stored, "treated_1", padj_cutoff=0.1, lfc_cutoff=0.5, n_top=4)
     table = get.nb_compare_df(stored, "treated_1")
     called = (table["pvals_adj"] < 0.1) & (table["logfoldchanges"].abs() >= 0.5)
     up, down = called & (table["logfoldchanges"] > 0), called & (table["logfoldchanges"] < 0)
@@ -112,12 +112,12 @@ def test_called_genes(stored, draw):
     assert legend == [f"{down.sum()} down", f"{up.sum()} up", f"{quiet.sum()} not called"]
     assert sorted(names(ax)) == sorted(table["names"][called].head(4))
     assert "log$_2$ fold change" in (ax.get_xlabel(), ax.get_ylabel())
-    lines = [line for line in ax.lines if line.get_gid() == "log2fc_cutoff"]
+    lines = [line for line in ax.lines if line.get_gid() == "lfc_cutoff"]
     assert len(lines) == 2
 
 
 def test_labels_do_not_overlap(stored):
-    ax = pl.volcano(stored, "treated_1", pval_cutoff=0.2, n_top=8)
+    ax = pl.volcano(stored, "treated_1", padj_cutoff=0.2, n_top=8)
     ax.figure.canvas.draw()
     boxes = [text.get_window_extent() for text in ax.texts if text.get_text().startswith("gene_")]
     assert len(boxes) == 8
@@ -125,7 +125,7 @@ def test_labels_do_not_overlap(stored):
         assert ax.figure.bbox.contains(box.x0, box.y0)
         assert ax.figure.bbox.contains(box.x1, box.y1)
         for other in boxes[:i]:
-            assert not (box.shrunk(0.9, 0.9).overlaps(other.shrunk(0.9, 0.9)))
+            assert not (box.shrunken(0.9, 0.9).overlaps(other.shrunken(0.9, 0.9)))
 
 
 def test_genes_asked_for_are_named(stored):
@@ -148,7 +148,7 @@ def test_labels_are_symbols_where_asked(stored):
 
 def test_volcano_threshold_separates_called_from_not_called(stored):
     ax = pl.volcano(stored, "treated_1", n_top=0)
-    line = next(line for line in ax.lines if line.get_gid() == "pval_cutoff").get_ydata()[0]
+    line = next(line for line in ax.lines if line.get_gid() == "padj_cutoff").get_ydata()[0]
     assert max(points(ax, "not called")[:, 1]) < line
     assert min([*points(ax, "up")[:, 1], *points(ax, "down")[:, 1]]) >= line
     assert names(ax) == []
@@ -216,13 +216,13 @@ def test_dispersion_points_trend_and_band(stored):
     width = band[:, 1].max() / np.max(trend.get_ydata())
     assert width == pytest.approx(np.exp(1.96 * np.sqrt(stored.uns["nb_compare"]["trend"]["scatter"])))
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["gene-wise", "moderated", "trend", "95 % band"]
-    assert not [line for line in ax.lines if line.get_gid() == "noise"]
+    assert not [line for line in ax.lines if line.get_gid() == "dispersion_ratio"]
 
 
-def test_dispersion_of_a_noisy_group_and_of_pairs(stored):
-    stored.uns["nb_compare"]["trend"]["noise"] = np.array([[1.0, 1.0], [1.0, 2.5]])
+def test_dispersion_of_a_high_dispersion_group_and_of_pairs(stored):
+    stored.uns["nb_compare"]["trend"]["dispersion_ratio"] = np.array([[1.0, 1.0], [1.0, 2.5]])
     lines = {line.get_gid(): line.get_ydata() for line in pl.dispersion(stored, "treated_2").lines}
-    np.testing.assert_allclose(lines["noise"], 2.5 * lines["trend"])
+    np.testing.assert_allclose(lines["dispersion_ratio"], 2.5 * lines["trend"])
     stored.uns["nb_compare"]["params"]["dispersion"] = "pair"
     assert not pl.dispersion(stored, "treated_1").lines
     assert pl.dispersion(stored, "treated_2").lines
@@ -251,7 +251,7 @@ def test_histogram_bars_and_null_height(stored):
 def test_quantiles_of_uniform_p_values_lie_in_the_band(stored):
     uniform = np.random.default_rng(5).uniform(size=(stored.n_vars, 2))
     stored.varm["nb_compare_pvals"] = uniform
-    ax = pl.pvalues(stored, "treated_1", kind="qq", pval_cutoff=0)
+    ax = pl.pvalues(stored, "treated_1", kind="qq", padj_cutoff=0)
     drawn = points(ax, "not called")
     assert len(drawn) == stored.n_vars
     np.testing.assert_allclose(np.sort(10 ** -drawn[:, 1]), np.sort(uniform[:, 0]))

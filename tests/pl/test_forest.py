@@ -101,10 +101,10 @@ def test_an_infinite_bound_is_an_arrow_to_the_edge(types):
 
 def test_shrunken_effects(types):
     with pytest.raises(ValueError, match="without shrink=True"):
-        pl.forest(types, "gene_020", shrunk=True)
+        pl.forest(types, "gene_020", shrunken=True)
     types.varm["nb_compare_lfc_shrunk"] = types.varm["nb_compare_logfoldchanges"] / 2
     types.varm["nb_compare_lfc_shrunk_se"] = types.varm["nb_compare_lfc_se"] / 3
-    ax = pl.forest(types, "gene_020", split="B", shrunk=True)
+    ax = pl.forest(types, "gene_020", split="B", shrunken=True)
     row = types.var_names.get_loc("gene_020")
     change, se = (types.varm[f"nb_compare_{word}"][row, :2] for word in ("logfoldchanges", "lfc_se"))
     np.testing.assert_allclose(drawn(ax, "effect").get_offsets()[:, 0], change / 2)

@@ -38,7 +38,7 @@ class TestPosterior:
         assert line(ax, "interval").get_xdata() == pytest.approx([number("lfc_lower"), number("lfc_upper")])
         assert line(ax, "mean").get_xdata() == pytest.approx([number("logfoldchanges")])
         heights = bar(ax, "posterior at zero").get_height() / bar(ax, "prior at zero").get_height()
-        share = stored.uns["quadrature"]["prior"]["null_share"][0]
+        share = stored.uns["quadrature"]["prior"]["null_proportion"][0]
         assert heights == pytest.approx(number("null_probability") / share)
         x, y = line(ax, "posterior").get_data()
         assert np.trapezoid(y, x) == pytest.approx(1 - number("null_probability"), abs=0.01)

@@ -253,7 +253,7 @@ class TestKnockdown:
 class TestRowsOfAScreen:
     def test_volcano(self, either):
         ax = pl.volcano(either, "gene_003", n_top=2, genes="gene_100")
-        table = get.nb_screen_df(either, "gene_003", pval_cutoff=0.05)
+        table = get.nb_screen_df(either, "gene_003", padj_cutoff=0.05)
         assert ax.get_title(loc="left") == "gene_003 vs control"
         drawn = np.vstack([points(ax, "down"), points(ax, "up")])
         np.testing.assert_allclose(np.sort(drawn[:, 1]), np.sort(-np.log10(table["pvals"])), rtol=1e-6)
@@ -268,8 +268,8 @@ class TestRowsOfAScreen:
             pl.dispersion(either, "gene_003")
 
     def test_the_line_lies_between_called_and_not(self, screen):
-        ax = pl.volcano(screen, "gene_010", pval_cutoff=0.1)
-        height = of_gid(ax, "pval_cutoff").get_ydata()[0]
+        ax = pl.volcano(screen, "gene_010", padj_cutoff=0.1)
+        height = of_gid(ax, "padj_cutoff").get_ydata()[0]
         assert points(ax, "not called")[:, 1].max() < height <= points(ax, "down")[:, 1].min()
 
 

@@ -82,7 +82,7 @@ def test_what_was_done_is_kept(cells: ad.AnnData) -> None:
     assert kept["groupby"] == ["condition"]
     assert kept["replicate_key"] == ["donor"]
     assert (kept["layer"], kept["min_cells"], kept["min_counts"]) == (None, 3, 5)
-    assert kept["n_cells_left_out"] == {"no_condition": 1, "no_replicate": 2}
+    assert kept["n_cells_excluded"] == {"no_condition": 1, "no_replicate": 2}
     assert kept["dropped_samples"][["replicate", "n_cells", "reason"]].to_numpy().tolist() == [
         ["d4", 1, "fewer than 3 cells"]
     ]
@@ -144,7 +144,7 @@ def test_on_disk(cells: ad.AnnData, tmp_path: Path) -> None:
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     lazy = ad.experimental.read_lazy(tmp_path / "cells.zarr")
     for adata in (backed, backed[::1], lazy):
-        pdata = pp.pseudobulk(adata, "condition", replicate_key="donor", block_size=13)
+        pdata = pp.pseudobulk(adata, "condition", replicate_key="donor", chunk_size=13)
         np.testing.assert_array_equal(pdata.X, expected.X)
         pd.testing.assert_frame_equal(pdata.obs, expected.obs, check_dtype=False, check_categorical=False)
         pd.testing.assert_frame_equal(pdata.var, expected.var, check_dtype=False, check_names=False)
@@ -169,7 +169,7 @@ def test_layer(cells: ad.AnnData) -> None:
         ("condition", {"min_cells": 1000}, ValueError, "None of the 8 samples has 1000 cells"),
         ("condition", {"min_counts": 1e6}, ValueError, "1e.06 counts .min_counts."),
         ("condition", {"layer": "counts"}, KeyError, "no layer 'counts'"),
-        ("condition", {"block_size": 0}, ValueError, "block_size is 0"),
+        ("condition", {"chunk_size": 0}, ValueError, "chunk_size is 0"),
     ],
 )
 def test_errors(

@@ -17,7 +17,14 @@ from nbcompare._anndata import numbers_of
 
 GENES, REPLICATES = 120, 8
 COEFFICIENTS = ["Intercept", "batch[T.y]", "condition[T.treated]"]
-PRIOR = {"null_share": 0.5, "lfc_sd": 1.5, "dispersion": 0.1, "dispersion_log_sd": 0.8, "mean": 20, "mean_log_sd": 2}
+PRIOR = {
+    "null_proportion": 0.5,
+    "lfc_sd": 1.5,
+    "dispersion": 0.1,
+    "dispersion_log_sd": 0.8,
+    "mean": 20,
+    "mean_log_sd": 2,
+}
 RNG = np.random.default_rng(5)
 DEPTH = np.array([1.0, 2, 4, 8, 1.5, 3, 5, 7])
 OFFSET = np.log(DEPTH)[:, None] + RNG.normal(0, 0.3, (REPLICATES, GENES))
@@ -226,7 +233,7 @@ def test_counts_of_a_posterior_are_aligned_by_test(bulk: ad.AnnData) -> None:
 
 
 def test_a_prior_with_labels_can_be_written(bulk: ad.AnnData, tmp_path: Any) -> None:
-    prior = pd.Series({"dispersion": pd.Series(DISPERSION, index=NAMES).iloc[::-1], "null_share": 0.5})
+    prior = pd.Series({"dispersion": pd.Series(DISPERSION, index=NAMES).iloc[::-1], "null_proportion": 0.5})
     tl.nb_compare(bulk, "condition", reference="ctrl", method="quadrature", prior=prior)
     bulk.write_h5ad(tmp_path / "x.h5ad")
     stored = ad.read_h5ad(tmp_path / "x.h5ad").uns["nb_compare"]["params"]["prior"]
@@ -344,8 +351,8 @@ def test_a_threshold_is_one_number(bulk: ad.AnnData, given: Any) -> None:
 @pytest.mark.parametrize("call", [compare, screen])
 def test_parts_of_a_prior_that_are_one_number(bulk: ad.AnnData, call: Any) -> None:
     for given in (pd.Series({"treated": 0.5}), pd.Series(0.5, index=NAMES), [0.5, 0.5]):
-        with pytest.raises(ValueError, match="^prior.'null_share'. is an array where one number is asked for"):
-            call(method="quadrature", prior={"null_share": ...})(bulk, given)
+        with pytest.raises(ValueError, match="^prior.'null_proportion'. is an array where one number is asked for"):
+            call(method="quadrature", prior={"null_proportion": ...})(bulk, given)
 
 
 def test_transposed_offsets_are_recognised(bulk: ad.AnnData) -> None:

@@ -30,7 +30,7 @@ EVERY_TEST = [
     "dispersions",
     "status",
 ]
-ARRAYS = [*EVERY_TEST, "pvals_all_replicates", "dispersions_genewise"]
+ARRAYS = [*EVERY_TEST, "pvals_unfiltered", "dispersions_genewise"]
 COLUMNS = ["base_mean", "dispersion_trend"]
 
 
@@ -97,8 +97,8 @@ def test_everything_is_stored_as_the_documentation_says(cells):
     assert uns["samples"]["counts"].sum() == cells.X.sum()
     assert list(uns["dropped_samples"].columns) == ["condition", "replicate", "n_cells", "counts", "reason"]
     assert len(uns["dropped_samples"]) == 0
-    assert set(uns["n_cells_left_out"].values()) == {0}
-    assert set(uns["trend"]) == {"mean", "dispersion", "scatter", "noise", "n_genes"}
+    assert set(uns["n_cells_excluded"].values()) == {0}
+    assert set(uns["trend"]) == {"mean", "dispersion", "log_dispersion_var", "dispersion_ratio", "n_genes"}
     # and nothing else is touched
     assert set(cells.varm) - set(before.varm) == {f"nb_compare_{word}" for word in ARRAYS}
     assert set(cells.var) - set(before.var) == {f"nb_compare_{word}" for word in COLUMNS}
@@ -120,7 +120,7 @@ def test_numbers_are_those_of_the_statistics(cells):
     np.testing.assert_allclose(ours["lfc_se"], expected.se / np.log(2), rtol=1e-8)
     np.testing.assert_allclose(ours["scores"], expected.statistic, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(ours["pvals"], expected.p_value, rtol=1e-6)
-    np.testing.assert_allclose(ours["pvals_all_replicates"], expected.p_value_all, rtol=1e-6)
+    np.testing.assert_allclose(ours["pvals_unfiltered"], expected.p_value_all, rtol=1e-6)
     np.testing.assert_allclose(ours["dispersions"], expected.dispersion, rtol=1e-6, atol=1e-12)
     np.testing.assert_array_equal(ours["status"], expected.status)
     np.testing.assert_allclose(ours["base_mean"], (pseudobulk.counts / pseudobulk.exposure).mean(axis=1), rtol=1e-12)
@@ -170,7 +170,7 @@ def test_round_trip(cells, tmp_path, suffix, options):
 
 
 def test_every_argument_is_recorded(cells):
-    compare(cells, groups=("a/b",), min_cells=11, min_counts=5, min_total=12, size_factors="total", key_added="x")
+    compare(cells, groups=("a/b",), min_cells=11, min_counts=5, min_gene_counts=12, size_factors="total", key_added="x")
     assert cells.uns["x"]["params"] == {
         "groupby": "condition",
         "reference": "ctrl",
@@ -190,11 +190,11 @@ def test_every_argument_is_recorded(cells):
         "prior": None,
         "network": None,
         "device": "auto",
-        "refine": True,
+        "importance_sampling": True,
         "min_cells": 11,
         "min_counts": 5,
-        "min_total": 12,
-        "cells_as_replicates": False,
+        "min_gene_counts": 12,
+        "allow_cells_as_replicates": False,
         "split_by": None,
         "design": None,
         "contrast": None,
@@ -340,7 +340,7 @@ def test_cells_left_out_are_counted(cells):
     cells.obs.loc[cells.obs_names[:7], "condition"] = np.nan
     cells.obs.loc[cells.obs_names[40:45], "replicate"] = np.nan
     compare(cells)
-    left_out = cells.uns["nb_compare"]["n_cells_left_out"]
+    left_out = cells.uns["nb_compare"]["n_cells_excluded"]
     assert left_out["no_condition"] == 7
     assert left_out["no_replicate"] == 5
     assert cells.uns["nb_compare"]["samples"]["n_cells"].sum() == cells.n_obs - 12
@@ -349,7 +349,7 @@ def test_cells_left_out_are_counted(cells):
 # what is compared with what
 
 
-def test_groups_choose_columns_and_all_lend_their_dispersion(cells):
+def test_groups_choose_columns_and_all_inform_their_dispersion(cells):
     compare(cells)
     compare(cells, groups=["c"], key_added="one")
     assert_same_results(stored(cells, "one"), stored(cells), exact=False, columns=[1])
@@ -425,7 +425,7 @@ def test_the_warning_points_at_the_caller(paired):
 # estimators and tests
 
 
-def arms(cells):
+def two_groups(cells):
     pseudobulk, _ = by_hand(cells)
     return [
         tuple(Group(np.ascontiguousarray(pseudobulk.counts[:, pseudobulk.group == k]), pseudobulk.exposure[pseudobulk.group == k]) for k in (0, c))
@@ -446,7 +446,7 @@ def test_unmoderated_tests(cells, method, test):
     ours = stored(cells)
     assert set(ours) == {*EVERY_TEST, "base_mean"}
     assert cells.uns["nb_compare"]["trend"] == {}
-    for c, pair in enumerate(arms(cells)):
+    for c, pair in enumerate(two_groups(cells)):
         one = fit(*pair)
         expected = apply(one, *pair)
         tested = np.isfinite(ours["pvals"][:, c])
@@ -463,7 +463,7 @@ def test_likelihood_effects_beside_moderated_p_values(cells):
     ours, moments = stored(cells, "mle"), stored(cells)
     for word in ("pvals", "scores", "dispersions", "status"):
         np.testing.assert_array_equal(ours[word], moments[word])
-    for c, pair in enumerate(arms(cells)):
+    for c, pair in enumerate(two_groups(cells)):
         one = fit_likelihood(*pair)
         np.testing.assert_allclose(ours["logfoldchanges"][:, c], one.log_fc / np.log(2), rtol=1e-8, atol=1e-12)
         np.testing.assert_allclose(ours["dispersions_genewise"][:, c], one.dispersion, rtol=1e-8, atol=1e-12)
@@ -538,7 +538,7 @@ def test_a_group_without_samples_is_named(cells):
 
 
 def test_min_total(cells):
-    compare(cells, min_total=300)
+    compare(cells, min_gene_counts=300)
     pseudobulk, _ = by_hand(cells)
     for c in (1, 2):
         total = pseudobulk.counts[:, (pseudobulk.group == 0) | (pseudobulk.group == c)].sum(axis=1)

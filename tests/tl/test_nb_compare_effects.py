@@ -23,14 +23,14 @@ def compare(adata, **options):
 @pytest.mark.parametrize("options", [{}, {"test": "wald"}, {"method": "mle"}, {"design": "~ condition"}])
 def test_shrinking_adds_and_changes_nothing(cells, options):
     plain = compare(cells, **options)
-    shrunk = compare(cells, **options, shrink=True)
-    assert set(shrunk) - set(plain) == {"lfc_shrunk", "lfc_shrunk_se", "lfsr", "svalue"}
+    shrunken_effects = compare(cells, **options, shrink=True)
+    assert set(shrunken_effects) - set(plain) == {"lfc_shrunk", "lfc_shrunk_se", "lfsr", "svalue"}
     for word, values in plain.items():
-        np.testing.assert_array_equal(shrunk[word], values)
+        np.testing.assert_array_equal(shrunken_effects[word], values)
     tested = ~np.isnan(plain["pvals"])
     for word in ("lfc_shrunk", "lfc_shrunk_se", "lfsr", "svalue"):
-        np.testing.assert_array_equal(~np.isnan(shrunk[word]), tested)
-    assert (np.abs(shrunk["lfc_shrunk"][tested]) <= np.abs(plain["logfoldchanges"][tested]) + 1e-12).all()
+        np.testing.assert_array_equal(~np.isnan(shrunken_effects[word]), tested)
+    assert (np.abs(shrunken_effects["lfc_shrunk"][tested]) <= np.abs(plain["logfoldchanges"][tested]) + 1e-12).all()
     assert "lfsr" not in compare(cells, **options)  # an earlier call's are gone
 
 
@@ -78,7 +78,7 @@ def test_one_replicate_carries_no_threshold():
     on_one = (plain["status"] & Status.SINGLE_REPLICATE) > 0
     assert on_one.any()
     assert (large["pvals"][on_one] >= plain["pvals"][on_one]).all()
-    assert (large["pvals_all_replicates"] <= large["pvals"])[~np.isnan(large["pvals"])].all()
+    assert (large["pvals_unfiltered"] <= large["pvals"])[~np.isnan(large["pvals"])].all()
 
 
 def test_shrinkage_is_that_of_the_test_against_zero(cells):
@@ -133,5 +133,5 @@ def test_blocks_of_one_condition_are_named(paired):
     with pytest.warns(UserWarning, match=f"'{idle}', do not contribute"):
         tl.nb_compare(two, **COLUMNS, block_key="donor", key_added="key")
     samples = two.uns["key"]["samples"]
-    assert samples.loc[~samples["block_tells"], "block"].unique().tolist() == [idle]
+    assert samples.loc[~samples["informative_block"], "block"].unique().tolist() == [idle]
     assert np.isfinite(two.varm["key_pvals"]).any()

@@ -54,14 +54,14 @@ class TestStored:
         table = compared.uns["post"]["samples"]
         prior = compared.uns["post"]["prior"]
         pseudobulk = ad.AnnData(np.stack([np.asarray(compared[(compared.obs["condition"] == c).to_numpy() & (compared.obs["replicate"] == r).to_numpy()].X.sum(axis=0)).ravel() for c, r in zip(table["condition"], table["replicate"], strict=True)]))  # fmt: skip
-        arm = {name: (table["condition"] == name).to_numpy() for name in ("ctrl", "c")}
+        side = {name: (table["condition"] == name).to_numpy() for name in ("ctrl", "c")}
         c = list(compared.uns["post"]["comparisons"]).index("c")
         tested = np.isfinite(compared.varm["post_pvals"][:, c])
         known = {name: value if name == "tail" else value[c] for name, value in prior.items()}
         known |= {"dispersion": compared.varm["post_prior_dispersions"][tested, c]}
         known |= {"dispersion_log_sd": compared.varm["post_prior_dispersion_log_sd"][tested, c]}
-        counts = [pseudobulk.X[mask][:, tested].T for mask in arm.values()]
-        depth = [table["size_factor"].to_numpy()[mask] for mask in arm.values()]
+        counts = [pseudobulk.X[mask][:, tested].T for mask in side.values()]
+        depth = [table["size_factor"].to_numpy()[mask] for mask in side.values()]
         posterior = tl.nb_posterior(
             *counts, prior=known, exposure_reference=depth[0], exposure_treated=depth[1], method="quadrature"
         )
@@ -75,7 +75,7 @@ class TestStored:
 
     @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
     def test_round_trip(self, compared, tmp_path, suffix):
-        compared.uns["post"]["params"]["prior"] = {"null_share": 0.9, "tail": "lognormal"}
+        compared.uns["post"]["params"]["prior"] = {"null_proportion": 0.9, "tail": "lognormal"}
         path = tmp_path / f"x.{suffix}"
         getattr(compared, f"write_{suffix}")(path)
         back = getattr(ad, f"read_{suffix}")(path)
@@ -90,9 +90,9 @@ class TestStored:
         assert "prior" not in compared.uns["post"]
 
     def test_given_prior_is_used(self, cells):
-        compare(cells, prior={"null_share": 0.999, "lfc_sd": 0.2, "tail": "lognormal"}, groups=["c"])
+        compare(cells, prior={"null_proportion": 0.999, "lfc_sd": 0.2, "tail": "lognormal"}, groups=["c"])
         prior = cells.uns["post"]["prior"]
-        assert prior["null_share"].tolist() == [0.999]
+        assert prior["null_proportion"].tolist() == [0.999]
         assert prior["lfc_sd"] == pytest.approx(0.2)
         assert prior["tail"] == "lognormal"
         assert np.nanmedian(cells.varm["post_null_probability"]) > 0.99
@@ -112,14 +112,14 @@ class TestRefused:
             ({"block_key": "replicate"}, "without blocks"),
             ({"shrink": True}, "shrink cannot be combined with"),
             ({"dispersion": "pair"}, "trend of the whole data set"),
-            ({"prior": {"null_share": [0.5, 0.6]}}, "one number is asked for"),
+            ({"prior": {"null_proportion": [0.5, 0.6]}}, "one number is asked for"),
             ({"prior": {"dispersion": [0.5, 0.6]}}, r"\(2,\)"),
             ({"lfc_threshold": 1.0}, "lfc_threshold cannot be combined with"),
-            ({"prior": {"null": 0.5}}, "may hold 'null_share'"),
-            ({"prior": {"null_share": 1.5}}, "between 0 and 1"),
+            ({"prior": {"null": 0.5}}, "may hold 'null_proportion'"),
+            ({"prior": {"null_proportion": 1.5}}, "between 0 and 1"),
             ({"prior": {"tail": "t"}}, "'lognormal'"),
             ({"device": "cpu"}, "uses no network"),
-            ({"method": "mom", "prior": {"null_share": 0.5}}, "prior requires method='transformer'"),
+            ({"method": "mom", "prior": {"null_proportion": 0.5}}, "prior requires method='transformer'"),
             ({"method": "mle", "device": "cuda"}, "device requires"),
         ],
     )
@@ -145,13 +145,13 @@ class TestRefused:
             ({"exposure_treated": np.ones(2)}, "must be"),
             ({"exposure_treated": -np.ones(3)}, "positive"),
             ({"exposure_reference": np.array([[1.0, 1, 1], [0, 0, 0]])}, "is 0 in all"),
-            ({"prior": {"null_share": 0.5}}, "prior lacks 'lfc_sd'"),
+            ({"prior": {"null_proportion": 0.5}}, "prior lacks 'lfc_sd'"),
             ({"method": "bayes"}, "must be one of"),
         ],
     )
     def test_arrays(self, change, match):
         known = {
-            "null_share": 0.5,
+            "null_proportion": 0.5,
             "lfc_sd": 1,
             "dispersion": 0.1,
             "dispersion_log_sd": 0.5,
@@ -174,8 +174,8 @@ class TestTransformer:
         pytest.importorskip("torch")
 
     def test_refined_and_unrefined_are_near_the_exact_posterior(self, compared):
-        for refine, key in ((True, "refined"), (False, "raw")):
-            compare(compared, "transformer", refine=refine, key_added=key)
+        for importance_sampling, key in ((True, "refined"), (False, "raw")):
+            compare(compared, "transformer", importance_sampling=importance_sampling, key_added=key)
             assert np.array_equal(compared.varm[f"{key}_pvals"], compared.varm["mom_pvals"], equal_nan=True)
             inside = np.isfinite(compared.varm["post_lfsr"]) & (compared.varm[f"{key}_status"] < 32768)
             assert inside.sum() > 200
@@ -192,7 +192,7 @@ class TestTransformer:
         tested = np.isfinite(cells.varm["post_pvals"])
         assert (cells.varm["post_status"][tested] & 32768).all()
         assert np.array_equal(cells.varm["post_lfsr"], cells.varm["exact_lfsr"], equal_nan=True)
-        compare(cells, "transformer", prior=prior, refine=False)
+        compare(cells, "transformer", prior=prior, importance_sampling=False)
         near = np.abs(cells.varm["post_null_probability"] - cells.varm["exact_null_probability"])[tested]
         assert np.median(near) < 0.1
         assert "outside_training" in get.nb_compare_df(cells, "c", key="post")["status"].iloc[0]

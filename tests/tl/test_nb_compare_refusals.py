@@ -33,7 +33,7 @@ REFUSED = {
     "cells as replicates": (
         {"replicate_key": None},
         ValueError,
-        "look like cells.*replicate_key.*cells_as_replicates=True",
+        "look like cells.*replicate_key.*allow_cells_as_replicates=True",
     ),
     "replicates are conditions": ({"replicate_key": "condition"}, ValueError, "both 'condition'"),
     "scaled layer": (
@@ -71,8 +71,8 @@ REFUSED = {
     "one size factor": ({"size_factors": 2.0}, ValueError, r"shape \(\)"),
     "slash in the key": ({"key_added": "a/b"}, ValueError, "key_added is 'a/b'.*slash"),
     "empty key": ({"key_added": ""}, ValueError, "key_added is empty"),
-    "negative min_total": ({"min_total": -1}, ValueError, "min_total is -1.*0 or more"),
-    "min_total is not a number": ({"min_total": np.nan}, ValueError, "min_total is nan"),
+    "negative min_gene_counts": ({"min_gene_counts": -1}, ValueError, "min_gene_counts is -1.*0 or more"),
+    "min_gene_counts is not a number": ({"min_gene_counts": np.nan}, ValueError, "min_gene_counts is nan"),
     "all samples too small": ({"min_cells": 10_000}, ValueError, "None of the 9 samples has 10000 cells"),
 }
 
@@ -183,9 +183,9 @@ def test_size_factors_of_the_wrong_length(cells):
 
 
 def test_cells_may_be_replicates_if_the_user_insists(cells):
-    tl.nb_compare(cells, "condition", reference="ctrl", cells_as_replicates=True)
+    tl.nb_compare(cells, "condition", reference="ctrl", allow_cells_as_replicates=True)
     assert len(cells.uns["nb_compare"]["samples"]) == cells.n_obs
-    assert cells.uns["nb_compare"]["params"]["cells_as_replicates"] is True
+    assert cells.uns["nb_compare"]["params"]["allow_cells_as_replicates"] is True
 
 
 CHOICES: dict[str, list[object]] = {
@@ -202,8 +202,8 @@ CHOICES: dict[str, list[object]] = {
     "cox_reid": [False, True],
     "min_cells": [0, 10, 24, 1000],
     "min_counts": [0, 3000, 1e9],
-    "min_total": [0, 10, 1e9, -1],
-    "cells_as_replicates": [False, True],
+    "min_gene_counts": [0, 10, 1e9, -1],
+    "allow_cells_as_replicates": [False, True],
     "key_added": ["nb_compare", "x", "a/b"],
 }
 

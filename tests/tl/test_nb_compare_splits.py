@@ -21,7 +21,7 @@ ARRAYS = [
     "scores",
     "pvals",
     "pvals_adj",
-    "pvals_all_replicates",
+    "pvals_unfiltered",
     "dispersions",
     "dispersions_genewise",
     "status",
@@ -80,7 +80,7 @@ OPTIONS = {
     "threshold": {"lfc_threshold": 0.5, "block_key": None, "replicate_key": ["replicate", "condition"]},
     "shrunken": {"shrink": True},
     "posterior": {"method": "quadrature", "block_key": None, "replicate_key": ["replicate", "condition"]},
-    "strict": {"min_total": 50, "min_cells": 12},
+    "strict": {"min_gene_counts": 50, "min_cells": 12},
 }
 
 
@@ -126,11 +126,11 @@ def test_each_type_as_if_alone(types, options):
 def test_partial_results_are_kept_and_say_why(types):
     with pytest.warns(
         UserWarning, match=r"^3 of 8 comparisons could not be made.*mono, c: no sample of 'c'\.$"
-    ) as told:
+    ) as warned:
         tl.nb_compare(
             types, "condition", reference="ctrl", replicate_key="replicate", block_key="donor", split_by="cell_type"
         )
-    assert [warning.filename for warning in told] == [__file__]
+    assert [warning.filename for warning in warned] == [__file__]
     uns = types.uns["nb_compare"]
     assert list(uns["splits"]) == ["B", "B", "CD4/T", "CD4/T", "mega", "mega", "mono", "mono"]
     assert list(uns["comparisons"]) == ["b", "c"] * 4
@@ -194,7 +194,7 @@ def test_nothing_in_any_type_is_an_error_with_all_reasons(types, unchanged):
 def test_missing_types_are_counted(whole):
     whole.obs.loc[whole.obs_names[:9], "cell_type"] = np.nan
     compare(whole)
-    assert whole.uns["nb_compare"]["n_cells_left_out"]["no_split"] == 9
+    assert whole.uns["nb_compare"]["n_cells_excluded"]["no_split"] == 9
     assert whole.uns["nb_compare"]["samples"]["n_cells"].sum() == whole.n_obs - 9
 
 

@@ -25,7 +25,7 @@ from nbcompare._anndata import ScreenStore
 from nbcompare._nb.status import Status
 
 COLUMNS = {"reference": "ctrl", "replicate_key": "replicate"}
-WORDS = ("logfoldchanges", "lfc_se", "scores", "pvals", "pvals_adj", "dispersions", "status")
+POSTERIOR_NAMES = ("logfoldchanges", "lfc_se", "scores", "pvals", "pvals_adj", "dispersions", "status")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def cells() -> AnnData:
 
 @pytest.fixture(scope="module")
 def screen(cells: AnnData) -> AnnData:
-    return run(cells, targets_a_block=3)
+    return run(cells, perturbations_per_chunk=3)
 
 
 def run(adata: AnnData | str | Path, **options: Any) -> AnnData:
@@ -72,13 +72,13 @@ def files(path: Path, folder: str = "") -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_where_all_lend_it_is_nb_compare(paired: bool) -> None:
+def test_where_all_inform_it_is_nb_compare(paired: bool) -> None:
     adata = nb.datasets.simulate(n_genes=200, n_conditions=9, n_cells=20, paired=paired, rng=1)
     block_key = "donor" if paired else None
     result = run(adata, block_key=block_key, dtype="float64")
     nb.tl.nb_compare(adata, "condition", **COLUMNS, block_key=block_key, min_cells=1)
     assert result.obs_names.tolist() == adata.uns["nb_compare"]["comparisons"].tolist()
-    for word in WORDS:
+    for word in POSTERIOR_NAMES:
         stored = adata.varm[f"nb_compare_{word}"].T
         if word == "status":
             np.testing.assert_array_equal(result.layers[word], stored)
@@ -126,7 +126,7 @@ def test_intervals_agree_with_p_values(screen: AnnData, cells: AnnData) -> None:
     out = (lower > 0) | (upper < 0)
     assert 100 < (out & whole).sum() < whole.sum()
     np.testing.assert_array_equal(out[whole], p[whole] < 0.05)
-    empty = (status & Status.ZERO_ARM) > 0
+    empty = (status & Status.ZERO_GROUP) > 0
     np.testing.assert_array_equal((np.isinf(lower) | np.isinf(upper))[~np.isnan(p)], empty[~np.isnan(p)])
     without = run(cells, intervals=False)
     assert {"lfc_lower", "lfc_upper"}.isdisjoint(without.layers)
@@ -142,11 +142,13 @@ def test_a_high_dispersion_target_has_the_interval_of_its_own_test() -> None:
     """Where a perturbation is tested with dispersions of its own its interval agrees with that p-value, on target and as a layer."""
     adata = nb.datasets.simulate(n_genes=300, n_conditions=9, n_cells=20, n_replicates=4, rng=5)
     rng = np.random.default_rng(0)
-    noisy = (adata.obs["condition"] == "treated_3").to_numpy()
+    high_dispersion = (adata.obs["condition"] == "treated_3").to_numpy()
     counts = adata.X.toarray() if sparse.issparse(adata.X) else np.array(adata.X)
-    of_replicate = {name: rng.lognormal(0, 1.0, adata.n_vars) for name in adata.obs["replicate"][noisy].unique()}
+    of_replicate = {
+        name: rng.lognormal(0, 1.0, adata.n_vars) for name in adata.obs["replicate"][high_dispersion].unique()
+    }
     for name, factors in of_replicate.items():
-        rows = noisy & (adata.obs["replicate"] == name).to_numpy()
+        rows = high_dispersion & (adata.obs["replicate"] == name).to_numpy()
         counts[rows] = rng.poisson(counts[rows] * factors)
     adata.X = counts
     adata.var_names = ["treated_3", *adata.var_names[1:]]
@@ -172,19 +174,19 @@ def test_adjusted_p_values(screen: AnnData) -> None:
 def test_description(screen: AnnData) -> None:
     stored = screen.uns["nb_screen"]
     assert stored["reference"] == "ctrl"
-    assert stored["params"]["targets_a_block"] == 3
+    assert stored["params"]["perturbations_per_chunk"] == 3
     assert {"path", "append", "n_jobs", "progress"}.isdisjoint(stored["params"])
     assert len(stored["samples"]) == 6 + 3 * 20
-    assert stored["n_cells_left_out"]["no_condition"] == 0
+    assert stored["n_cells_excluded"]["no_condition"] == 0
     assert set(stored["fingerprint"]) == {"genes", "samples", "sample_counts", "version", "format"}
     assert stored["log_base"] == 2
 
 
-def test_few_lenders_and_types(cells: AnnData, screen: AnnData) -> None:
-    few = run(cells, n_lenders=5)
+def test_few_fit_perturbations_and_types(cells: AnnData, screen: AnnData) -> None:
+    few = run(cells, n_fit_perturbations=5)
     assert few.layers["pvals"].dtype == np.float64
     assert few.layers["scores"].dtype == np.float32
-    assert run(cells, dtype="float64", n_lenders=5).layers["scores"].dtype == np.float64
+    assert run(cells, dtype="float64", n_fit_perturbations=5).layers["scores"].dtype == np.float64
     z, z_few = screen.layers["scores"], few.layers["scores"]
     both = ~np.isnan(z) & ~np.isnan(z_few)
     assert np.corrcoef(z[both], z_few[both])[0, 1] > 0.99
@@ -197,9 +199,9 @@ def test_one_replicate_is_flagged(cells: AnnData) -> None:
     assert result.obs.loc["a_3", "n_replicates"] == 1
     tested = ~np.isnan(result["a_3"].layers["pvals"])
     assert tested.any()
-    assert (result["a_3"].layers["status"][tested] & Status.ONE_REPLICATE_ARM > 0).all()
+    assert (result["a_3"].layers["status"][tested] & Status.ONE_REPLICATE_GROUP > 0).all()
     others = result[result.obs_names != "a_3"]
-    assert not (others.layers["status"] & Status.ONE_REPLICATE_ARM).any()
+    assert not (others.layers["status"] & Status.ONE_REPLICATE_GROUP).any()
 
 
 def test_small_samples_are_flagged_or_dropped(cells: AnnData) -> None:
@@ -220,9 +222,9 @@ def test_size_factors(cells: AnnData) -> None:
     pdata = nb.pp.pseudobulk(cells, "condition", replicate_key="replicate", min_cells=1)
     nb.pp.size_factors(pdata, method="total")
     pdata.obs["twice"] = 2 * pdata.obs["size_factors"]
-    by_method = run(pdata, replicate_key=None, size_factors="total", n_lenders=7)
+    by_method = run(pdata, replicate_key=None, size_factors="total", n_fit_perturbations=7)
     for factors in ("twice", "size_factors", pdata.obs["size_factors"].to_numpy()):
-        given = run(pdata, replicate_key=None, size_factors=factors, n_lenders=7)
+        given = run(pdata, replicate_key=None, size_factors=factors, n_fit_perturbations=7)
         np.testing.assert_allclose(given.layers["scores"], by_method.layers["scores"], rtol=1e-4, atol=1e-5)
     assert given.uns["nb_screen"]["params"]["size_factors"] == "given"
 
@@ -268,8 +270,8 @@ def test_depths_of_perturbations_outside_the_fit() -> None:
     depth = rng.lognormal(0, 0.3, 60) * np.where(condition == "p00", 10, 1)
     counts = rng.poisson(depth[:, None] * np.exp(rng.uniform(np.log(0.02), np.log(2), 1500))).astype(float)
     adata = AnnData(counts, obs=pd.DataFrame({"condition": condition}, index=[f"s{i}" for i in range(60)]))
-    for n_lenders in (5, 19):
-        result = run(adata, reference="p00", replicate_key=None, n_lenders=n_lenders)
+    for n_fit_perturbations in (5, 19):
+        result = run(adata, reference="p00", replicate_key=None, n_fit_perturbations=n_fit_perturbations)
         error = np.log2(result.uns["nb_screen"]["samples"]["size_factor"].to_numpy() / depth)
         assert abs(error[3:].mean() - error[:3].mean()) < 0.1
         assert error[3:].std() < 0.2
@@ -283,7 +285,7 @@ def test_a_nearly_empty_sample_costs_its_perturbation_only(cells: AnnData) -> No
     name = sorted(set(pdata.obs["condition"]) - {"ctrl"})[1]  # not among the seven that lend
     pdata.X[np.flatnonzero(pdata.obs["condition"] == name)[0], 20:] = 0
     with pytest.warns(UserWarning, match="1 of 20 perturbations are not tested .*1 of 60 samples"):
-        result = run(pdata, replicate_key=None, n_lenders=7)
+        result = run(pdata, replicate_key=None, n_fit_perturbations=7)
     assert (result[name].layers["status"] & Status.SIZE_FACTOR_UNSTABLE > 0).all()
     assert np.isnan(result[name].layers["pvals"]).all()
     assert (result.obs["n_tested"].drop(name) > 100).all()
@@ -294,12 +296,12 @@ def test_a_nearly_empty_sample_costs_its_perturbation_only(cells: AnnData) -> No
 
 @pytest.mark.parametrize("n_jobs", [1, 3, None])
 def test_threads_do_not_matter(cells: AnnData, screen: AnnData, n_jobs: int | None) -> None:
-    assert_same(run(cells, targets_a_block=3, n_jobs=n_jobs), screen)
+    assert_same(run(cells, perturbations_per_chunk=3, n_jobs=n_jobs), screen)
 
 
 def test_blocks_do_not_matter(cells: AnnData, screen: AnnData) -> None:
     for size in (None, 1, 7, 1000):
-        assert_same(run(cells, targets_a_block=size), screen)
+        assert_same(run(cells, perturbations_per_chunk=size), screen)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +325,7 @@ def test_input_does_not_matter(cells: AnnData, screen: AnnData, kind: str, tmp_p
         "csc": lambda: AnnData(sparse.csc_matrix(adata.X), obs=adata.obs, var=adata.var),
         "dense": lambda: AnnData(adata.X.toarray(), obs=adata.obs, var=adata.var),
     }[kind]()
-    result = run(given, layer=layer, targets_a_block=3, block_size=100)
+    result = run(given, layer=layer, perturbations_per_chunk=3, chunk_size=100)
     assert_same(result, screen)
     assert result.uns["nb_screen"]["fingerprint"] == screen.uns["nb_screen"]["fingerprint"]
 
@@ -358,7 +360,7 @@ def test_on_disk_it_is_the_same(cells: AnnData, screen: AnnData, tmp_path: Path,
     before = anndata.settings.zarr_write_format
     anndata.settings.zarr_write_format = zarr_format
     try:
-        result = run(cells, path=path, targets_a_block=3)
+        result = run(cells, path=path, perturbations_per_chunk=3)
     finally:
         anndata.settings.zarr_write_format = before
     assert isinstance(result.layers["pvals"], da.Array)
@@ -369,7 +371,7 @@ def test_on_disk_it_is_the_same(cells: AnnData, screen: AnnData, tmp_path: Path,
     screen.write_h5ad(tmp_path / "memory.h5ad")
     assert_same(anndata.read_h5ad(tmp_path / "screen.h5ad"), anndata.read_h5ad(tmp_path / "memory.h5ad"))
     stored = files(path)
-    assert_same(run(cells, path=path, targets_a_block=3, n_jobs=1), screen)  # nothing is left to do
+    assert_same(run(cells, path=path, perturbations_per_chunk=3, n_jobs=1), screen)  # nothing is left to do
     assert files(path) == stored
 
 
@@ -395,7 +397,7 @@ rng = numpy.random.default_rng(0)
 
 def run(path):
     return nb.tl.nb_screen(
-        cells, "condition", reference="ctrl", replicate_key="replicate", min_cells=1, path=path, targets_a_block=1,
+        cells, "condition", reference="ctrl", replicate_key="replicate", min_cells=1, path=path, perturbations_per_chunk=1,
         progress=False, intervals=True,
     )
 
@@ -426,12 +428,12 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     code = [sys.executable, "-c", KILLED, str(tmp_path / "cells.h5ad"), str(tmp_path), *"0 5 14 24".split()]
     done = [int(n) for n in subprocess.run(code, capture_output=True, text=True, check=True).stdout.split()]
     assert sum(0 < n < 24 for n in done) > 1, f"the moments are badly chosen: {done}"
-    run(tmp_path / "cells.h5ad", path=tmp_path / "whole.zarr", targets_a_block=1)
+    run(tmp_path / "cells.h5ad", path=tmp_path / "whole.zarr", perturbations_per_chunk=1)
     whole = files(tmp_path / "whole.zarr")
     assert len([name for name in whole if name.startswith("layers")]) > 8 * 24
     for i in range(len(done)):
         path = tmp_path / f"killed_{i}.zarr"
-        run(tmp_path / "cells.h5ad", path=path, targets_a_block=1, n_jobs=1 + i % 3)
+        run(tmp_path / "cells.h5ad", path=path, perturbations_per_chunk=1, n_jobs=1 + i % 3)
         assert files(path) == whole
 
 
@@ -457,7 +459,7 @@ def test_another_call_is_refused(cells: AnnData, tmp_path: Path) -> None:
     renamed.var_names = renamed.var_names[::-1]
     for adata, options, words in (
         (cells, {"fdr": 0.1}, r"fdr \(0.05 there, 0.1 here\)"),
-        (cells, {"min_total": 20, "n_lenders": 3}, "min_total .* n_lenders"),
+        (cells, {"min_gene_counts": 20, "n_fit_perturbations": 3}, "min_gene_counts .* n_fit_perturbations"),
         (cells, {"dtype": "float64"}, "dtype"),
         (cells, {"replicate_key": None, "guide_key": "replicate"}, "replicate_key"),
         (less, {}, "the samples, their cells"),
@@ -472,7 +474,7 @@ def test_another_call_is_refused(cells: AnnData, tmp_path: Path) -> None:
 def test_perturbations_are_added(cells: AnnData, tmp_path: Path) -> None:
     late = cells.obs["condition"].isin(["a_4", "z_15", "z_9"]).to_numpy()
     path = tmp_path / "screen.zarr"
-    first = run(cells[~late].copy(), path=path, targets_a_block=3).to_memory()
+    first = run(cells[~late].copy(), path=path, perturbations_per_chunk=3).to_memory()
     before = files(path, "layers")
     added = run(cells[late].copy(), path=path, append=True, n_jobs=2)
     assert added.obs_names.tolist() == [*first.obs_names, "a_4", "z_15", "z_9"]
@@ -503,17 +505,17 @@ def test_perturbations_are_added(cells: AnnData, tmp_path: Path) -> None:
         again = run(cells, path=path, append=True)
     assert_same(again, whole)
     assert files(path) == stored
-    assert_same(run(cells[~late].copy(), path=path, targets_a_block=3), whole)
+    assert_same(run(cells[~late].copy(), path=path, perturbations_per_chunk=3), whole)
 
 
 def test_an_addition_that_stopped_goes_on(cells: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     late = cells.obs["condition"].isin(["a_4", "z_15", "z_9", "a_2"]).to_numpy()
     whole = tmp_path / "whole.zarr"
-    run(cells[~late].copy(), path=whole, targets_a_block=3)
+    run(cells[~late].copy(), path=whole, perturbations_per_chunk=3)
     run(cells[late].copy(), path=whole, append=True)
 
     path = tmp_path / "stopped.zarr"
-    run(cells[~late].copy(), path=path, targets_a_block=3)
+    run(cells[~late].copy(), path=path, perturbations_per_chunk=3)
     write = nb._anndata.ScreenStore.write_block
 
     def write_then_stop(self, rows: slice, layers: Any, summary: Any) -> None:
@@ -552,9 +554,9 @@ def test_bad_arguments(cells: AnnData, tmp_path: Path) -> None:
         ({"dtype": "float16"}, ValueError, "'float32', 'float64'"),
         ({"fdr": 0.0}, ValueError, "between 0 and 1"),
         ({"n_jobs": 0}, ValueError, "n_jobs is 0"),
-        ({"n_lenders": 0}, ValueError, "n_lenders is 0"),
-        ({"block_size": 0}, ValueError, "block_size is 0"),
-        ({"targets_a_block": 0}, ValueError, "targets_a_block is 0"),
+        ({"n_fit_perturbations": 0}, ValueError, "n_fit_perturbations is 0"),
+        ({"chunk_size": 0}, ValueError, "chunk_size is 0"),
+        ({"perturbations_per_chunk": 0}, ValueError, "perturbations_per_chunk is 0"),
         ({"min_cells": 10_000}, ValueError, "None of the"),
         ({"append": True}, ValueError, "give its path"),
         ({"append": True, "path": tmp_path / "new.zarr"}, FileNotFoundError, "no screen at"),
@@ -595,7 +597,7 @@ def test_blocks_that_nothing_is_known_of() -> None:
     adata.obs["replicate"] = adata.obs["donor"] = donor
     run(adata, block_key="donor")
     with pytest.raises(ValueError, match="Blocks 'donor_9' hold 1 samples"):
-        run(adata, block_key="donor", n_lenders=2)
+        run(adata, block_key="donor", n_fit_perturbations=2)
 
 
 def test_without_dask(cells: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

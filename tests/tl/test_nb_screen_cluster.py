@@ -31,7 +31,7 @@ OPTIONS: dict[str, Any] = {
     "replicate_key": "replicate",
     "progress": False,
     "intervals": True,
-    "targets_a_block": 2,
+    "perturbations_per_chunk": 2,
 }
 
 
@@ -97,12 +97,12 @@ def test_sums_are_the_same(client: Any, kind: str, monkeypatch: pytest.MonkeyPat
     matrix = da.from_array(counts, chunks=(37, 11 if kind == "columns" else 40))
     if kind in ("csr", "csc"):
         matrix = matrix.map_blocks({"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}[kind])
-    told: list[float] = []
-    found = sum_groups(matrix, codes, 90, progress=told.append)
+    progress_values: list[float] = []
+    found = sum_groups(matrix, codes, 90, progress=progress_values.append)
     np.testing.assert_array_equal(found.counts, expected.counts)
     np.testing.assert_array_equal(found.left_out, expected.left_out)
-    assert len(told) == np.prod(matrix.numblocks)
-    assert sum(told) == pytest.approx(700)
+    assert len(progress_values) == np.prod(matrix.numblocks)
+    assert sum(progress_values) == pytest.approx(700)
 
 
 def test_what_are_not_counts_is_refused(client: Any) -> None:

@@ -17,7 +17,7 @@ from nbcompare.tl._screen import posterior as _screen_posterior
 
 COLUMNS: dict[str, Any] = {"reference": "ctrl", "replicate_key": "replicate", "progress": False, "min_cells": 1}
 POSTERIOR = ("lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr")
-PRIOR = ("null_share", "lfc_sd", "mean", "mean_log_sd")
+PRIOR = ("null_proportion", "lfc_sd", "mean", "mean_log_sd")
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +77,19 @@ def test_tests_are_those_without_a_posterior(cells: AnnData, exact: AnnData) -> 
 
 
 @pytest.mark.parametrize("method", ["quadrature", "transformer"])
-def test_where_all_lend_it_is_nb_compare(cells: AnnData, method: str) -> None:
+def test_where_all_inform_it_is_nb_compare(cells: AnnData, method: str) -> None:
     if method == "transformer":
         pytest.importorskip("torch")
     screen = run(cells, method, dtype="float64")
     adata = cells.copy()
     nb.tl.nb_compare(
-        adata, "condition", reference="ctrl", replicate_key="replicate", min_cells=1, method=method, refine=False
+        adata,
+        "condition",
+        reference="ctrl",
+        replicate_key="replicate",
+        min_cells=1,
+        method=method,
+        importance_sampling=False,
     )
     assert screen.obs_names.tolist() == adata.uns["nb_compare"]["comparisons"].tolist()
     for word in (*POSTERIOR, "logfoldchanges", "dispersions", "lfc_unshrunken"):
@@ -111,12 +117,12 @@ def test_the_same_from_arrays(blocked: bool) -> None:
     trend = screen.var["dispersion_trend"].to_numpy()[genes] * max(screen.obs["dispersion_ratio"].item(), 1.0)
     prior["dispersion"] = trend * np.exp(-0.5 * prior["dispersion_log_sd"] ** 2)
     places = {key: i for i, key in enumerate(zip(sums.obs["condition"], sums.obs["replicate"], strict=True))}
-    arms = []
-    for arm in ("ctrl", "treated_1"):
-        of_arm = table[table["condition"] == arm]
-        rows = [places[key] for key in zip(of_arm["condition"], of_arm["replicate"], strict=True)]
-        arms.append((np.asarray(sums.X[rows])[:, genes].T, of_arm["size_factor"].to_numpy()))
-    (y1, l1), (y2, l2) = arms
+    two_groups = []
+    for side in ("ctrl", "treated_1"):
+        of_group = table[table["condition"] == side]
+        rows = [places[key] for key in zip(of_group["condition"], of_group["replicate"], strict=True)]
+        two_groups.append((np.asarray(sums.X[rows])[:, genes].T, of_group["size_factor"].to_numpy()))
+    (y1, l1), (y2, l2) = two_groups
     found = nb.tl.nb_posterior(
         y1, y2, prior=prior, exposure_reference=l1, exposure_treated=l2, method="quadrature"
     )["null_probability"].to_numpy()  # fmt: skip
@@ -128,7 +134,7 @@ def test_the_same_from_arrays(blocked: bool) -> None:
         np.testing.assert_allclose(stored, found, atol=1e-6)
 
 
-def test_other_perturbations_lend_their_dispersion(cells: AnnData, exact: AnnData) -> None:
+def test_other_perturbations_inform_their_dispersion(cells: AnnData, exact: AnnData) -> None:
     """A stated scatter is taken instead; lent, the posterior of the dispersion is narrower around what all say."""
     alone = run(cells, prior={"dispersion_log_sd": exact.uns["nb_screen"]["prior"]["dispersion_log_sd"]})
     known = np.log(cells.var["true_dispersion"].to_numpy())
@@ -153,7 +159,7 @@ def test_network_is_near_quadrature(exact: AnnData, by_network: AnnData) -> None
 def test_refined(cells: AnnData, exact: AnnData) -> None:
     pytest.importorskip("torch")
     few = cells[cells.obs["condition"].isin(["ctrl", "treated_1", "treated_4"]).to_numpy()].copy()
-    refined, exact = run(few, "transformer", refine=True), run(few)
+    refined, exact = run(few, "transformer", importance_sampling=True), run(few)
     tested = np.isfinite(exact.layers["lfsr"])
     error = (refined.layers["null_probability"] - exact.layers["null_probability"])[tested]
     assert np.sqrt(np.mean(error**2)) < 0.01
@@ -162,7 +168,7 @@ def test_refined(cells: AnnData, exact: AnnData) -> None:
 
 def test_threads_and_blocks_do_not_matter(cells: AnnData, by_network: AnnData) -> None:
     """Blocks of few genes are other batches of the network: the same bits."""
-    one, three = (run(cells, "transformer", n_jobs=n_jobs, targets_a_block=2) for n_jobs in (1, 3))
+    one, three = (run(cells, "transformer", n_jobs=n_jobs, perturbations_per_chunk=2) for n_jobs in (1, 3))
     assert_same(one, three)
     assert_same(one, by_network)
 
@@ -187,7 +193,7 @@ def test_perturbations_in_one_batch(cells: AnnData, by_network: AnnData, monkeyp
 
 def test_given_prior(cells: AnnData) -> None:
     trend = np.full(cells.n_vars, 0.05)
-    screen = run(cells, prior={"null_share": 0.999, "lfc_sd": 0.2, "tail": "lognormal", "dispersion": trend})
+    screen = run(cells, prior={"null_proportion": 0.999, "lfc_sd": 0.2, "tail": "lognormal", "dispersion": trend})
     assert (screen.obs["prior_null_share"] == 0.999).all()
     np.testing.assert_allclose(screen.obs["prior_lfc_sd"], 0.2)
     assert screen.uns["nb_screen"]["prior"]["tail"] == "lognormal"
@@ -209,26 +215,26 @@ def test_interrupted_it_goes_on(
     cells: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, request: pytest.FixtureRequest
 ) -> None:
     memory = request.getfixturevalue("exact" if method == "quadrature" else "by_network")
-    whole = run(cells, method, path=tmp_path / "whole.zarr", targets_a_block=2)
+    whole = run(cells, method, path=tmp_path / "whole.zarr", perturbations_per_chunk=2)
     assert_same(whole, memory)
-    judged, calls = _screen_posterior.posterior_of_tests, []
+    summarized, calls = _screen_posterior.posterior_of_tests, []
 
     def stop(*args: Any, **options: Any) -> Any:
         calls.append(None)
         if len(calls) > 4:
             raise KeyboardInterrupt
-        return judged(*args, **options)
+        return summarized(*args, **options)
 
     monkeypatch.setattr(_screen_posterior, "posterior_of_tests", stop)
     with pytest.raises(KeyboardInterrupt):
-        run(cells, method, path=tmp_path / "stopped.zarr", targets_a_block=2, n_jobs=1)
-    monkeypatch.setattr(_screen_posterior, "posterior_of_tests", judged)
-    run(cells, method, path=tmp_path / "stopped.zarr", targets_a_block=2)
+        run(cells, method, path=tmp_path / "stopped.zarr", perturbations_per_chunk=2, n_jobs=1)
+    monkeypatch.setattr(_screen_posterior, "posterior_of_tests", summarized)
+    run(cells, method, path=tmp_path / "stopped.zarr", perturbations_per_chunk=2)
     assert files(tmp_path / "stopped.zarr") == files(tmp_path / "whole.zarr")
     with pytest.raises(ValueError, match="method"):
         run(cells, "mom", path=tmp_path / "whole.zarr")
     with pytest.raises(ValueError, match="prior"):
-        run(cells, method, path=tmp_path / "whole.zarr", prior={"null_share": 0.5})
+        run(cells, method, path=tmp_path / "whole.zarr", prior={"null_proportion": 0.5})
 
 
 def test_perturbations_are_added(cells: AnnData, tmp_path: Path) -> None:
@@ -247,13 +253,13 @@ def test_perturbations_are_added(cells: AnnData, tmp_path: Path) -> None:
     ("options", "match"),
     [
         ({"method": "mle"}, "'mom', 'transformer', 'quadrature'"),
-        ({"method": "mom", "prior": {"null_share": 0.5}}, "prior requires"),
+        ({"method": "mom", "prior": {"null_proportion": 0.5}}, "prior requires"),
         ({"method": "mom", "device": "cpu"}, "device requires"),
-        ({"method": "mom", "refine": True}, "refine=True corrects"),
-        ({"method": "quadrature", "refine": True}, "refine=True corrects"),
+        ({"method": "mom", "importance_sampling": True}, "refine=True corrects"),
+        ({"method": "quadrature", "importance_sampling": True}, "refine=True corrects"),
         ({"network": "posterior"}, "uses no network"),
-        ({"prior": {"null_share": [0.5, 0.6]}}, "one number is asked for"),
-        ({"prior": {"null": 0.5}}, "may hold 'null_share'"),
+        ({"prior": {"null_proportion": [0.5, 0.6]}}, "one number is asked for"),
+        ({"prior": {"null": 0.5}}, "may hold 'null_proportion'"),
         ({"prior": {"dispersion": [0.5, 0.6]}}, r"\(100,\)"),
     ],
 )
@@ -312,7 +318,7 @@ def test_on_a_device_several_perturbations_are_a_batch(
 
     monkeypatch.setattr(estimate, "summarize", noted)
     monkeypatch.setattr(estimate, "runs_all_steps", lambda place: True)
-    monkeypatch.setattr(_screen_posterior.Wanted, "batch_size", lambda self, n_replicates: 300)
+    monkeypatch.setattr(_screen_posterior.PosteriorRequest, "batch_size", lambda self, n_replicates: 300)
     screen = run(cells, "transformer", n_jobs=1)
     assert sum(batches) == np.isfinite(screen.layers["pvals"]).sum()
     assert max(batches) > cells.n_vars

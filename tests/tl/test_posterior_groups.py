@@ -75,14 +75,14 @@ def test_network_leaves_two_dispersions_to_quadrature(ask):
     pytest.importorskip("torch")
     adata, _ = samples_of((4, 4, 4, 4), (4, 1, 1, 1), n_genes=300, seed=3)
     exact = ask(adata)
-    assert (exact["status"] & Status.NOISY_GROUP > 0).all()
-    for options in ({"refine": True}, {"refine": False}):
+    assert (exact["status"] & Status.HIGH_DISPERSION_GROUP > 0).all()
+    for options in ({"importance_sampling": True}, {"importance_sampling": False}):
         found = ask(adata, "transformer", **options)
         for word in (*POSTERIOR, "status", "dispersions"):
             np.testing.assert_array_equal(found[word], exact[word], err_msg=word)
 
 
-def test_screen_is_nb_compare_with_a_noisy_control():
+def test_screen_is_nb_compare_with_a_high_dispersion_control():
     adata, _ = samples_of((4, 4, 4, 4), (4, 1, 1, 1), n_genes=300, seed=4)
     screen, plain = screened(adata, dtype="float64"), compare(adata)
     for word in (*POSTERIOR, "dispersions"):
@@ -132,10 +132,10 @@ def test_local_false_sign_rates(share):
     """Within 10 % of brute force in the median, where few genes are unchanged too: 128 draws cannot correct a tail of .002."""
     pytest.importorskip("torch")
     counts, prior = arrays(1200)
-    asked = {"prior": prior | {"null_share": share, "tail": "lognormal"}}
+    requested = {"prior": prior | {"null_proportion": share, "tail": "lognormal"}}
     exact, refined, bare = (
-        tl.nb_posterior(*counts, **asked, **options)["lfsr"].to_numpy()
-        for options in ({"method": "quadrature"}, {}, {"refine": False})
+        tl.nb_posterior(*counts, **requested, **options)["lfsr"].to_numpy()
+        for options in ({"method": "quadrature"}, {}, {"importance_sampling": False})
     )
     for low, high in ((1e-4, 0.05), (1e-3, 1e-2), (1e-2, 0.05)):
         here = (exact >= low) & (exact < high)
@@ -149,19 +149,19 @@ def test_local_false_sign_rates(share):
     np.testing.assert_allclose(exact[some], truth, rtol=0.02)
 
 
-@pytest.mark.parametrize("options", [{"method": "quadrature"}, {}, {"refine": False}], ids=str)
+@pytest.mark.parametrize("options", [{"method": "quadrature"}, {}, {"importance_sampling": False}], ids=str)
 def test_certain_priors(options):
     """Nothing changes, all changes: also beside tests of another prior."""
     if options.get("method") != "quadrature":
         pytest.importorskip("torch")
     counts, prior = arrays(30)
-    alone = [tl.nb_posterior(*counts, prior=prior | {"null_share": share}, **options) for share in (0.0, 0.5, 1.0)]
+    alone = [tl.nb_posterior(*counts, prior=prior | {"null_proportion": share}, **options) for share in (0.0, 0.5, 1.0)]
     some, half, nothing = alone
     assert (nothing[["null_probability", "lfsr"]] == 1).all(axis=None)
     assert (nothing[["logfoldchanges", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper"]] == 0).all(axis=None)
     assert (some["null_probability"] == 0).all()
     assert some["lfsr"].between(1e-9, 0.5).all()
-    mixed = tl.nb_posterior(*counts, prior=prior | {"null_share": np.tile([0.0, 0.5, 1.0], 10)}, **options)
+    mixed = tl.nb_posterior(*counts, prior=prior | {"null_proportion": np.tile([0.0, 0.5, 1.0], 10)}, **options)
     for k, expected in enumerate((some, half, nothing)):
         pd.testing.assert_frame_equal(mixed[k::3], expected[k::3])
 
@@ -171,11 +171,14 @@ def test_extreme_exposures_are_refused(exposure):
     counts, prior = arrays(2)
     with pytest.raises(ValueError, match="exposure_reference must be positive, between"):
         tl.nb_posterior(
-            *counts, prior=prior | {"null_share": 0.5}, exposure_reference=np.full(3, exposure), method="quadrature"
+            *counts,
+            prior=prior | {"null_proportion": 0.5},
+            exposure_reference=np.full(3, exposure),
+            method="quadrature",
         )
 
 
-@pytest.mark.parametrize("options", [{"method": "quadrature"}, {}, {"refine": False}], ids=str)
+@pytest.mark.parametrize("options", [{"method": "quadrature"}, {}, {"importance_sampling": False}], ids=str)
 @pytest.mark.parametrize("exposure", [1e-15, 1e-8, 1e8, 1e15])
 def test_a_missing_number_has_a_source_that_says_so(options, exposure):
     if options.get("method") != "quadrature":
@@ -184,7 +187,7 @@ def test_a_missing_number_has_a_source_that_says_so(options, exposure):
     counts[0][3], counts[1][4] = 0, 0
     counts[0][5] = 2**50
     found = tl.nb_posterior(
-        *counts, prior=prior | {"null_share": 0.5}, exposure_reference=np.array([exposure, 1.0, 1.0]), **options
+        *counts, prior=prior | {"null_proportion": 0.5}, exposure_reference=np.array([exposure, 1.0, 1.0]), **options
     )
     missing = found["source"] == "not_computed"
     finite = np.isfinite(found[[*POSTERIOR, "mean", "dispersions"]])

@@ -32,7 +32,7 @@ def without_samples(cells: ad.AnnData) -> ad.AnnData:
 def test_a_comparison(cells, caplog):
     cells.obs.loc[cells.obs_names[:3], "condition"] = np.nan
     with caplog.at_level(logging.INFO, logger="nbcompare"):
-        nb.tl.nb_compare(cells, **CALL, block_key="donor", min_total=300)
+        nb.tl.nb_compare(cells, **CALL, block_key="donor", min_gene_counts=300)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == nb.get.summary(cells)
     assert line.startswith(
@@ -45,7 +45,7 @@ def test_a_comparison(cells, caplog):
     assert (
         f"{low} to {high} of 60 genes tested (not tested: " in line or f"{low} of 60 genes tested (not tested: " in line
     )
-    assert "low_total" in line
+    assert "low_counts" in line
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_dropped_perturbations_stay_as_rows(cells, options, tmp_path):
     for rows in (1, 2):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            nb.tl.nb_screen(few, **call, path=tmp_path / f"{rows}.zarr", targets_a_block=rows)
+            nb.tl.nb_screen(few, **call, path=tmp_path / f"{rows}.zarr", perturbations_per_chunk=rows)
         stored = ad.read_zarr(tmp_path / f"{rows}.zarr")
         for name in screen.layers:
             np.testing.assert_array_equal(stored.layers[name], screen.layers[name])
@@ -135,12 +135,13 @@ def test_a_dropped_perturbation_that_comes_again(cells, tmp_path):
 @pytest.mark.filterwarnings("ignore:Every replicate in:UserWarning")
 def test_nothing_tested(cells, options):
     with pytest.warns(
-        UserWarning, match="No gene is tested in 3 of 3 comparisons.*180 tests, 180 low_total .min_total is 1e.06."
+        UserWarning,
+        match="No gene is tested in 3 of 3 comparisons.*180 tests, 180 low_counts .min_gene_counts is 1e.06.",
     ):
-        nb.tl.nb_compare(cells, **CALL, **options, min_total=1e6)
+        nb.tl.nb_compare(cells, **CALL, **options, min_gene_counts=1e6)
     assert "0 of 60 genes tested" in nb.get.summary(cells)
-    with pytest.warns(UserWarning, match="No gene is tested in 3 of 3 perturbations .3 low_total"):
-        nb.tl.nb_screen(cells, **CALL, block_key="donor", min_total=1e6, progress=False)
+    with pytest.warns(UserWarning, match="No gene is tested in 3 of 3 perturbations .3 low_counts"):
+        nb.tl.nb_screen(cells, **CALL, block_key="donor", min_gene_counts=1e6, progress=False)
 
 
 SEQUENCE = [

@@ -20,8 +20,8 @@ def drawn() -> Simulated:
 
 def posterior(tests: Simulated, **options) -> Mixture:
     """Of drawn tests."""
-    arms = (tests.counts1, tests.exposure1, tests.counts2, tests.exposure2)
-    return posterior_of(*arms, Prior(*tests.prior.T), device="cpu", **options)
+    two_groups = (tests.counts1, tests.exposure1, tests.counts2, tests.exposure2)
+    return posterior_of(*two_groups, Prior(*tests.prior.T), device="cpu", **options)
 
 
 def exchanged(tests: Simulated) -> Simulated:

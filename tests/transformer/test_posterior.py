@@ -29,7 +29,7 @@ def network(request: pytest.FixtureRequest):
     return load_network(request.param)
 
 
-def test_exchange_of_the_arms(drawn: Simulated, network) -> None:
+def test_exchange_of_the_groups(drawn: Simulated, network) -> None:
     one = posterior(drawn, network=network)
     other = posterior(exchanged(drawn), network=network)
     sign = np.array([1.0, -1.0, 1.0])
@@ -54,10 +54,10 @@ def test_order_and_padding_of_replicates(drawn: Simulated, network) -> None:
     for name in ("counts1", "exposure1", "counts2", "exposure2"):
         values = getattr(drawn, name)
         wider[name] = np.concatenate([values, np.zeros((len(values), 5))], axis=1)
-    for arm in "12":
-        order = rng.permuted(np.tile(np.arange(wider[f"counts{arm}"].shape[1]), (len(drawn.null), 1)), axis=1)
+    for side in "12":
+        order = rng.permuted(np.tile(np.arange(wider[f"counts{side}"].shape[1]), (len(drawn.null), 1)), axis=1)
         for name in ("counts", "exposure"):
-            wider[f"{name}{arm}"] = np.take_along_axis(wider[f"{name}{arm}"], order, axis=1)
+            wider[f"{name}{side}"] = np.take_along_axis(wider[f"{name}{side}"], order, axis=1)
     assert_same(posterior(replace(drawn, **wider), network=network), posterior(drawn, network=network), 2e-4)
 
 
@@ -87,7 +87,7 @@ def test_shared_exposures_and_batches(drawn: Simulated) -> None:
 def test_bits_depend_neither_on_batches_nor_on_threads(drawn: Simulated, n_threads: int) -> None:
     """An interrupted screen that goes on meets its tests in other batches."""
     before = torch.get_num_threads()
-    arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
+    two_groups = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
     try:
         torch.set_num_threads(1)
         expected = posterior(drawn)
@@ -97,7 +97,7 @@ def test_bits_depend_neither_on_batches_nor_on_threads(drawn: Simulated, n_threa
             for name, values in vars(expected).items():
                 np.testing.assert_array_equal(getattr(found, name), values, err_msg=f"{name}, {size}")
         rows = np.random.default_rng(0).permutation(len(drawn.null))[:77]
-        some = posterior_of(*(array[rows] for array in arms), Prior(*drawn.prior[rows].T), device="cpu")
+        some = posterior_of(*(array[rows] for array in two_groups), Prior(*drawn.prior[rows].T), device="cpu")
         for name, values in vars(expected).items():
             np.testing.assert_array_equal(getattr(some, name), values[rows], err_msg=name)
     finally:
@@ -105,14 +105,14 @@ def test_bits_depend_neither_on_batches_nor_on_threads(drawn: Simulated, n_threa
 
 
 def test_groups_of_different_dispersion_are_not_the_network_s(drawn: Simulated) -> None:
-    arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
+    two_groups = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
     prior = replace(Prior(*drawn.prior.T), ratio_treated=2.0)
-    assert not in_range(*arms, prior, ranges=Ranges()).any()
+    assert not in_range(*two_groups, prior, ranges=Ranges()).any()
     with pytest.raises(ValueError, match="Use method='quadrature'"):
-        posterior_of(*arms, prior, device="cpu")
-    both = posterior_of(*arms, replace(prior, ratio_reference=2.0), device="cpu")
+        posterior_of(*two_groups, prior, device="cpu")
+    both = posterior_of(*two_groups, replace(prior, ratio_reference=2.0), device="cpu")
     moved = posterior_of(
-        *arms, replace(Prior(*drawn.prior.T), log_dispersion=drawn.prior[:, 2] + np.log(2)), device="cpu"
+        *two_groups, replace(Prior(*drawn.prior.T), log_dispersion=drawn.prior[:, 2] + np.log(2)), device="cpu"
     )
     np.testing.assert_array_equal(both.null_probability, moved.null_probability)
 
@@ -169,8 +169,8 @@ def test_null_share_is_taken_as_it_is(drawn: Simulated) -> None:
 
 
 def test_in_range(drawn: Simulated) -> None:
-    arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
-    assert in_range(*arms, Prior(*drawn.prior.T), ranges=Ranges()).mean() > 0.98
+    two_groups = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
+    assert in_range(*two_groups, Prior(*drawn.prior.T), ranges=Ranges()).mean() > 0.98
     for field, value in (
         ("log_dispersion", 4.0),
         ("log_dispersion_sd", 2.0),
@@ -178,26 +178,26 @@ def test_in_range(drawn: Simulated) -> None:
         ("log_mean", 20.0),
         ("log_mean_sd", 9.0),
     ):
-        assert not in_range(*arms, replace(Prior(*drawn.prior.T), **{field: value}), ranges=Ranges()).any(), field
+        assert not in_range(*two_groups, replace(Prior(*drawn.prior.T), **{field: value}), ranges=Ranges()).any(), field
     many = (np.ones((2, 3001)), np.ones(3001), np.ones((2, 3)), np.ones(3))
     assert not in_range(*many, Prior(0.0, 1.0, -2.0, 0.7, 0.0, 0.5, 0.7), ranges=Ranges()).any()
     conflict = (np.full((1, 4), 1e4), np.ones(4), np.zeros((1, 4)), np.ones(4))
     assert not in_range(*conflict, Prior(4.0, 2.0, -2.0, 0.7, 0.0, 0.5, 0.3), ranges=Ranges()).any()
 
 
-def test_wild_counts_and_priors_have_a_posterior() -> None:
+def test_extreme_counts_and_priors_have_a_posterior() -> None:
     """Far outside of the training range, and where counts and prior contradict each other, the numbers are numbers."""
     rng = np.random.default_rng(3)
     n = 2000
-    arms = []
+    two_groups = []
     for _ in range(2):
         exposure = np.exp(rng.normal(0, 3, (n, 6))) * (np.arange(6) < rng.integers(1, 7, (n, 1)))
         counts = np.floor(np.exp(rng.uniform(-2, 21, (n, 1)) + rng.normal(0, 2, (n, 6))))
-        arms += [counts * (exposure > 0) * (rng.random((n, 6)) < rng.random((n, 1))), exposure]
+        two_groups += [counts * (exposure > 0) * (rng.random((n, 6)) < rng.random((n, 1))), exposure]
     spreads = [np.exp(rng.uniform(low, high, n)) for low, high in ((-4, 3), (-8, 1.5), (-5, 3))]
     tail = (rng.random(n) < 0.5).astype(float)
     prior = Prior(rng.normal(0, 8, n), spreads[0], rng.uniform(-14, 6, n), spreads[1], tail, rng.random(n), spreads[2])
-    found = posterior_of(*arms, prior, device="cpu")
+    found = posterior_of(*two_groups, prior, device="cpu")
     for name, values in vars(found).items():
         assert np.isfinite(values).all(), name
     assert np.diagonal(found.cholesky, axis1=2, axis2=3).min() > 0
@@ -210,7 +210,7 @@ def test_wild_counts_and_priors_have_a_posterior() -> None:
         ({"counts2": np.nan}, "counts2 has values"),
         ({"exposure2": 0.0}, "leave a test without a replicate"),
         ({"log_fc_sd": 0.0}, "spreads that are not positive"),
-        ({"null_share": 1.5}, "null_share is a probability"),
+        ({"null_proportion": 1.5}, "null_proportion is a probability"),
     ],
 )
 def test_refusals(change: dict, sentence: str) -> None:
@@ -221,7 +221,7 @@ def test_refusals(change: dict, sentence: str) -> None:
         "log_dispersion": -2.0,
         "log_dispersion_sd": 0.7,
         "family": 0.0,
-        "null_share": 0.5,
+        "null_proportion": 0.5,
         "log_fc_sd": 0.7,
     }
     for name, value in change.items():
@@ -255,5 +255,5 @@ def test_devices() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_gpu_agrees(drawn: Simulated) -> None:
-    arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
-    assert_same(posterior_of(*arms, Prior(*drawn.prior.T), device="cuda"), posterior(drawn), 1e-3)
+    two_groups = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
+    assert_same(posterior_of(*two_groups, Prior(*drawn.prior.T), device="cuda"), posterior(drawn), 1e-3)

@@ -8,12 +8,12 @@ from nbcompare._anndata.labelled import as_floats, as_labelled, is_labelled, num
 from nbcompare._anndata.lazy import opened
 from nbcompare._anndata.levels import (
     Level,
-    asked_levels,
     is_missing,
     is_one_level,
     level_list,
     level_name,
     reference_missing,
+    requested_levels,
     the_level,
 )
 from nbcompare._anndata.obs import as_text, column_names, in_memory, levels_of, read_obs

@@ -48,7 +48,7 @@ def sum_counts(
     n_groups: int,
     *,
     layer: str | None = None,
-    block_size: int = BLOCK_SIZE,
+    chunk_size: int = BLOCK_SIZE,
     may_share: bool = False,
     progress: Callable[[float], object] | None = None,
 ) -> Sums:
@@ -56,13 +56,13 @@ def sum_counts(
 
     With `may_share` the sums of rows that are samples already may be the matrix itself: they must not be changed.
     """
-    if block_size < 1:
-        msg = f"block_size is {block_size}, but it is the number of rows read at once: 1 or more."
+    if chunk_size < 1:
+        msg = f"chunk_size is {chunk_size}, but it is the number of rows read at once: 1 or more."
         raise ValueError(msg)
     matrix = read_matrix(adata, layer)
     try:
         shared = as_sums(matrix, codes) if may_share else None
-        sums = shared or sum_groups(matrix, codes, n_groups, block_size=block_size, progress=progress)
+        sums = shared or sum_groups(matrix, codes, n_groups, chunk_size=chunk_size, progress=progress)
     except NotCountsError as error:
         raise _refused(adata, layer, error) from None
     except DamagedMatrixError as error:

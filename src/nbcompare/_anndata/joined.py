@@ -39,9 +39,9 @@ def joined_name(names: Sequence[str]) -> str:
 
 def join_levels(levels: Levels, names: Sequence[str], groupby: Columns, *, may_lack: bool = False) -> Levels:
     """These levels as one, in the place of the first of them; all must occur unless they `may_lack`."""
-    asked = [the_level(name, levels.labels) for name in names]
+    requested = [the_level(name, levels.labels) for name in names]
     known = [str(label) for label in levels.labels]
-    for name in asked:
+    for name in requested:
         if name not in known and not may_lack:
             msg = f"reference is {list(names)}, but {groupby!r} has no group {name!r}. {choices(name, known)}"
             raise ValueError(msg)
@@ -52,6 +52,6 @@ def join_levels(levels: Levels, names: Sequence[str], groupby: Columns, *, may_l
             "already. Rename that group."
         )
         raise ValueError(msg)
-    labels = [joined if label in asked else label for label in known]
+    labels = [joined if label in requested else label for label in known]
     codes, distinct = pd.factorize(np.array(labels, dtype=object))
     return Levels(np.append(codes, -1)[levels.codes].astype(np.int64), as_text(list(distinct)))

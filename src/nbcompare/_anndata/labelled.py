@@ -42,8 +42,8 @@ def numbers_of(
         return array
     kind = type(values).__name__
     for axis, (index, (noun, labels)) in enumerate(zip(indices, axes.items(), strict=True)):
-        if labels is not None and _has_labels(index, _as_words(labels), argument, noun):
-            array = array.take(_places(index, _as_words(labels), argument, noun, kind), axis=axis)
+        if labels is not None and _has_labels(index, _as_labels(labels), argument, noun):
+            array = array.take(_places(index, _as_labels(labels), argument, noun, kind), axis=axis)
     _check_shape(array, axes, argument, needed)
     return array
 
@@ -98,7 +98,7 @@ def _check_shape(
     raise ValueError(msg)
 
 
-def _as_words(labels: Sequence[Any] | pd.Index) -> pd.Index:
+def _as_labels(labels: Sequence[Any] | pd.Index) -> pd.Index:
     """Labels as text, as AnnData holds them: 101 and "101" are the same name."""
     return pd.Index([str(label) for label in labels], dtype=object)
 
@@ -107,7 +107,7 @@ def _has_labels(index: pd.Index, ours: pd.Index, argument: str, noun: str) -> bo
     """Whether an index names anything; the default one of pandas does not."""
     if not isinstance(index, pd.RangeIndex) or index.start != 0 or index.step != 1:
         return True
-    given = _as_words(index)
+    given = _as_labels(index)
     if len(given) == len(ours) and not given.equals(ours) and not len(ours.difference(given)):
         msg = (
             f"{argument} has the default index 0, 1, 2, ..., and the {noun}s have these names in another order, so it is unclear whether "
@@ -119,7 +119,7 @@ def _has_labels(index: pd.Index, ours: pd.Index, argument: str, noun: str) -> bo
 
 def _places(index: pd.Index, ours: pd.Index, argument: str, noun: str, kind: str) -> np.ndarray:
     """Where each of our labels is in the index; refuses what does not match one to one."""
-    given = _as_words(index)
+    given = _as_labels(index)
     if given.equals(ours) and ours.is_unique:
         return np.arange(len(ours))
     repeated, own = given[given.duplicated()].unique(), ours[ours.duplicated()].unique()

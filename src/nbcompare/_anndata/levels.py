@@ -14,7 +14,7 @@ from nbcompare._messages import warn
 
 Level = str | float | bool | np.generic | datetime.date  # what a user may call a level; it is stored as text
 
-MISSING_WORDS = ("", "nan", "na", "n/a", "none", "<na>")  # in lower case, without spaces at the ends
+MISSING_NAMES = ("", "nan", "na", "n/a", "none", "<na>")  # in lower case, without spaces at the ends
 MOST_NAMED = 5
 
 
@@ -61,7 +61,7 @@ def the_level(value: Any, known: Collection[str]) -> str:
     return same[0] if len(same) == 1 else name
 
 
-def asked_levels(
+def requested_levels(
     adata, groupby: Columns, reference: Any, groups: Any, *, required: bool, rest: bool
 ) -> tuple[str | None, str | list[str]]:
     """Reference and groups as levels of `groupby`; with `required` a missing reference is refused, naming the levels."""
@@ -100,7 +100,7 @@ def warn_of_level_names(columns: Mapping[str, Levels], *, named: Collection[str]
     for name, levels in columns.items():
         n_cells = np.bincount(levels.codes[levels.codes >= 0], minlength=len(levels.labels))
         words = [
-            k for k, level in enumerate(levels.labels) if level.strip().lower() in MISSING_WORDS and level not in named
+            k for k, level in enumerate(levels.labels) if level.strip().lower() in MISSING_NAMES and level not in named
         ]
         if words:
             found = " and ".join(f"{levels.labels[k]!r} in {n_cells[k]} cells" for k in words)
@@ -128,7 +128,7 @@ def _alike(labels: np.ndarray, n_cells: np.ndarray) -> list[str]:
     return [
         ", ".join(f"{labels[k]!r} ({n_cells[k]} cells)" for k in same)
         for word, same in spelled.items()
-        if len(same) > 1 and word not in MISSING_WORDS
+        if len(same) > 1 and word not in MISSING_NAMES
     ]
 
 

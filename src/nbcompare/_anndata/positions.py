@@ -31,17 +31,17 @@ def positions_of(
     times is a ValueError with the positions. Other names of the index may repeat. `noun` and `where` are the words of the errors,
     such as "gene" and "var_names".
     """
-    asked = [str(name) for name in names]
-    places = known_positions(asked, index)
-    for name, place in zip(asked, places, strict=True):
+    requested = [str(name) for name in names]
+    positions = known_positions(requested, index)
+    for name, place in zip(requested, positions, strict=True):
         if place >= 0:
             continue
         found = np.flatnonzero(index.astype(str) == name)
         if found.size:
             raise ValueError(_repeated(name, found, noun, where))
-        words = f"There is no {noun} {name!r} in {where}. {choices(name, list(index))}"
-        raise KeyError(words if missing is None else missing(name))
-    return places
+        labels = f"There is no {noun} {name!r} in {where}. {choices(name, list(index))}"
+        raise KeyError(labels if missing is None else missing(name))
+    return positions
 
 
 def position_of(name: str, index: pd.Index, noun: str, where: str) -> int:
@@ -51,12 +51,12 @@ def position_of(name: str, index: pd.Index, noun: str, where: str) -> int:
 
 def known_positions(names: Iterable[str], index: pd.Index) -> np.ndarray:
     """The same without errors: -1 for a name that the index lacks, or holds several times."""
-    words = index.astype(str)
-    if words.is_unique:
-        return words.get_indexer(pd.Index(list(names), dtype=object))
-    once = np.flatnonzero(~words.duplicated(keep=False))
-    places = words[once].get_indexer(pd.Index(list(names), dtype=object))
-    return np.where(places < 0, -1, np.append(once, -1)[places])
+    labels = index.astype(str)
+    if labels.is_unique:
+        return labels.get_indexer(pd.Index(list(names), dtype=object))
+    once = np.flatnonzero(~labels.duplicated(keep=False))
+    positions = labels[once].get_indexer(pd.Index(list(names), dtype=object))
+    return np.where(positions < 0, -1, np.append(once, -1)[positions])
 
 
 def repeated_names(names: Iterable[str], index: pd.Index) -> list[str]:

@@ -31,7 +31,7 @@ class Results:
     params: Mapping[str, Any]
     samples: pd.DataFrame
     dropped_samples: pd.DataFrame
-    n_cells_left_out: Mapping[str, int]
+    n_cells_excluded: Mapping[str, int]
     trend: Mapping[str, Any] = field(default_factory=dict)
     splits: np.ndarray | None = None  # (n_comparisons,) str, the split of each column
     split_table: pd.DataFrame | None = None  # one row a column
@@ -40,14 +40,14 @@ class Results:
     prior: Mapping[str, Any] = field(default_factory=dict)  # of the posterior, under the users' names
 
 
-def check_format(stored: Mapping[str, Any], what: str, verb: str) -> None:
+def check_format(stored: Mapping[str, Any], what: str, function: str) -> None:
     """Refuse results that another version of the package stored in another format."""
     found = int(stored.get("format", 1))
     if found != FORMAT:
         other = "an older" if found < FORMAT else "a newer"
         msg = (
             f"{what} was stored in format {found} by {other} version of nbcompare ({stored.get('version', 'unknown')}). "
-            f"This version reads format {FORMAT}. Run nbcompare.tl.{verb} again, or install the version that stored it."
+            f"This version reads format {FORMAT}. Run nbcompare.tl.{function} again, or install the version that stored it."
         )
         raise ValueError(msg)
 
@@ -62,7 +62,7 @@ def write_results(adata: AnnData, results: Results, key: str) -> str:
         {
             "samples": results.samples,
             "dropped_samples": results.dropped_samples,
-            "n_cells_left_out": results.n_cells_left_out,
+            "n_cells_excluded": results.n_cells_excluded,
         },
         results.design,
         [] if results.splits is None else list(dict.fromkeys(results.splits)),
@@ -81,7 +81,7 @@ def write_results(adata: AnnData, results: Results, key: str) -> str:
         "params": dict(results.params),
         "samples": results.samples,
         "dropped_samples": results.dropped_samples,
-        "n_cells_left_out": dict(results.n_cells_left_out),
+        "n_cells_excluded": dict(results.n_cells_excluded),
         "trend": dict(results.trend),
         "status_codes": status_codes(),
         "status_meaning": dict(MEANING),

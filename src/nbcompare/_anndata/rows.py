@@ -32,7 +32,7 @@ def with_cells(adata: AnnData, samples: SampleTable, *, row_is_sample: bool) -> 
     """The samples with their numbers of cells; `cells_known` is False where rows are samples, and `n_cells` then counts rows.
 
     A column of numbers of cells adds up, and a missing value in it is an unknown number. Without such a column each row is a sample
-    if the caller says so; otherwise `judged` decides when the counts are known.
+    if the caller says so; otherwise `checked_rows` decides when the counts are known.
     """
     used = samples.codes >= 0
     n_rows = np.bincount(samples.codes[used], minlength=len(samples.table))
@@ -54,7 +54,7 @@ def may_be_samples(adata: AnnData, samples: SampleTable) -> bool:
     return bool(samples.table["n_cells"].median() <= MOST_LANES)
 
 
-def judged(samples: SampleTable, counts: np.ndarray, n_genes: int) -> SampleTable:
+def checked_rows(samples: SampleTable, counts: np.ndarray, n_genes: int) -> SampleTable:
     """The same where rows are samples, counts (n_samples,): deep ones, or one row each of few a group."""
     per_row = float(np.median(counts / samples.table["n_cells"].to_numpy()))
     one_each = bool((samples.table["n_cells"] == 1).all()) and rows_a_group(samples) <= CELLS_A_GROUP

@@ -21,7 +21,7 @@ class SampleTable:
     table: (
         pd.DataFrame
     )  # split, condition, replicate, block (split, block if asked for), n_cells; counts once they are summed
-    n_cells_left_out: dict[str, int]  # reason -> number of cells
+    n_cells_excluded: dict[str, int]  # reason -> number of cells
     dropped: pd.DataFrame  # split (if asked for), condition, replicate, n_cells, counts, reason
     conditions: tuple[str, ...] = ()  # those that occur, in order, samples dropped later included
     splits: tuple[str, ...] = ()  # the same of the splits

@@ -22,7 +22,7 @@ from nbcompare._anndata.obs import (
     levels_of_one,
     read_obs,
 )
-from nbcompare._anndata.rows import judged, may_be_samples
+from nbcompare._anndata.rows import checked_rows, may_be_samples
 from nbcompare._anndata.sample_table import SampleTable, cells_known, renumbered
 from nbcompare._counts.chunks import BLOCK_SIZE
 from nbcompare._messages import choices
@@ -69,7 +69,7 @@ def read_samples(
     replicate = _rows(adata) if replicate_key is None else levels(replicate_key)
     block = None if block_key is None else levels(block_key)
     split = None if split_by is None else levels(split_by)
-    used, left_out = _used(condition, replicate, block, split, _asked_for(groups, condition, groupby))
+    used, left_out = _used(condition, replicate, block, split, _requested(groups, condition, groupby))
     samples = _samples(split, condition, replicate, used, left_out)
     return samples if block is None else _with_block(samples, block, block_key)
 
@@ -81,7 +81,7 @@ def sum_samples(
     layer: str | None = None,
     min_cells: int = 10,
     min_counts: float = 0,
-    block_size: int = BLOCK_SIZE,
+    chunk_size: int = BLOCK_SIZE,
     may_share: bool = False,
     progress: Callable[[float], object] | None = None,
 ) -> tuple[SampleTable, np.ndarray]:
@@ -98,14 +98,14 @@ def sum_samples(
     enough = (n_cells >= min_cells) | ~cells_known(samples.table) | open_question
     codes = renumbered(samples.codes, enough)
     sums = sum_counts(
-        adata, codes, int(enough.sum()), layer=layer, block_size=block_size, may_share=may_share, progress=progress
+        adata, codes, int(enough.sum()), layer=layer, chunk_size=chunk_size, may_share=may_share, progress=progress
     )
     counts = np.zeros(len(n_cells))
     counts[enough] = sums.counts.sum(axis=1, dtype=np.float64)
     few = (samples.codes >= 0) & (codes < 0)  # cells of the samples that are too small to be summed
     np.add.at(counts, samples.codes[few], sums.left_out[few])
     if open_question:
-        samples = judged(samples, counts, adata.n_vars)
+        samples = checked_rows(samples, counts, adata.n_vars)
     too_few = (n_cells < min_cells) & cells_known(samples.table)
     reason = np.full(len(n_cells), "", dtype=object)
     reason[counts < min_counts] = f"fewer than {min_counts:g} counts"
@@ -134,27 +134,27 @@ def _rows(adata: AnnData) -> Levels:
     return Levels(np.arange(adata.n_obs), as_text(adata.obs_names.astype(str).to_list()))
 
 
-def _asked_for(groups: Columns | None, condition: Levels, groupby: Columns) -> np.ndarray:
+def _requested(groups: Columns | None, condition: Levels, groupby: Columns) -> np.ndarray:
     """Codes of the conditions asked for."""
     if groups is None:
         return np.arange(len(condition.labels))
-    asked = [the_level(group, condition.labels) for group in level_list(groups)]
-    for group in asked:
+    requested = [the_level(group, condition.labels) for group in level_list(groups)]
+    for group in requested:
         if group not in condition.labels:
             msg = f"There is no group {group!r} in adata.obs[{groupby!r}]. {choices(group, list(condition.labels))}"
             raise ValueError(msg)
-    return np.flatnonzero(np.isin(condition.labels, asked))
+    return np.flatnonzero(np.isin(condition.labels, requested))
 
 
 def _used(
-    condition: Levels, replicate: Levels, block: Levels | None, split: Levels | None, asked_for: np.ndarray
+    condition: Levels, replicate: Levels, block: Levels | None, split: Levels | None, requested_names: np.ndarray
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Which cells belong to a sample, and how many do not, each counted under the first reason that holds."""
     used = np.ones(len(condition.codes), dtype=bool)
     left_out = {}
     for reason, without in {
         "no_condition": condition.codes < 0,
-        "other_groups": ~np.isin(condition.codes, asked_for),
+        "other_groups": ~np.isin(condition.codes, requested_names),
         "no_replicate": replicate.codes < 0,
         "no_block": np.zeros_like(used) if block is None else block.codes < 0,
         **({} if split is None else {"no_split": split.codes < 0}),

@@ -11,7 +11,7 @@ import pandas as pd
 from nbcompare._messages import counted, listed
 from nbcompare._nb.status import NOT_TESTED, status_text
 
-LEFT_OUT = {  # key of n_cells_left_out -> words
+LEFT_OUT = {  # key of n_cells_excluded -> words
     "no_condition": "without a group",
     "no_replicate": "without a replicate",
     "no_block": "without a block",
@@ -89,7 +89,7 @@ def _samples(samples: Mapping[str, Any]) -> list[str]:
         reasons = dropped["reason"].value_counts()
         why = ", ".join(f"{n:,} {reason}" for reason, n in reasons.items()) if len(reasons) > 1 else reasons.index[0]
         text += f" ({len(dropped):,} dropped: {why})"
-    left = {LEFT_OUT.get(name, name): int(n) for name, n in samples["n_cells_left_out"].items() if n}
+    left = {LEFT_OUT.get(name, name): int(n) for name, n in samples["n_cells_excluded"].items() if n}
     cells = ", ".join(f"{n:,} {words}" for words, n in left.items())
     return [text, f"rows left out: {cells}"] if left else [text]
 
@@ -106,7 +106,7 @@ def _genes(status: np.ndarray) -> str:
 
 def _blocks(table: pd.DataFrame) -> str:
     blocks = table.drop_duplicates(["split", "block"] if "split" in table else ["block"])
-    alone = int((~blocks["block_tells"].astype(bool)).sum()) if "block_tells" in blocks else 0
+    alone = int((~blocks["informative_block"].astype(bool)).sum()) if "informative_block" in blocks else 0
     return counted(len(blocks), "block") + (f" ({alone:,} with samples of one group only)" if alone else "")
 
 

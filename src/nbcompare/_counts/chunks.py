@@ -31,37 +31,37 @@ class Block:
         check_storage(self.values, self.row, self.column, self.shape)
 
 
-def read_ahead(pieces: Iterator[Block]) -> Iterator[Block]:
+def read_ahead(blocks_ahead: Iterator[Block]) -> Iterator[Block]:
     """The pieces, each read while the one before it is worked on: at most three lie in memory."""
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, pieces, None)
+        coming = reader.submit(next, blocks_ahead, None)
         while (block := coming.result()) is not None:
-            coming = reader.submit(next, pieces, None)
+            coming = reader.submit(next, blocks_ahead, None)
             yield block
 
 
 @singledispatch
-def blocks(matrix, block_size: int) -> Iterator[Block]:
-    """Rectangles that cover the matrix once, each of about `block_size` rows' worth of values where it is on disk."""
+def blocks(matrix, chunk_size: int) -> Iterator[Block]:
+    """Rectangles that cover the matrix once, each of about `chunk_size` rows' worth of values where it is on disk."""
     raise unreadable(matrix)
 
 
 @blocks.register(np.ndarray | types.CSBase)
-def _in_memory(matrix: np.ndarray | types.CSBase, block_size: int) -> Iterator[Block]:
+def _in_memory(matrix: np.ndarray | types.CSBase, chunk_size: int) -> Iterator[Block]:
     yield Block(matrix)
 
 
 @blocks.register(types.H5Dataset | types.ZarrArray)
-def _dense_on_disk(matrix: types.H5Dataset | types.ZarrArray, block_size: int) -> Iterator[Block]:
-    for start in range(0, matrix.shape[0], block_size):
-        yield Block(np.asarray(matrix[start : start + block_size]), row=start)
+def _dense_on_disk(matrix: types.H5Dataset | types.ZarrArray, chunk_size: int) -> Iterator[Block]:
+    for start in range(0, matrix.shape[0], chunk_size):
+        yield Block(np.asarray(matrix[start : start + chunk_size]), row=start)
 
 
 @blocks.register(types.CSDataset)
-def _sparse_on_disk(matrix: types.CSDataset, block_size: int) -> Iterator[Block]:
+def _sparse_on_disk(matrix: types.CSDataset, chunk_size: int) -> Iterator[Block]:
     n_cells, n_genes = matrix.shape
     by_row, bounds = isinstance(matrix, types.CSRDataset), _bounds_on_disk(matrix)
-    step = block_size if by_row else max(1, block_size * n_genes // max(n_cells, 1))
+    step = chunk_size if by_row else max(1, chunk_size * n_genes // max(n_cells, 1))
     for start in range(0, n_cells if by_row else n_genes, step):
         yield _lines_on_disk(matrix, bounds, start, start + step)
 
@@ -87,8 +87,8 @@ def _lines_on_disk(matrix: types.CSDataset, bounds: np.ndarray, start: int, stop
 
 
 @blocks.register(types.DaskArray)
-def _dask(matrix: types.DaskArray, block_size: int) -> Iterator[Block]:
-    """Whole chunks, as many at once as make up `block_size` rows: dask reads those in parallel."""
+def _dask(matrix: types.DaskArray, chunk_size: int) -> Iterator[Block]:
+    """Whole chunks, as many at once as make up `chunk_size` rows: dask reads those in parallel."""
     import dask
 
     corners = chunk_edges(matrix)
@@ -98,7 +98,7 @@ def _dask(matrix: types.DaskArray, block_size: int) -> Iterator[Block]:
     for place in np.ndindex(chunks.shape):
         together.append(place)
         n_values += matrix.chunks[0][place[0]] * matrix.chunks[1][place[1]]
-        if n_values >= block_size * matrix.shape[1] or place == tuple(size - 1 for size in chunks.shape):
+        if n_values >= chunk_size * matrix.shape[1] or place == tuple(size - 1 for size in chunks.shape):
             try:
                 computed = dask.compute(*[chunks[at] for at in together])
             except (IndexError, OverflowError, ValueError) as error:  # of scipy, where a file is read lazily
@@ -127,24 +127,24 @@ def unreadable(matrix) -> TypeError:
 
 
 @singledispatch
-def column(matrix, position: int, block_size: int) -> np.ndarray:
+def column(matrix, position: int, chunk_size: int) -> np.ndarray:
     """The counts of one gene in every cell, float64."""
     values = np.zeros(matrix.shape[0])
-    for block in blocks(matrix, block_size):
+    for block in blocks(matrix, chunk_size):
         within = position - block.column
         if 0 <= within < block.values.shape[1]:
-            values[block.row : block.row + block.values.shape[0]] = column(block.values, within, block_size)
+            values[block.row : block.row + block.values.shape[0]] = column(block.values, within, chunk_size)
     return values
 
 
 @column.register(np.ndarray)
-def _column_dense(matrix: np.ndarray, position: int, block_size: int) -> np.ndarray:
+def _column_dense(matrix: np.ndarray, position: int, chunk_size: int) -> np.ndarray:
     check_storage(matrix)
     return np.asarray(matrix[:, position], dtype=np.float64).ravel()
 
 
 @column.register(types.CSBase)
-def _column_sparse(matrix: types.CSBase, position: int, block_size: int) -> np.ndarray:
+def _column_sparse(matrix: types.CSBase, position: int, chunk_size: int) -> np.ndarray:
     """By hand: where arrays are longer than `indptr` says, scipy's own indexing of columns reads what lies behind the end."""
     check_storage(matrix)
     bounds, values = matrix.indptr, np.zeros(matrix.shape[0])
@@ -158,27 +158,27 @@ def _column_sparse(matrix: types.CSBase, position: int, block_size: int) -> np.n
 
 
 @column.register(types.CSCDataset)
-def _column_on_disk(matrix: types.CSCDataset, position: int, block_size: int) -> np.ndarray:
-    return _column_sparse(_lines_on_disk(matrix, _bounds_on_disk(matrix), position, position + 1).values, 0, block_size)
+def _column_on_disk(matrix: types.CSCDataset, position: int, chunk_size: int) -> np.ndarray:
+    return _column_sparse(_lines_on_disk(matrix, _bounds_on_disk(matrix), position, position + 1).values, 0, chunk_size)
 
 
 @column.register(types.DaskArray)
-def _column_dask(matrix: types.DaskArray, position: int, block_size: int) -> np.ndarray:
+def _column_dask(matrix: types.DaskArray, position: int, chunk_size: int) -> np.ndarray:
     first, one = position, matrix[:, position : position + 1]
     if isinstance(matrix._meta, types.CSBase):  # its chunks are checked before they are cut
         edges = chunk_edges(matrix)[1]
         chunk = int(np.searchsorted(edges, position, side="right")) - 1
         first, one = int(edges[chunk]), matrix.blocks[:, chunk]
     values = np.zeros(matrix.shape[0])
-    for block in blocks(one, max(1, block_size * matrix.shape[1] // one.shape[1])):
-        values[block.row : block.row + block.values.shape[0]] = column(block.values, position - first, block_size)
+    for block in blocks(one, max(1, chunk_size * matrix.shape[1] // one.shape[1])):
+        values[block.row : block.row + block.values.shape[0]] = column(block.values, position - first, chunk_size)
     return values
 
 
-def in_memory(matrix, block_size: int = BLOCK_SIZE) -> np.ndarray:
+def in_memory(matrix, chunk_size: int = BLOCK_SIZE) -> np.ndarray:
     """All values as float64, (n_cells, n_genes)."""
     values = np.zeros(matrix.shape)
-    for block in blocks(matrix, block_size):
+    for block in blocks(matrix, chunk_size):
         height, width = block.values.shape
         dense = block.values if isinstance(block.values, np.ndarray) else block.values.toarray()
         values[block.row : block.row + height, block.column : block.column + width] = dense

@@ -47,17 +47,17 @@ def sum_on_cluster(
     trees = [_Tree(client) for _ in edges[1:]]
     left_out = np.zeros(len(codes))
     codes = codes.astype(np.int32)
-    pieces: dict[tuple[int, int], Sequence[Any]] = {}
+    all_part_sums: dict[tuple[int, int], Sequence[Any]] = {}
 
     def submit(chunks: Sequence[Chunk]) -> list[Any]:
         futures = _submit(client, chunks, codes, edges, n_genes)
-        pieces.update({_place(chunk): found[1:] for chunk, found in zip(chunks, futures, strict=True)})
+        all_part_sums.update({_place(chunk): found[1:] for chunk, found in zip(chunks, futures, strict=True)})
         return [found[0] for found in futures]
 
     for chunk, (cells, counts) in few_at_a_time(client, submit, _chunks(matrix, codes, edges)):
         left_out[chunk.rows][cells] += counts
-        for part, piece in zip(chunk.parts, pieces.pop(_place(chunk)), strict=True):
-            trees[part].add(piece)
+        for part, part_sums in zip(chunk.parts, all_part_sums.pop(_place(chunk)), strict=True):
+            trees[part].add(part_sums)
         if progress is not None:
             progress((chunk.rows.stop - chunk.rows.start) * chunk.n_genes / max(n_genes, 1))
     sums = np.zeros((n_groups, n_genes))
@@ -76,22 +76,22 @@ class _Tree:
         self.client = client
         self.levels: list[list[Any]] = []
 
-    def add(self, piece: Any, level: int = 0) -> None:
+    def add(self, part_sums: Any, level: int = 0) -> None:
         if level == len(self.levels):
             self.levels.append([])
-        self.levels[level].append(piece)
+        self.levels[level].append(part_sums)
         if len(self.levels[level]) == FAN_IN:
             self.add(self._joined(self.levels[level]), level + 1)
             self.levels[level] = []
 
     def root(self) -> Any | None:
         """The future of the sum, None of nothing."""
-        rest = [piece for level in self.levels for piece in level]
+        rest = [part_sums for level in self.levels for part_sums in level]
         self.levels = []
         return self._joined(rest) if rest else None
 
-    def _joined(self, pieces: Sequence[Any]) -> Any:
-        return self.client.submit(_added_up, list(pieces), pure=False, priority=1)  # before chunks are read
+    def _joined(self, all_part_sums: Sequence[Any]) -> Any:
+        return self.client.submit(_added_up, list(all_part_sums), pure=False, priority=1)  # before chunks are read
 
 
 def _chunks(matrix: types.DaskArray, codes: np.ndarray, edges: np.ndarray) -> Iterator[Chunk]:
@@ -165,11 +165,11 @@ def _checked(values: Any) -> Any:
     return np.asarray(rounded(plain_numbers(np.asarray(values)))[0], dtype=np.float64)
 
 
-def _added_up(pieces: Sequence[sparse.csr_matrix]) -> sparse.csr_matrix:
+def _added_up(all_part_sums: Sequence[sparse.csr_matrix]) -> sparse.csr_matrix:
     """On a worker: the sum, packed again."""
-    total = pieces[0].astype(np.float64)
-    for piece in pieces[1:]:
-        total = total + piece.astype(np.float64)
+    total = all_part_sums[0].astype(np.float64)
+    for part_sums in all_part_sums[1:]:
+        total = total + part_sums.astype(np.float64)
     return _packed((total.data, total.indices, total.indptr), total.shape)
 
 

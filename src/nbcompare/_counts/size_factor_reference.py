@@ -49,9 +49,9 @@ def fit_depths(
         )
         raise ValueError(msg)
     groups = np.arange(len(counts)) if groups is None else groups
-    pieces = [counts[start : start + SAMPLES_AT_ONCE] for start in range(0, len(counts), SAMPLES_AT_ONCE)]
+    chunks = [counts[start : start + SAMPLES_AT_ONCE] for start in range(0, len(counts), SAMPLES_AT_ONCE)]
     with ThreadPoolExecutor(n_threads) as pool:
-        smallest = np.min(list(pool.map(lambda piece: piece.min(axis=0), pieces)), axis=0)
+        smallest = np.min(list(pool.map(lambda chunk: chunk.min(axis=0), chunks)), axis=0)
         genes = smallest > 0
         check_depths(counts, method, genes)
         method = chosen(smallest) if method == "auto" else method
@@ -60,7 +60,7 @@ def fit_depths(
             with np.errstate(divide="ignore"):
                 log_reference, genes = np.log(rates), rates > 0
         else:
-            log_reference = np.sum(list(pool.map(_sum_of_logs, pieces)), axis=0) / len(counts)
+            log_reference = np.sum(list(pool.map(_sum_of_logs, chunks)), axis=0) / len(counts)
     reference = DepthReference(method, log_reference, genes, 0.0)
     raw = depth_factors(reference, counts, groups, n_threads=n_threads)[0]
     log_scale = np.log(raw).mean()
@@ -83,19 +83,19 @@ def depth_factors(
     factors, unknown = np.empty(len(rows)), np.zeros(len(rows), bool)
     if reference.method == "pooled_ratios":
         units = Units(np.exp(reference.log_reference))
-        pieces = rows_of_groups(np.arange(len(rows)) if groups is None else groups)
+        chunks = rows_of_groups(np.arange(len(rows)) if groups is None else groups)
     else:
-        pieces = np.split(np.arange(len(rows)), range(SAMPLES_AT_ONCE, len(rows), SAMPLES_AT_ONCE))
+        chunks = np.split(np.arange(len(rows)), range(SAMPLES_AT_ONCE, len(rows), SAMPLES_AT_ONCE))
 
-    def measure(piece: np.ndarray) -> None:
+    def measure(chunk: np.ndarray) -> None:
         if reference.method == "pooled_ratios":
-            found = group_depths(units, samples[rows[piece]])
-            factors[piece], unknown[piece] = found.factors, found.unknown
+            found = group_depths(units, samples[rows[chunk]])
+            factors[chunk], unknown[chunk] = found.factors, found.unknown
         else:
-            factors[piece] = _each(reference, samples[rows[piece]])
+            factors[chunk] = _each(reference, samples[rows[chunk]])
 
     with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(measure, pieces))
+        list(pool.map(measure, chunks))
     factors = np.where(factors > 0, factors, np.nan) / np.exp(reference.log_scale)
     return factors, unknown | np.isnan(factors)
 

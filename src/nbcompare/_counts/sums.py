@@ -14,7 +14,7 @@ from nbcompare._counts.chunks import BLOCK_SIZE, blocks, chunk_edges, column, re
 from nbcompare._counts.dask_client import active_client
 from nbcompare._counts.dask_sums import sum_on_cluster
 from nbcompare._counts.matrix_checks import DamagedMatrixError, check_codes, check_storage
-from nbcompare._counts.validation import PIECE, NotCountsError, check_counts, plain_numbers, rounded
+from nbcompare._counts.validation import VALUES_AT_ONCE, NotCountsError, check_counts, plain_numbers, rounded
 
 FLOATS = (np.float32, np.float64)
 
@@ -33,7 +33,7 @@ def sum_groups(
     codes: np.ndarray,
     n_groups: int,
     *,
-    block_size: int = BLOCK_SIZE,
+    chunk_size: int = BLOCK_SIZE,
     progress: Callable[[float], object] | None = None,
 ) -> Sums:
     """Sum the rows of a cells x genes matrix by group: `codes` (n_cells,) int64 from 0, -1 for cells not used.
@@ -49,7 +49,7 @@ def sum_groups(
     if client is not None:
         return Sums(*sum_on_cluster(client, matrix, codes, n_groups, progress))
     sums, rounding = Sums(np.zeros((n_groups, matrix.shape[1])), np.zeros(len(codes))), 0.0
-    for block in read_ahead(blocks(matrix, block_size)):
+    for block in read_ahead(blocks(matrix, chunk_size)):
         rows = slice(block.row, block.row + block.values.shape[0])
         rounding = max(rounding, _add(block.values, codes[rows], block.column, sums.counts, sums.left_out[rows]))
         if progress is not None:
@@ -67,10 +67,10 @@ def as_sums(matrix, codes: np.ndarray) -> Sums | None:
     return None if check_counts(matrix.ravel()) else Sums(matrix, np.zeros(len(codes)))
 
 
-def sum_gene(matrix, codes: np.ndarray, n_groups: int, gene_index: int, *, block_size: int = BLOCK_SIZE) -> np.ndarray:
+def sum_gene(matrix, codes: np.ndarray, n_groups: int, gene_index: int, *, chunk_size: int = BLOCK_SIZE) -> np.ndarray:
     """Sums of one gene, (n_groups,) float64; cells with code -1 are not used."""
     check_codes(codes, matrix.shape[0], n_groups)
-    values, _ = rounded(column(matrix, gene_index, block_size))
+    values, _ = rounded(column(matrix, gene_index, chunk_size))
     used = codes >= 0
     return np.bincount(codes[used], weights=values[used], minlength=n_groups)
 
@@ -97,13 +97,13 @@ def _add(values, codes: np.ndarray, first_gene: int, counts: np.ndarray, left_ou
 def _add_dense(
     values: np.ndarray, codes: np.ndarray, first_gene: int, counts: np.ndarray, left_out: np.ndarray
 ) -> float:
-    n_rows, farthest = max(1, PIECE // max(values.shape[1], 1)), 0.0
+    n_rows, farthest = max(1, VALUES_AT_ONCE // max(values.shape[1], 1)), 0.0
     for start in range(0, values.shape[0], n_rows):
         rows = slice(start, start + n_rows)
-        piece = np.ascontiguousarray(plain_numbers(np.asarray(values[rows])), dtype=np.float64)
-        piece, rounding = rounded(piece)
+        rows_at_once = np.ascontiguousarray(plain_numbers(np.asarray(values[rows])), dtype=np.float64)
+        rows_at_once, rounding = rounded(rows_at_once)
         farthest = max(farthest, rounding)
-        _add_dense_rows(piece, codes[rows], first_gene, counts, left_out[rows])
+        _add_dense_rows(rows_at_once, codes[rows], first_gene, counts, left_out[rows])
     return farthest
 
 

@@ -83,8 +83,8 @@ def _paired_mean(counts: np.ndarray, reference: np.ndarray, depth: float, refere
     ratio, level, variance = _ratios(y, y2, depth, reference_depth)
     if np.abs(ratio).max() < EQUAL:
         return 1.0
-    shrunk = _ratios(y + 0.5, y2 + 0.5, depth + 0.5, reference_depth + 0.5)[0]
-    kept = _inner(_places(np.lexsort((shrunk, ratio))), RATIOS) & _inner(
+    shrunken = _ratios(y + 0.5, y2 + 0.5, depth + 0.5, reference_depth + 0.5)[0]
+    kept = _inner(_places(np.lexsort((shrunken, ratio))), RATIOS) & _inner(
         _places(np.argsort(level, kind="stable")), LEVELS
     )
     if not kept.any():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-PIECE = 2**20  # values looked at, or cast, at once: they stay in the processor's cache
+VALUES_AT_ONCE = 2**20  # values looked at, or cast, at once: they stay in the processor's cache
 LARGEST = 2.0**53  # above it float64 does not hold every whole number
 SMALLEST_ERROR, LARGEST_ERROR = (
     1e-4,
@@ -26,10 +26,10 @@ def check_counts(values: np.ndarray) -> float:
     Rounding errors are taken, for which the caller rounds; anything else raises, at the first piece that has it.
     """
     farthest = 0.0
-    for start in range(0, values.size, PIECE):
-        piece = values[start : start + PIECE]
-        if _n_not_counts(piece):
-            farthest = max(farthest, _rounding_error(piece.astype(np.float64)))
+    for start in range(0, values.size, VALUES_AT_ONCE):
+        chunk = values[start : start + VALUES_AT_ONCE]
+        if _n_not_counts(chunk):
+            farthest = max(farthest, _rounding_error(chunk.astype(np.float64)))
     return farthest
 
 

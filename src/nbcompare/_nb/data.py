@@ -51,7 +51,7 @@ class Trend:
 
     mean: np.ndarray  # (n_bins,) mean count of a sample at the knots, ascending
     dispersion: np.ndarray  # (n_bins,) dispersion at the knots
-    scatter: float  # variance of log dispersion between genes of one mean
+    log_dispersion_var: float  # variance of log dispersion between genes of one mean
     n_genes: int  # genes that informed the scatter
     error: float = 0.0  # variance of the trend itself, where few genes tell it: of the log of relative variances
 
@@ -71,7 +71,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Test:
+class TestResult:
     """Inference of one comparison."""
 
     se: np.ndarray  # (n_genes,) standard error of the natural log fold change, NaN where not tested

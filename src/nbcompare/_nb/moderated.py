@@ -14,15 +14,15 @@ from nbcompare._nb.inference.threshold import halved
 from nbcompare._nb.status import NOT_TESTED, Status
 from nbcompare._nb.stratified.compare import applies, fit_matched_trend, matched_shifted, matched_tests
 from nbcompare._nb.stratified.design import matched_design
+from nbcompare._nb.stratified.high_dispersion_groups import matched_ratios
 from nbcompare._nb.stratified.intervals import matched_intervals
-from nbcompare._nb.stratified.noisy_groups import matched_ratios
 from nbcompare._nb.two_group.block_effects import residual_degrees
-from nbcompare._nb.two_group.dataset_fit import Shared, fit_shared
-from nbcompare._nb.two_group.gene_test import Setting, compare_genes, match_statistics
+from nbcompare._nb.two_group.dataset_fit import DatasetFit, fit_shared
+from nbcompare._nb.two_group.gene_test import ComparisonData, compare_genes, match_statistics
 from nbcompare._nb.two_group.intervals import genes_intervals
 from nbcompare._nb.two_group.leave_one_out import leave_one_out
 
-MIN_KEPT_INFORMATION = 0.05
+MIN_EFFICIENCY = 0.05
 EXTRAPOLATED = 10.0  # means above so many times the trend's last knot are flagged
 FEW_GENES = 30  # with fewer to learn from, the scatter is the prior's
 
@@ -41,9 +41,11 @@ class Moderated:
     status: np.ndarray  # (n_genes, n_comparisons) uint32, bits of `status.Status`
     trend: Trend  # the data set's; with pair-wise dispersions that of the last comparison
     mean: np.ndarray  # (n_genes,) mean count of a sample, where the trend is read
-    noise: np.ndarray  # (n_comparisons, 2) dispersion of reference and treated arm relative to the data set's
+    dispersion_ratio: (
+        np.ndarray
+    )  # (n_comparisons, 2) dispersion of reference and treated arm relative to the data set's
     shifted: np.ndarray | None = None  # (n_genes, n_comparisons, 2) deviates of the nulls -threshold and threshold
-    shared: Shared | None = None  # what the groups have in common; None for two groups in blocks
+    shared: DatasetFit | None = None  # what the groups have in common; None for two groups in blocks
     interval: np.ndarray | None = (
         None  # (n_genes, n_comparisons, 2) 95 % bounds of log_fc from all replicates, NaN where not tested
     )
@@ -54,7 +56,7 @@ def moderated_tests(
     pairs: np.ndarray,
     *,
     shared: bool = True,
-    min_total: float = 10.0,
+    min_gene_counts: float = 10.0,
     leave_out: bool = True,
     threshold: float = 0.0,
     intervals: bool = False,
@@ -70,7 +72,7 @@ def moderated_tests(
     shared
         Sum the dispersion statistics over all groups of the data set; otherwise each comparison stands alone (with all other groups together
         that is the same).
-    min_total
+    min_gene_counts
         Genes with fewer counts in the two arms together are not tested.
     leave_out
         Apply the leave-one-replicate-out rule.
@@ -80,7 +82,7 @@ def moderated_tests(
         Also compute 95 % confidence intervals, from all replicates.
     """
     options: dict[str, Any] = {
-        "min_total": min_total,
+        "min_gene_counts": min_gene_counts,
         "leave_out": leave_out,
         "threshold": threshold,
         "intervals": intervals,
@@ -99,21 +101,27 @@ def moderated_tests(
 
 
 def _tests(
-    pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float, leave_out: bool, threshold: float, intervals: bool
+    pseudobulk: Pseudobulk,
+    pairs: np.ndarray,
+    *,
+    min_gene_counts: float,
+    leave_out: bool,
+    threshold: float,
+    intervals: bool,
 ) -> Moderated:
     if applies(pseudobulk):
         return _joined(
             [
-                _within_blocks(pseudobulk, int(treated), min_total, leave_out, threshold, intervals)
+                _within_blocks(pseudobulk, int(treated), min_gene_counts, leave_out, threshold, intervals)
                 for treated in pairs[:, 1]
             ]
         )
     counts = pseudobulk.counts
-    model = fit_shared(pseudobulk, pairs, min_total=min_total)
+    model = fit_shared(pseudobulk, pairs, min_gene_counts=min_gene_counts)
     setting = model.setting(pseudobulk, pairs)
     log_fc, se, statistic, p_value, dispersion = compare_genes(setting)
 
-    status = _status(pseudobulk, setting, pairs, min_total, model.noisy(pairs))
+    status = _status(pseudobulk, setting, pairs, min_gene_counts, model.high_dispersion(pairs))
     _flag(status, (model.mean > EXTRAPOLATED * model.trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)
     _flag(status, model.trend.n_genes < FEW_GENES, Status.FEW_GENES)
     untested = (status & NOT_TESTED) > 0
@@ -129,7 +137,7 @@ def _tests(
         _flag(status, rests_on_one, Status.SINGLE_REPLICATE)
     match_statistics(statistic, guarded, status)
     moments = np.empty((len(counts), 3))
-    moment_equation(counts, model.exposure, setting.members, setting.starts, model.lost, moments)
+    moment_equation(counts, model.exposure, setting.members, setting.starts, model.df_ratio, moments)
     own = np.where(moments[:, 2] > 0, solve_moments(moments[:, 0], moments[:, 1]), np.nan)
     genewise = np.repeat(own[:, None], len(pairs), axis=1)
     return Moderated(
@@ -153,33 +161,33 @@ def _tests(
 
 
 def _within_blocks(
-    pseudobulk: Pseudobulk, treated: int, min_total: float, leave_out: bool, threshold: float, intervals: bool
+    pseudobulk: Pseudobulk, treated: int, min_gene_counts: float, leave_out: bool, threshold: float, intervals: bool
 ) -> Moderated:
     """Two groups within blocks: blocks without samples of both tell nothing of the difference, and their counts are not in its total."""
     counts = pseudobulk.counts
     design = matched_design(pseudobulk, treated)
     mean = counts.mean(axis=1)
-    usable = counts.sum(axis=1) >= min_total
-    noise, trend = matched_ratios(pseudobulk, design, fit_matched_trend(pseudobulk, design, usable), usable)
-    found = matched_tests(pseudobulk, design, trend, noise, leave_out=leave_out)
+    usable = counts.sum(axis=1) >= min_gene_counts
+    dispersion_ratio, trend = matched_ratios(pseudobulk, design, fit_matched_trend(pseudobulk, design, usable), usable)
+    found = matched_tests(pseudobulk, design, trend, dispersion_ratio, leave_out=leave_out)
 
-    telling = design.informative[pseudobulk.block] if design.informative.any() else np.ones(counts.shape[1], bool)
-    below = counts[:, telling & (pseudobulk.group != treated)].sum(axis=1)
-    above = counts[:, telling & (pseudobulk.group == treated)].sum(axis=1)
+    of_usable = design.informative[pseudobulk.block] if design.informative.any() else np.ones(counts.shape[1], bool)
+    below = counts[:, of_usable & (pseudobulk.group != treated)].sum(axis=1)
+    above = counts[:, of_usable & (pseudobulk.group == treated)].sum(axis=1)
     status = np.zeros(len(counts), np.uint32)
     _flag(status, below + above == 0, Status.ALL_ZERO)
-    _flag(status, below + above < min_total, Status.LOW_TOTAL)
-    _flag(status, (found.kept < MIN_KEPT_INFORMATION) & (below + above > 0), Status.CONFOUNDED)
+    _flag(status, below + above < min_gene_counts, Status.LOW_TOTAL)
+    _flag(status, (found.efficiency < MIN_EFFICIENCY) & (below + above > 0), Status.CONFOUNDED)
     _flag(status, design.residual < 1, Status.NO_REPLICATES)
-    _flag(status, (below == 0) | (above == 0), Status.ZERO_ARM)
-    _flag(status, design.sizes.min() == 1, Status.ONE_REPLICATE_ARM)
+    _flag(status, (below == 0) | (above == 0), Status.ZERO_GROUP)
+    _flag(status, design.sizes.min() == 1, Status.ONE_REPLICATE_GROUP)
     _flag(status, mean > EXTRAPOLATED * trend.mean[-1], Status.HIGH_MEAN_EXTRAPOLATED)
     _flag(status, trend.n_genes < FEW_GENES, Status.FEW_GENES)
     untested = (status & NOT_TESTED) > 0
     status[untested] &= NOT_TESTED
     _flag(status, found.rests_on_one & ~untested, Status.SINGLE_REPLICATE)
     _flag(status, found.not_left_out & ~untested, Status.REPLICATE_NOT_LEFT_OUT)
-    _flag(status, (noise > 1).any() & ~untested, Status.NOISY_GROUP)
+    _flag(status, (dispersion_ratio > 1).any() & ~untested, Status.HIGH_DISPERSION_GROUP)
     statistic, p_value, p_value_all, dispersion = (
         np.where(untested, np.nan, values)
         for values in (found.statistic, found.p_value, found.p_value_all, found.dispersion)
@@ -197,15 +205,15 @@ def _within_blocks(
         status[:, None],
         trend,
         mean,
-        noise[None, :],
+        dispersion_ratio[None, :],
         _deviates(
-            lambda shift: matched_shifted(pseudobulk, design, trend, noise, shift),
+            lambda shift: matched_shifted(pseudobulk, design, trend, dispersion_ratio, shift),
             threshold,
             status[:, None],
             found.log_fc[:, None],
         ),
         interval=np.where(
-            untested[:, None], np.nan, np.stack(matched_intervals(pseudobulk, design, trend, noise), axis=-1)
+            untested[:, None], np.nan, np.stack(matched_intervals(pseudobulk, design, trend, dispersion_ratio), axis=-1)
         )[:, None]
         if intervals
         else None,
@@ -218,8 +226,8 @@ def _deviates(
     """Deviates of the nulls -threshold and threshold; without a threshold None."""
     if threshold <= 0:
         return None
-    zero_arm, tested = (status & Status.ZERO_ARM) > 0, (status & NOT_TESTED) == 0
-    both = [halved(test(shift), zero_arm, log_fc) for shift in (-threshold, threshold)]
+    zero_group, tested = (status & Status.ZERO_GROUP) > 0, (status & NOT_TESTED) == 0
+    both = [halved(test(shift), zero_group, log_fc) for shift in (-threshold, threshold)]
     return np.where(tested[..., None], np.stack(both, axis=-1), np.nan)
 
 
@@ -232,7 +240,7 @@ def _joined(alone: list[Moderated]) -> Moderated:
     for name in ("shifted", "interval"):
         parts = [getattr(one, name) for one in alone]
         joined[name] = None if parts[0] is None else np.concatenate(parts, axis=1)
-    return replace(alone[-1], **joined, noise=np.concatenate([one.noise for one in alone]))
+    return replace(alone[-1], **joined, dispersion_ratio=np.concatenate([one.dispersion_ratio for one in alone]))
 
 
 def _pair(pseudobulk: Pseudobulk, reference: int, treated: int) -> Pseudobulk:
@@ -250,28 +258,32 @@ def _pair(pseudobulk: Pseudobulk, reference: int, treated: int) -> Pseudobulk:
 
 
 def _status(
-    pseudobulk: Pseudobulk, setting: Setting, pairs: np.ndarray, min_total: float, noisy: np.ndarray
+    pseudobulk: Pseudobulk,
+    setting: ComparisonData,
+    pairs: np.ndarray,
+    min_gene_counts: float,
+    high_dispersion: np.ndarray,
 ) -> np.ndarray:
     """What can be said before the test: reasons not to test, and flags."""
-    counts, arms, arm_members = setting.counts, setting.arms, setting.arm_members
+    counts, ranges, sample_order = setting.counts, setting.ranges, setting.sample_order
     sizes = np.bincount(pseudobulk.group)
     residual = residual_degrees(pseudobulk)  # a pair alone may have none, where all groups together have
-    status = np.zeros(setting.kept.shape, np.uint32)
+    status = np.zeros(setting.efficiency.shape, np.uint32)
     for c, (reference, treated) in enumerate(pairs):
-        below = counts[:, arm_members[arms[c, 0] : arms[c, 1]]].sum(axis=1)
-        above = counts[:, arm_members[arms[c, 2] : arms[c, 3]]].sum(axis=1)
+        below = counts[:, sample_order[ranges[c, 0] : ranges[c, 1]]].sum(axis=1)
+        above = counts[:, sample_order[ranges[c, 2] : ranges[c, 3]]].sum(axis=1)
         total = below + above
         here = status[:, c]
-        single = min(sizes[treated], arms[c, 1] - arms[c, 0]) == 1
-        lenders = sizes[[reference, treated]] if setting.own[c] and reference >= 0 else sizes
-        lent = (lenders > 1).any() and residual > 0
+        single = min(sizes[treated], ranges[c, 1] - ranges[c, 0]) == 1
+        fit_sizes = sizes[[reference, treated]] if setting.own[c] and reference >= 0 else sizes
+        is_shared = (fit_sizes > 1).any() and residual > 0
         _flag(here, total == 0, Status.ALL_ZERO)
-        _flag(here, total < min_total, Status.LOW_TOTAL)
-        _flag(here, setting.kept[:, c] < MIN_KEPT_INFORMATION, Status.CONFOUNDED)
-        _flag(here, (below == 0) | (above == 0), Status.ZERO_ARM)
-        _flag(here, not lent, Status.NO_REPLICATES)
-        _flag(here, single and lent, Status.ONE_REPLICATE_ARM)
-        _flag(here, noisy[c], Status.NOISY_GROUP)
+        _flag(here, total < min_gene_counts, Status.LOW_TOTAL)
+        _flag(here, setting.efficiency[:, c] < MIN_EFFICIENCY, Status.CONFOUNDED)
+        _flag(here, (below == 0) | (above == 0), Status.ZERO_GROUP)
+        _flag(here, not is_shared, Status.NO_REPLICATES)
+        _flag(here, single and is_shared, Status.ONE_REPLICATE_GROUP)
+        _flag(here, high_dispersion[c], Status.HIGH_DISPERSION_GROUP)
     return status
 
 

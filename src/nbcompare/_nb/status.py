@@ -21,12 +21,12 @@ class Status(IntFlag):
     NOT_COMPUTED = 128
 
     FEW_GENES = 256
-    ZERO_ARM = 512
+    ZERO_GROUP = 512
     SINGLE_REPLICATE = 1024
     HIGH_MEAN_EXTRAPOLATED = 2048
     TINY_PSEUDOBULK = 4096
-    ONE_REPLICATE_ARM = 8192
-    NOISY_GROUP = 16384
+    ONE_REPLICATE_GROUP = 8192
+    HIGH_DISPERSION_GROUP = 16384
     OUTSIDE_TRAINING = 32768
     REPLICATE_NOT_LEFT_OUT = 65536
     POSTERIOR_NOT_COMPUTED = 131072
@@ -38,7 +38,7 @@ NOT_TESTED = 255
 MEANING = {
     "ok": "tested, nothing to remark",
     "all_zero": "not tested: no count in either arm",
-    "low_total": "not tested: fewer counts in the two arms together than min_total",
+    "low_counts": "not tested: fewer counts in the two arms together than min_gene_counts",
     "no_replicates": "not tested: nothing tells how much replicates differ (one each, or blocks take up all), and no other group lends",
     "confounded": "not tested: blocks and conditions coincide, less than 5 % of the information is left",
     "size_factor_unstable": "not tested: the counts are too few or too different to determine the sequencing depth of a group of this comparison (95 % interval beyond twofold)",
@@ -46,12 +46,12 @@ MEANING = {
     "not_compared": "not tested: nothing could be compared in this split (cell type), for the reason in the table of splits",
     "not_computed": "not tested: the counts or size factors are too extreme for a number to be computed",
     "few_genes": "tested: fewer than 30 usable genes, the scatter of the dispersions is the prior's",
-    "zero_arm": "tested: an arm has no counts, the effect and its interval use half a count",
-    "single_replicate": "tested: the difference rests on one replicate, the p-value is the largest without one of them",
+    "zero_group": "tested: an arm has no counts, the effect and its interval use half a count",
+    "outlier_replicate": "tested: the difference rests on one replicate, the p-value is the largest without one of them",
     "high_mean_extrapolated": "tested: the mean lies more than tenfold above the dispersion trend's last knot",
     "tiny_pseudobulk": "tested: a sample of the comparison is the sum of fewer than 10 cells",
-    "one_replicate_arm": "tested: a group has one replicate, the dispersion is that of the other groups; in real data without a difference (1 against 20 replicates) p < 0.001 came up four to five times too often",
-    "noisy_group": "tested: the replicates of the group scatter more than those of the others; the test uses the dispersions of its own groups",
+    "one_replicate_group": "tested: a group has one replicate, the dispersion is that of the other groups; in real data without a difference (1 against 20 replicates) p < 0.001 came up four to five times too often",
+    "high_dispersion_group": "tested: the replicates of the group scatter more than those of the others; the test uses the dispersions of its own groups",
     "outside_training": "tested: the network was not trained on such a gene, its posterior is by quadrature, without refine in closed form",
     "replicate_not_left_out": "tested: too few replicates are left to test without one of them, so it is not known whether the difference rests on one replicate",
     "underdispersed": "tested: replicates vary less than independent counts can (copies of one sample, or no raw counts), so the p-value is not valid",
@@ -74,6 +74,6 @@ def status_text(value: int) -> str:
     """The names of the bits of one stored status, joined by `|`.
 
     >>> status_text(0), status_text(256 + 512)
-    ('ok', 'few_genes|zero_arm')
+    ('ok', 'few_genes|zero_group')
     """
     return "|".join(name for name, bit in status_codes().items() if bit and value & bit) or "ok"

@@ -11,7 +11,7 @@ from nbcompare._nb.posterior.prior import (
     LOG_DISPERSION_SD,
     LOG_FC_SD,
     LOG_MEAN_SD,
-    NULL_SHARE,
+    NULL_PROPORTION,
     Prior,
     prior_matrix,
     with_one_dispersion,
@@ -57,10 +57,10 @@ def _check(groups: list[np.ndarray], priors: np.ndarray) -> None:
         if not np.isfinite(exposure).all() or not (exposure > 0).any(axis=1).all():
             msg = f"The exposures of {name} leave a test without a replicate, or are not numbers. Give every group at least one exposure above 0."
             raise ValueError(msg)
-    positive, share = priors[:, [LOG_MEAN_SD, LOG_FC_SD]], priors[:, NULL_SHARE]
+    positive, share = priors[:, [LOG_MEAN_SD, LOG_FC_SD]], priors[:, NULL_PROPORTION]
     if not (np.isfinite(priors).all() and (positive > 0).all() and (priors[:, LOG_DISPERSION_SD] >= 0).all()):
         msg = "The prior has values that are not numbers, or spreads that are not positive. Give log_mean_sd > 0, log_fc_sd > 0 and log_dispersion_sd >= 0."
         raise ValueError(msg)
     if not ((share >= 0) & (share <= 1)).all():
-        msg = "The prior's null_share is a probability; give values from 0 to 1."
+        msg = "The prior's null_proportion is a probability; give values from 0 to 1."
         raise ValueError(msg)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.numerics.parallel import in_parallel
 from nbcompare._transformer.device import one_thread
 from nbcompare._transformer.layout import N_EVEN, N_FEATURES, N_GROUP, N_ODD
 
@@ -176,7 +176,7 @@ def raw_in_parts(network: Network, features: Tensor, *, n_threads: int = 1) -> t
             parts[part.start] = [array[: part.stop - part.start] for array in found]
 
     with one_thread() if on_cpu else nullcontext():
-        in_pieces(run, len(features), n_threads if on_cpu else 1, size=size)
+        in_parallel(run, len(features), n_threads if on_cpu else 1, size=size)
     if not parts:
         return network.raw(features)
     factor, alternative, null = (torch.cat(arrays) for arrays in zip(*(parts[k] for k in sorted(parts)), strict=True))

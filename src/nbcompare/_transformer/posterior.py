@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import get_num_threads
 
-from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.numerics.parallel import in_parallel
 from nbcompare._nb.posterior.columns import NETWORK, Columns, Posterior, from_columns
 from nbcompare._nb.posterior.gaussian import change_moments
 from nbcompare._nb.posterior.mixture import Mixture
-from nbcompare._nb.posterior.prior import NULL_SHARE, Prior
+from nbcompare._nb.posterior.prior import NULL_PROPORTION, Prior
 from nbcompare._nb.posterior.summary import summarise_mixture
 from nbcompare._transformer.batch import checked, in_batches
 from nbcompare._transformer.cpu.features import compute_features_into
@@ -143,7 +143,7 @@ def _mixture(network: Network, batch: Batch, device: str) -> Mixture:
     groups, priors = batch
     laplace = np.empty((len(priors), N_LAPLACE))
     features = np.empty((len(priors), N_FEATURES), dtype=np.float32)
-    in_pieces(
+    in_parallel(
         lambda part: compute_features_into(groups, priors, part, laplace, features),
         len(priors),
         get_num_threads(),
@@ -154,5 +154,5 @@ def _mixture(network: Network, batch: Batch, device: str) -> Mixture:
         found = raw_in_parts(network, x, n_threads=get_num_threads())
         factor, alternative, null = (part.cpu().numpy() for part in found)
     with np.errstate(divide="ignore"):
-        prior_odds = np.log(priors[:, NULL_SHARE]) - np.log1p(-priors[:, NULL_SHARE])
+        prior_odds = np.log(priors[:, NULL_PROPORTION]) - np.log1p(-priors[:, NULL_PROPORTION])
     return assemble(laplace, prior_odds + laplace[:, LOG_BAYES_FACTOR] + factor, alternative, null)

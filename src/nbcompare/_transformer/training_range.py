@@ -24,7 +24,10 @@ class Ranges:
     mean: tuple[float, float] = (0.02, 1e5)  # the prior's mean count, log-uniform
     log_mean_sd: tuple[float, float] = (0.3, 4.0)  # log-uniform
     dispersion: tuple[float, float] = (1e-4, 10.0)  # the trend: half of the tests log-uniform, half around .14
-    scatter: tuple[float, float] = (0.0, 1.25)  # sd of log dispersion, uniform; one in ten below .1 log-uniform
+    log_dispersion_sd: tuple[float, float] = (
+        0.0,
+        1.25,
+    )  # sd of log dispersion, uniform; one in ten below .1 log-uniform
     scale: tuple[float, float] = (0.08, 2.2)  # sd of log fold changes, log-uniform
     exposure_sd: tuple[float, float] = (0.0, 1.5)  # of log exposure, uniform
     replicates: tuple[int, int] = (1, MOST_REPLICATES)  # seven in ten uniform on 2..10, the others log-uniform
@@ -64,7 +67,7 @@ def in_range(
     count = log_mean + logs / (numbers[0] + numbers[1])
     within = lambda x, low, high: (x >= low - 1e-9) & (x <= high + 1e-9)
     least = np.sqrt(sum(1.0 / np.maximum(np.exp(rate) * depth, 0.5) for rate, depth in zip(rates, depths, strict=True)))
-    noise = np.hypot(least, np.exp(0.5 * np.minimum(location, 4.0)) * np.sqrt(1 / numbers[0] + 1 / numbers[1]))
+    standard_error = np.hypot(least, np.exp(0.5 * np.minimum(location, 4.0)) * np.sqrt(1 / numbers[0] + 1 / numbers[1]))
     fold = np.abs(rates[1] - rates[0])
     centre = np.abs(0.5 * (rates[0] + rates[1]) - log_mean)
     return (
@@ -74,13 +77,13 @@ def in_range(
         )
         & within(log_mean_sd, *ranges.log_mean_sd)
         & within(location, *np.log(ranges.dispersion))
-        & within(spread, *ranges.scatter)
+        & within(spread, *ranges.log_dispersion_sd)
         & within(sigma, *ranges.scale)
         & within(family, 0.0, 1.0)
         & within(np.minimum(*numbers), ranges.replicates[0], np.inf)
         & within(np.maximum(*numbers), 1, max(ranges.replicates[1], MOST_MEASURED))
-        & (fold <= CONFLICT * np.hypot(sigma, noise))
-        & (centre <= CONFLICT * np.hypot(log_mean_sd, 0.5 * noise))
+        & (fold <= CONFLICT * np.hypot(sigma, standard_error))
+        & (centre <= CONFLICT * np.hypot(log_mean_sd, 0.5 * standard_error))
     )
 
 

@@ -72,7 +72,7 @@ def chosen_groups(results: Mapping[str, Any], group: str | Sequence[str] | None,
     known = list(dict.fromkeys(str(name) for name in results["comparisons"]))
     if group is None:
         return known
-    return _asked(group, known, key, "group", "comparison")
+    return _requested(group, known, key, "group", "comparison")
 
 
 def stored_splits(results: Mapping[str, Any]) -> list[str]:
@@ -88,7 +88,7 @@ def chosen_splits(results: Mapping[str, Any], split: str | Sequence[str] | None,
     if not known:
         msg = f"split is {split!r}, but {key!r} was compared without split_by, so there are no splits. Leave split out."
         raise ValueError(msg)
-    return _asked(split, known, key, "split", "split")
+    return _requested(split, known, key, "split", "split")
 
 
 def chosen_columns(
@@ -103,8 +103,8 @@ def chosen_columns(
     names = [str(name) for name in results["comparisons"]]
     if not known:
         return [Column(names.index(name), name, None, 0) for name in groups]
-    places = {place: k for k, place in enumerate(zip((str(name) for name in results["splits"]), names, strict=True))}
-    return [Column(places[part, name], name, part, known.index(part)) for part in splits for name in groups]
+    positions = {place: k for k, place in enumerate(zip((str(name) for name in results["splits"]), names, strict=True))}
+    return [Column(positions[part, name], name, part, known.index(part)) for part in splits for name in groups]
 
 
 def one_column(adata: AnnData, group: str | None, split: str | None, key: str) -> Column:
@@ -200,14 +200,14 @@ def is_significant(adjusted: Any, cutoff: float) -> Any:
     return adjusted <= cutoff
 
 
-def _asked(names: str | Sequence[str], known: list[str], key: str, argument: str, noun: str) -> list[str]:
+def _requested(names: str | Sequence[str], known: list[str], key: str, argument: str, noun: str) -> list[str]:
     """One name or several, all of them known."""
-    asked = list(dict.fromkeys(the_level(name, known) for name in level_list(names)))
-    if not asked:
+    requested = list(dict.fromkeys(the_level(name, known) for name in level_list(names)))
+    if not requested:
         msg = f"{argument} is empty; name {noun}s of {key!r}, or give None for all: {listed(known)}."
         raise ValueError(msg)
-    for name in asked:
+    for name in requested:
         if name not in known:
             msg = f"{key!r} has no {noun} {name!r}; there are: {listed(known)}.{did_you_mean(name, known)}"
             raise KeyError(msg)
-    return asked
+    return requested

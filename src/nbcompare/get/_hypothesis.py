@@ -72,12 +72,12 @@ class Hypothesis:
             )
             raise ValueError(msg)
 
-    def check_cutoff(self, log2fc_cutoff: float) -> None:
+    def check_cutoff(self, lfc_cutoff: float) -> None:
         """Refuse a least fold change where the test shows that changes are small."""
-        if self.kind == "smaller" and log2fc_cutoff > 0:
+        if self.kind == "smaller" and lfc_cutoff > 0:
             msg = (
-                f"log2fc_cutoff is {log2fc_cutoff:g}, but these tests (alternative='less_abs') show that a change is smaller than "
-                f"{self.threshold:g}. Leave log2fc_cutoff out."
+                f"lfc_cutoff is {lfc_cutoff:g}, but these tests (alternative='less_abs') show that a change is smaller than "
+                f"{self.threshold:g}. Leave lfc_cutoff out."
             )
             raise ValueError(msg)
 

@@ -72,7 +72,7 @@ def nb_compare_df(
     *,
     split: str | Sequence[str] | None = None,
     key: str = "nb_compare",
-    pval_cutoff: float | None = None,
+    padj_cutoff: float | None = None,
     log2fc_min: float | None = None,
     log2fc_max: float | None = None,
     style: Style = "scanpy",
@@ -94,7 +94,7 @@ def nb_compare_df(
         table has a column `split` before all others.
     key
         Where the results are stored, `key_added` of the call.
-    pval_cutoff
+    padj_cutoff
         Keep genes with an adjusted p-value of at most this.
     log2fc_min
         Keep genes with a log2 fold change above.
@@ -130,7 +130,7 @@ def nb_compare_df(
     >>> import nbcompare as nb
     >>> adata = nb.datasets.simulate(n_genes=100, rng=0)
     >>> nb.tl.nb_compare(adata, "condition", reference="ctrl", replicate_key="replicate")
-    >>> nb.get.nb_compare_df(adata, "treated_1", pval_cutoff=0.05).columns[:5].to_list()
+    >>> nb.get.nb_compare_df(adata, "treated_1", padj_cutoff=0.05).columns[:5].to_list()
     ['names', 'scores', 'logfoldchanges', 'pvals', 'pvals_adj']
     """
     results = stored_results(adata, key)
@@ -145,8 +145,8 @@ def nb_compare_df(
             hypothesis_of(results, column).check_effect(column.group, "a limit by log2fc_min or log2fc_max")
         table = stored_comparison(adata, column, key)
         keep = np.ones(len(table), bool)
-        if pval_cutoff is not None:
-            keep &= is_significant(table["pvals_adj"], pval_cutoff).to_numpy()
+        if padj_cutoff is not None:
+            keep &= is_significant(table["pvals_adj"], padj_cutoff).to_numpy()
         if log2fc_min is not None:
             keep &= (table["logfoldchanges"] > log2fc_min).to_numpy()
         if log2fc_max is not None:
@@ -175,7 +175,7 @@ def nb_compare_df(
     return table if symbols is None else table.assign(**{str(gene_symbols): symbols[gene]})
 
 
-def with_posterior(columns: Mapping[str, str], words: Sequence[str]) -> dict[str, str]:
+def with_posterior(columns: Mapping[str, str], stored_names: Sequence[str]) -> dict[str, str]:
     """Columns of scanpy's style with what a posterior or shrunken effects add, before the status."""
     before = {word: name for word, name in columns.items() if word != "status"}
-    return before | {word: word for word in words} | {"status": "status"}
+    return before | {word: word for word in stored_names} | {"status": "status"}

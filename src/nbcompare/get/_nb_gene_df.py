@@ -167,8 +167,8 @@ def _dispersions_of(
     conditions: pd.Index, used: np.ndarray, comparisons: np.ndarray, trend: Mapping[str, Any]
 ) -> pd.Series:
     """Dispersion of one gene in each condition, NaN if it was tested nowhere."""
-    noise = np.asarray(trend.get("noise", np.ones((len(used), 2))))
-    of_reference = used / noise[:, 1] * noise[:, 0]
+    dispersion_ratio = np.asarray(trend.get("dispersion_ratio", np.ones((len(used), 2))))
+    of_reference = used / dispersion_ratio[:, 1] * dispersion_ratio[:, 0]
     tested = np.isfinite(used)
     otherwise = float(np.median(of_reference[tested])) if tested.any() else np.nan
     own = pd.Series(used, index=[str(name) for name in comparisons])

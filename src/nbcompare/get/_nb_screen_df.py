@@ -11,15 +11,15 @@ from nbcompare.get._nb_compare_df import COLUMNS, Style, with_posterior
 from nbcompare.get._screen_arrays import (
     check_screen,
     gene_columns,
-    interval_words,
+    interval_names,
     perturbation_rows,
     pick_tests,
-    posterior_words,
+    posterior_names,
     read_var,
     row_blocks,
-    status_words,
+    status_texts,
 )
-from nbcompare.get._screen_search import Adjustment, FdrScope, Tests, read_block
+from nbcompare.get._screen_search import Adjustment, FdrScope, ScreenHits, read_block
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,7 +31,7 @@ def nb_screen_df(
     perturbation: str | Sequence[str] | None = None,
     *,
     gene: str | Sequence[str] | None = None,
-    pval_cutoff: float | None = None,
+    padj_cutoff: float | None = None,
     log2fc_min: float | None = None,
     log2fc_max: float | None = None,
     fdr_scope: FdrScope = "perturbation",
@@ -53,7 +53,7 @@ def nb_screen_df(
         A perturbation, several, or `None` for all.
     gene
         A gene of `var_names`, several, or `None` for all.
-    pval_cutoff
+    padj_cutoff
         Keep tests with an adjusted p-value of at most this, as `n_hits` counts those of at most `fdr`.
     log2fc_min
         Keep tests with a log2 fold change above.
@@ -66,7 +66,7 @@ def nb_screen_df(
         :math:`R` of :math:`n` perturbations with an adjusted overall p-value up to :math:`q` are selected, and in
         them the genes adjusted to at most :math:`q R / n` within their perturbation are called. The column holds the
         smallest :math:`q` that calls the gene; the average over the selected perturbations of the false discovery
-        proportion is then kept below `pval_cutoff`.
+        proportion is then kept below `padj_cutoff`.
     n_top
         Keep so many tests, the smallest p-values. Those that are zero are ordered by the size of their scores.
     style
@@ -87,7 +87,7 @@ def nb_screen_df(
         If there is no such perturbation, gene or column; the message names the closest.
     ValueError
         If this is no screen; if `fdr_scope` or `style` is unknown or `n_top` below 1; if `gene_symbols` is called like a column of the table; if the whole screen is asked
-        for without `n_top` or `pval_cutoff`.
+        for without `n_top` or `padj_cutoff`.
 
     Examples
     --------
@@ -99,19 +99,19 @@ def nb_screen_df(
     'STAT2'
     """
     check_screen(screen)
-    _check(screen, style, fdr_scope, n_top, is_whole=perturbation is None and gene is None and pval_cutoff is None)
+    _check(screen, style, fdr_scope, n_top, is_whole=perturbation is None and gene is None and padj_cutoff is None)
     rows, columns = perturbation_rows(screen, perturbation), gene_columns(screen, gene)
     symbols = None if gene_symbols is None else read_var(screen, gene_symbols)
     adjustment = Adjustment.of(screen, fdr_scope)
     change = (log2fc_min, log2fc_max)
 
-    found = Tests.none()
-    for block in row_blocks(screen, adjustment.may_pass(rows, pval_cutoff), columns.size):
-        tests = read_block(screen, adjustment, block, columns, pval_cutoff, change, found.worst(n_top))
+    found = ScreenHits.none()
+    for block in row_blocks(screen, adjustment.may_pass(rows, padj_cutoff), columns.size):
+        tests = read_block(screen, adjustment, block, columns, padj_cutoff, change, found.worst(n_top))
         found = found.joined(tests).first(n_top)
     found = found.sorted()
 
-    table = _in_style(_as_table(screen, found), style, posterior_words(screen))
+    table = _in_style(_as_table(screen, found), style, posterior_names(screen))
     check_symbols(gene_symbols, table.columns)
     return table if symbols is None else table.assign(**{str(gene_symbols): symbols[found.column]})
 
@@ -123,12 +123,12 @@ def _check(screen: AnnData, style: str, fdr_scope: str, n_top: int | None, *, is
     if is_whole and n_top is None:
         msg = (
             f"All {screen.n_obs} perturbations x {screen.n_vars} genes would make a table of {screen.n_obs * screen.n_vars:,} "
-            "rows. Name a perturbation or a gene, or limit the table with n_top or pval_cutoff."
+            "rows. Name a perturbation or a gene, or limit the table with n_top or padj_cutoff."
         )
         raise ValueError(msg)
 
 
-def _as_table(screen: AnnData, tests: Tests) -> pd.DataFrame:
+def _as_table(screen: AnnData, tests: ScreenHits) -> pd.DataFrame:
     """The tests under the stored words."""
     names = screen.obs_names.astype(str)
     once = names.unique()  # a user may have renamed two perturbations alike
@@ -140,10 +140,17 @@ def _as_table(screen: AnnData, tests: Tests) -> pd.DataFrame:
         "pvals_adj": tests.adjusted,
         "base_mean": read_var(screen, "base_mean")[tests.column],
     }
-    words = ("scores", "logfoldchanges", "lfc_se", *interval_words(screen), "dispersions", *posterior_words(screen))
-    for word in words:
+    stored_names = (
+        "scores",
+        "logfoldchanges",
+        "lfc_se",
+        *interval_names(screen),
+        "dispersions",
+        *posterior_names(screen),
+    )
+    for word in stored_names:
         table[word] = pick_tests(screen, word, tests.row, tests.column)
-    table["status"] = status_words(pick_tests(screen, "status", tests.row, tests.column))
+    table["status"] = status_texts(pick_tests(screen, "status", tests.row, tests.column))
     return pd.DataFrame(table)
 
 

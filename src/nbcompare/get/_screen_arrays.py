@@ -59,7 +59,7 @@ def perturbation_rows(screen: AnnData, names: str | Sequence[str] | None) -> np.
     """Rows of the perturbations asked for, ascending; all for None."""
     if names is None:
         return np.arange(screen.n_obs)
-    asked = [the_level(name, screen.obs_names) for name in _asked(names, "perturbation", "perturbations")]
+    requested = [the_level(name, screen.obs_names) for name in _requested(names, "perturbation", "perturbations")]
 
     def missing(name: str) -> str:
         if name == screen.uns[KEY].get("reference"):
@@ -70,15 +70,15 @@ def perturbation_rows(screen: AnnData, names: str | Sequence[str] | None) -> np.
             hint = did_you_mean(name, screen.obs_names) or f" There are: {listed(screen.obs_names, most=10)}."
         return f"The screen has no perturbation {name!r}.{hint}"
 
-    return np.unique(positions_of(asked, screen.obs_names, "perturbation", "obs_names", missing=missing))
+    return np.unique(positions_of(requested, screen.obs_names, "perturbation", "obs_names", missing=missing))
 
 
 def gene_columns(screen: AnnData, names: str | Sequence[str] | None) -> np.ndarray:
     """Columns of the genes asked for, ascending; all for None."""
     if names is None:
         return np.arange(screen.n_vars)
-    asked = _asked(names, "gene", "genes")
-    return np.unique(positions_of(asked, screen.var_names, "gene", "var_names"))
+    requested = _requested(names, "gene", "genes")
+    return np.unique(positions_of(requested, screen.var_names, "gene", "var_names"))
 
 
 def gene_column(adata: AnnData, name: str) -> int:
@@ -102,9 +102,9 @@ def row_blocks(screen: AnnData, rows: np.ndarray, n_columns: int) -> Iterator[np
     first = chunks[0] if chunks else 1
     chunk = int(np.max(first))  # dask gives the sizes of all chunks, zarr and h5py that of one
     size = max(1, TESTS_AT_ONCE // max(n_columns, 1) // chunk) * chunk
-    for piece in np.split(rows, np.flatnonzero(np.diff(rows // size)) + 1):
-        if piece.size:
-            yield piece
+    for rows_at_once in np.split(rows, np.flatnonzero(np.diff(rows // size)) + 1):
+        if rows_at_once.size:
+            yield rows_at_once
 
 
 def pick_tests(screen: AnnData, word: str, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -125,11 +125,11 @@ def stored_perturbation(screen: AnnData, name: str | None) -> pd.DataFrame:
         raise ValueError(msg)
     rows, columns = perturbation_rows(screen, name), gene_columns(screen, None)
     table = {"names": screen.var_names.to_numpy(object)}
-    words = ("scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", *interval_words(screen), "dispersions")
-    for word in (*words, *posterior_words(screen)):
+    words = ("scores", "logfoldchanges", "pvals", "pvals_adj", "lfc_se", *interval_names(screen), "dispersions")
+    for word in (*words, *posterior_names(screen)):
         table[word] = read_tests(screen, word, rows, columns)[0]
     table["base_mean"] = read_var(screen, "base_mean")
-    table["status"] = status_words(read_tests(screen, "status", rows, columns)[0])
+    table["status"] = status_texts(read_tests(screen, "status", rows, columns)[0])
     return pd.DataFrame(table)
 
 
@@ -141,12 +141,12 @@ def zero_order(screen: AnnData, overall: np.ndarray) -> np.ndarray:
     return key
 
 
-def posterior_words(screen: AnnData) -> list[str]:
+def posterior_names(screen: AnnData) -> list[str]:
     """Layers that only a posterior has; none without one."""
     return [word for word in POSTERIOR if word in screen.layers]
 
 
-def interval_words(screen: AnnData) -> list[str]:
+def interval_names(screen: AnnData) -> list[str]:
     """Layers with bounds of log2 fold changes: of a posterior, or with `intervals=True`."""
     return [word for word in INTERVAL if word in screen.layers]
 
@@ -175,19 +175,19 @@ def read_var(screen: AnnData, column: str) -> np.ndarray:
     return in_memory(screen.var[[column]])[column].to_numpy()
 
 
-def status_words(status: np.ndarray) -> np.ndarray:
+def status_texts(status: np.ndarray) -> np.ndarray:
     """Stored status values as words, an object array of the same shape."""
     values, which = np.unique(status, return_inverse=True)
     words = np.array([status_text(int(value)) for value in values], dtype=object)
     return words[which].reshape(status.shape)
 
 
-def _asked(names: str | Sequence[str], argument: str, what: str) -> list[str]:
-    asked = level_list(names)
-    if not asked:
+def _requested(names: str | Sequence[str], argument: str, what: str) -> list[str]:
+    requested = level_list(names)
+    if not requested:
         msg = f"{argument} is empty; name {what} of the screen, or give None for all."
         raise ValueError(msg)
-    return asked
+    return requested
 
 
 def _span(positions: np.ndarray, n: int) -> slice | np.ndarray:

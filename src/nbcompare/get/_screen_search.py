@@ -19,7 +19,7 @@ FdrScope = Literal["perturbation", "global", "hierarchical"]
 
 
 @dataclass(frozen=True)
-class Tests:
+class ScreenHits:
     """Some tests of the screen: where they are, and how they rank."""
 
     row: np.ndarray
@@ -29,20 +29,20 @@ class Tests:
     beyond: np.ndarray  # orders p-values of zero by their scores
 
     @classmethod
-    def none(cls) -> Tests:
+    def none(cls) -> ScreenHits:
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0))
 
-    def __getitem__(self, which: np.ndarray) -> Tests:
-        return Tests(self.row[which], self.column[which], self.p[which], self.adjusted[which], self.beyond[which])
+    def __getitem__(self, which: np.ndarray) -> ScreenHits:
+        return ScreenHits(self.row[which], self.column[which], self.p[which], self.adjusted[which], self.beyond[which])
 
-    def joined(self, other: Tests) -> Tests:
-        return Tests(*(np.concatenate([getattr(one, f.name) for one in (self, other)]) for f in fields(self)))
+    def joined(self, other: ScreenHits) -> ScreenHits:
+        return ScreenHits(*(np.concatenate([getattr(one, f.name) for one in (self, other)]) for f in fields(self)))
 
-    def sorted(self) -> Tests:
+    def sorted(self) -> ScreenHits:
         """The smallest p-value first, NaN last; those of zero by the size of their scores, other equal ones in the order of the screen."""
         return self[np.lexsort((self.column, self.row, self.beyond, self.p))]
 
-    def first(self, n: int | None) -> Tests:
+    def first(self, n: int | None) -> ScreenHits:
         """The first so many of the sorted; all, in any order, for None."""
         if n is None or self.p.size <= n:
             return self
@@ -90,7 +90,7 @@ def read_block(
     cutoff: float | None,
     change: tuple[float | None, float | None],
     worst: float,
-) -> Tests:
+) -> ScreenHits:
     """The tests of a block of rows within the limits."""
     p = read_tests(screen, "pvals", rows, columns)
     adjusted = adjustment.adjusted(read_tests(screen, adjustment.word, rows, columns), rows)
@@ -105,4 +105,4 @@ def read_block(
     if (zero := found == 0).any():
         scores = read_tests(screen, "scores", rows, columns)[i, j]
         beyond[zero] = beyond_zero(found[zero], scores[zero])
-    return Tests(rows[i], columns[j], found, adjusted[i, j], beyond)
+    return ScreenHits(rows[i], columns[j], found, adjusted[i, j], beyond)

@@ -143,11 +143,11 @@ def _column_of_groups(adata: AnnData, groupby: str | Sequence[str]) -> tuple[str
     levels = levels_of(obs, groupby)
     labels = pd.Index(levels.labels, dtype=object)
     joined = pd.Series(pd.Categorical.from_codes(levels.codes.astype(np.intp), labels), index=obs.index)
-    if name in adata.obs.columns and not _as_words(read_obs(adata, [name])[name]).equals(_as_words(joined)):
+    if name in adata.obs.columns and not _as_labels(read_obs(adata, [name])[name]).equals(_as_labels(joined)):
         msg = f"adata.obs[{name!r}] is the place for the joined labels of groupby={groupby!r}, but it holds other values. Rename it."
         raise ValueError(msg)
     return name, joined
 
 
-def _as_words(column: pd.Series) -> pd.Series:
+def _as_labels(column: pd.Series) -> pd.Series:
     return column.astype(object).where(column.notna(), None).map(str)

@@ -42,7 +42,7 @@ def dispersion(
     The dispersion is :math:`\phi` of variance :math:`m + \phi m^2`. The band holds 95 % of the genes' true dispersions
     if their logs are normal around the trend with the scatter that was estimated. Own estimates far below the others,
     zero above all, are arrowheads at the bottom. The trend is a mean, so most genes lie below it. Where the replicates
-    of the condition scatter more than the data set's (status `noisy_group`), a dashed line is the trend raised by
+    of the condition scatter more than the data set's (status `high_dispersion_group`), a dashed line is the trend raised by
     their ratio. After an unmoderated test there is but one kind of point. The trend of `dispersion="pair"` is stored,
     and drawn, for the last comparison only.
 
@@ -118,8 +118,10 @@ def dispersion(
             if column.split is None
             else samples.loc[samples["split"] == column.split, "size_factor"]
         )
-        noise = float(np.asarray(trend["noise"])[number, 1]) if "noise" in trend else 1.0
-        _draw_trend(ax, table["base_mean"], trend, depths.mean(), noise=noise)
+        dispersion_ratio = (
+            float(np.asarray(trend["dispersion_ratio"])[number, 1]) if "dispersion_ratio" in trend else 1.0
+        )
+        _draw_trend(ax, table["base_mean"], trend, depths.mean(), dispersion_ratio=dispersion_ratio)
     ax.set_xlabel("mean of normalized counts", fontsize=MEDIUM)
     ax.set_ylabel("dispersion", fontsize=MEDIUM)
     title_and_legend(ax, title)
@@ -156,7 +158,9 @@ def _draw_genewise(ax: Axes, table: pd.DataFrame) -> None:
         )
 
 
-def _draw_trend(ax: Axes, means: pd.Series, stored: Mapping[str, Any], depth: float, *, noise: float) -> None:
+def _draw_trend(
+    ax: Axes, means: pd.Series, stored: Mapping[str, Any], depth: float, *, dispersion_ratio: float
+) -> None:
     """The trend between its knots, and how far dispersions scatter around it (variance of the natural log).
 
     The knots are mean counts; divided by `depth`, the mean size factor, they are means of normalized counts.
@@ -166,11 +170,19 @@ def _draw_trend(ax: Axes, means: pd.Series, stored: Mapping[str, Any], depth: fl
     mean = np.concatenate([[means.min()], inside, [means.max()]])
     trend = np.exp(np.interp(np.log(mean), np.log(knots), np.log(stored["dispersion"])))
     ax.plot(mean, trend, color=UP, linewidth=1.4, label="trend", gid="trend", zorder=4)
-    if noise > 1:
-        ax.plot(mean, noise * trend, color=UP, linewidth=1, linestyle=(0, (3, 2)), gid="noise", zorder=4)
+    if dispersion_ratio > 1:
+        ax.plot(
+            mean,
+            dispersion_ratio * trend,
+            color=UP,
+            linewidth=1,
+            linestyle=(0, (3, 2)),
+            gid="dispersion_ratio",
+            zorder=4,
+        )
         ax.annotate(
-            f"x {noise:.1f}",
-            (mean[-1], noise * trend[-1]),
+            f"x {dispersion_ratio:.1f}",
+            (mean[-1], dispersion_ratio * trend[-1]),
             xytext=(3, 0),
             textcoords="offset points",
             va="center",

@@ -9,7 +9,7 @@ import pandas as pd
 from nbcompare._arguments import checked
 from nbcompare.get._comparison_arrays import chosen_columns, is_significant, stored_interval, stored_results
 from nbcompare.get._hypothesis import hypothesis_of
-from nbcompare.get._screen_arrays import gene_column, read_var, status_words
+from nbcompare.get._screen_arrays import gene_column, read_var, status_texts
 from nbcompare.pl._panel import DARK, MEDIUM, SMALL, colour_of, draw_intervals, interval_limits, new_panel
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def forest(
     *,
     split: str | Sequence[str] | None = None,
     key: str = "nb_compare",
-    shrunk: bool = False,
-    pval_cutoff: float = 0.05,
+    shrunken: bool = False,
+    padj_cutoff: float = 0.05,
     gene_symbols: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -55,7 +55,7 @@ def forest(
     shrunk
         Show shrunken effects and 1.96 times their standard deviation, of a comparison with `shrink`. Calls remain those
         of the test.
-    pval_cutoff
+    padj_cutoff
         The gene is significant up to this adjusted p-value. It is adjusted over the genes of each comparison in each split.
     gene_symbols
         Column of `.var` with the name to show.
@@ -85,17 +85,17 @@ def forest(
     """
     gene_column(adata, name)  # refused before the rest
     results = stored_results(adata, key)
-    if shrunk and f"{key}_lfc_shrunk" not in adata.varm:
+    if shrunken and f"{key}_lfc_shrunk" not in adata.varm:
         msg = f"{key!r} was compared without shrink=True, so there are no shrunken effects. Compare with it, or leave shrunk out."
         raise ValueError(msg)
-    rows = _rows(adata, name, groups, split, key, shrunk=shrunk)
+    rows = _rows(adata, name, groups, split, key, shrunken=shrunken)
     labels = _place(rows)
     title = name if gene_symbols is None else str(read_var(adata, gene_symbols)[gene_column(adata, name)])
 
     ax = new_panel(ax, width=3.4, height=0.75 + ROW * max(len(labels), 2))
     ax.set_ylim(len(labels) - 0.4, -0.6)
-    _draw_intervals(ax, rows, pval_cutoff)
-    _write_beside(ax, rows, pval_cutoff)
+    _draw_intervals(ax, rows, padj_cutoff)
+    _write_beside(ax, rows, padj_cutoff)
     ax.set_yticks(range(len(labels)), labels)
     for place, label in enumerate(ax.get_yticklabels()):
         label.set_fontweight("normal" if place in set(rows["place"]) else "bold")
@@ -103,7 +103,7 @@ def forest(
     ax.spines["left"].set_visible(False)
     compared = "" if rows["group"].nunique() > 1 else f", {rows['group'].iloc[0]}"
     against = f" vs {results['reference']}" if results["reference"] else ""  # a contrast's name says it
-    ax.set_xlabel(f"{'shrunken ' if shrunk else ''}log$_2$ fold change{compared}{against}", fontsize=MEDIUM)
+    ax.set_xlabel(f"{'shrunken ' if shrunken else ''}log$_2$ fold change{compared}{against}", fontsize=MEDIUM)
     where = f", {rows['split'].iloc[0]}" if rows["split"].nunique() == 1 else ""
     ax.set_title(title + where, loc="left", fontsize=MEDIUM, fontweight="bold", fontstyle="italic")
     return ax
@@ -116,7 +116,7 @@ def _rows(
     split: str | Sequence[str] | None,
     key: str,
     *,
-    shrunk: bool = False,
+    shrunken: bool = False,
 ) -> pd.DataFrame:
     """The gene in every comparison and split: effect, bounds of the interval, adjusted p-value, status."""
     results = stored_results(adata, key)
@@ -127,8 +127,8 @@ def _rows(
     tested = [hypothesis_of(results, column) for column in chosen]
     rows["shown"] = [one.word_of(change) for one, change in zip(tested, rows["logfoldchanges"], strict=True)]
     rows["group"], rows["split"] = [c.group for c in chosen], [c.split for c in chosen]
-    rows["status"] = status_words(np.asarray(adata.varm[f"{key}_status"])[gene, numbers])
-    if shrunk:
+    rows["status"] = status_texts(np.asarray(adata.varm[f"{key}_status"])[gene, numbers])
+    if shrunken:
         effect, sd = (
             np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in ("lfc_shrunk", "lfc_shrunk_se")
         )
@@ -152,14 +152,14 @@ def _place(rows: pd.DataFrame) -> list[str]:
     return labels
 
 
-def _draw_intervals(ax: Axes, rows: pd.DataFrame, pval_cutoff: float) -> None:
+def _draw_intervals(ax: Axes, rows: pd.DataFrame, padj_cutoff: float) -> None:
     """Effects and intervals, coloured by call; what leaves the panel ends in an arrowhead."""
     tested = rows[rows["pvals_adj"].notna() & rows["logfoldchanges"].notna()]
     effect, place = tested["logfoldchanges"].to_numpy(), tested["place"].to_numpy()
     left, right = tested["lower"].to_numpy(), tested["upper"].to_numpy()
     limits = interval_limits(effect, left, right, always=(-0.5, 0.5))
     effect = np.clip(effect, *limits)  # an infinite one stands at the edge, where its interval ends in an arrowhead
-    called = is_significant(tested["pvals_adj"], pval_cutoff).to_numpy()
+    called = is_significant(tested["pvals_adj"], padj_cutoff).to_numpy()
     colours = np.where(called, [colour_of(word) for word in tested["shown"]], DARK)
     ax.axvline(0, color=DARK, linewidth=0.6, zorder=1)
     draw_intervals(ax, place, left, right, colours.tolist(), limits, gid="interval", linewidth=1.1, zorder=2)
@@ -167,10 +167,10 @@ def _draw_intervals(ax: Axes, rows: pd.DataFrame, pval_cutoff: float) -> None:
     ax.set_xlim(*limits)
 
 
-def _write_beside(ax: Axes, rows: pd.DataFrame, pval_cutoff: float) -> None:
+def _write_beside(ax: Axes, rows: pd.DataFrame, padj_cutoff: float) -> None:
     """The adjusted p-value on the right of each row, or, in its place, why there is none; tests of several coefficients in words."""
     several = rows["pvals_adj"].notna() & rows["logfoldchanges"].isna()
-    called = dict(zip(rows["place"], is_significant(rows["pvals_adj"], pval_cutoff), strict=True))
+    called = dict(zip(rows["place"], is_significant(rows["pvals_adj"], padj_cutoff), strict=True))
     on_white = {"facecolor": "white", "linewidth": 0, "pad": 0.8}
     style: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": SMALL - 1}
     ax.annotate("adjusted p", (1.04, 1), xycoords="axes fraction", va="bottom", fontsize=SMALL - 1, color=DARK)

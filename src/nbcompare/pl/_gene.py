@@ -37,7 +37,7 @@ def gene(
     split: str | None = None,
     block_key: str | Sequence[str] | None = None,
     key: str = "nb_compare",
-    pval_cutoff: float = 0.05,
+    padj_cutoff: float = 0.05,
     log: bool = False,
     gene_symbols: str | None = None,
     ax: Axes | None = None,
@@ -65,7 +65,7 @@ def gene(
         was made without blocks, and however many conditions there are.
     key
         Where the results are stored.
-    pval_cutoff
+    padj_cutoff
         The gene is significant up to this adjusted p-value.
     log
         Whether counts are on a log2 scale; a sample without counts then stands at half a count.
@@ -107,7 +107,7 @@ def gene(
     if not results["reference"]:  # comparisons are contrasts of a design, with names of their own
         conditions = list(dict.fromkeys(samples["condition"].astype(str)))
     calls = nb_compare_df(adata, treated, split=split, key=key)
-    calls = calls[(calls["names"] == name) & is_significant(calls["pvals_adj"], pval_cutoff)]
+    calls = calls[(calls["names"] == name) & is_significant(calls["pvals_adj"], padj_cutoff)]
     shown = _shown(results, calls, split, key)
     colours = {group: colour_of(word) for group, word in shown.items()}
 
@@ -132,7 +132,7 @@ def gene(
     beyond = hypothesis_of(results, chosen_columns(results, treated, split, key)[0]).beyond
     for place, (line, word) in enumerate(lines.items()):
         ax.annotate(
-            f"{line}{beyond} ({100 * pval_cutoff:g} % FDR)",
+            f"{line}{beyond} ({100 * padj_cutoff:g} % FDR)",
             (1, 1),
             xycoords="axes fraction",
             xytext=(0, 3 + 8 * place),

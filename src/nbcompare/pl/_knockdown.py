@@ -35,7 +35,7 @@ def knockdown(
     screen: AnnData,
     *,
     perturbations: str | Sequence[str] | None = None,
-    pval_cutoff: float = 0.05,
+    padj_cutoff: float = 0.05,
     n_top: int = 5,
     ax: Axes | None = None,
 ) -> Axes:
@@ -44,7 +44,7 @@ def knockdown(
     Shown are the perturbations that name a gene of `var_names` which could be tested. The interval is the stored one,
     `on_target_lfc_lower` to `on_target_lfc_upper`: the fold changes that the test does not reject at 5 %; one that is far longer than
     the others, or infinite because a group has no counts, ends in an arrowhead. Targets that went down, or up, are coloured at the
-    false discovery rate `pval_cutoff` over all on-target tests of the screen (Benjamini and Hochberg). The dashed line is
+    false discovery rate `padj_cutoff` over all on-target tests of the screen (Benjamini and Hochberg). The dashed line is
     half of the expression. Up to 60 perturbations have a line and a name each; more stand side by side, and only
     those that were lowered most and those that went up are named.
 
@@ -54,7 +54,7 @@ def knockdown(
         What :func:`nbcompare.tl.nb_screen` returned, in memory or lazily read; only its `.obs` is read.
     perturbations
         The perturbations to show, all for `None`.
-    pval_cutoff
+    padj_cutoff
         Targets are coloured up to this adjusted p-value.
     n_top
         Where there are more than 60, the number of perturbations to name at both ends.
@@ -85,7 +85,7 @@ def knockdown(
     """
     check_screen(screen)
     table = _on_target(screen, perturbations)
-    changed = is_significant(table["pval_adj"], pval_cutoff).to_numpy()
+    changed = is_significant(table["pval_adj"], padj_cutoff).to_numpy()
     change = table["change"].to_numpy()
     calls = {"down": changed & (change < 0), "up": changed & (change > 0), "not called": ~changed}
 

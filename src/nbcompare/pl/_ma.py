@@ -12,11 +12,11 @@ from nbcompare.pl._panel import (
     call,
     check_genes,
     comparison_table,
+    draw_points,
     hypothesis,
     label_called,
     new_panel,
     said_if_untested,
-    scatter_called,
     take_shrunken,
     title_and_legend,
 )
@@ -33,8 +33,8 @@ def ma(
     *,
     split: str | None = None,
     key: str = "nb_compare",
-    pval_cutoff: float = 0.05,
-    log2fc_cutoff: float = 0.0,
+    padj_cutoff: float = 0.05,
+    lfc_cutoff: float = 0.0,
     shrunken: bool = False,
     n_top: int = 10,
     genes: Sequence[str] = (),
@@ -56,9 +56,9 @@ def ma(
         The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
     key
         Where the results are stored; of no account for a screen.
-    pval_cutoff
+    padj_cutoff
         Genes are significant up to this adjusted p-value.
-    log2fc_cutoff
+    lfc_cutoff
         Genes are called from this absolute log2 fold change on.
     shrunken
         Show the shrunken log2 fold changes of a comparison with `shrink=True`, and judge by them.
@@ -98,7 +98,7 @@ def ma(
     axis = take_shrunken(table, shrunken)
     tested = hypothesis(adata, group, split, key)
     tested.check_effect(title, "an MA plot")
-    called = call(table, tested, pval_cutoff, log2fc_cutoff)
+    called = call(table, tested, padj_cutoff, lfc_cutoff)
     ax = new_panel(ax)
     if said_if_untested(ax, table, title):
         return ax
@@ -107,9 +107,9 @@ def ma(
     y = table["logfoldchanges"].to_numpy()
 
     ax.set_xscale("log")
-    scatter_called(ax, x, y, called)
+    draw_points(ax, x, y, called)
     ax.axhline(0, color=DARK, linewidth=0.6, zorder=1)
-    for fold_change, gid in ((log2fc_cutoff, "log2fc_cutoff"), (tested.threshold, "lfc_threshold")):
+    for fold_change, gid in ((lfc_cutoff, "lfc_cutoff"), (tested.threshold, "lfc_threshold")):
         for height in (-fold_change, fold_change) if fold_change > 0 else ():
             ax.axhline(height, color=DARK, linewidth=0.6, linestyle=(0, (4, 3)), zorder=1, gid=gid)
 

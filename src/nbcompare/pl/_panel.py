@@ -88,14 +88,12 @@ def hypothesis(adata: AnnData, group: str | None, split: str | None, key: str) -
     return hypothesis_of(stored_results(adata, key), one_column(adata, group, split, key))
 
 
-def call(
-    table: pd.DataFrame, tested: Hypothesis, pval_cutoff: float, log2fc_cutoff: float = 0.0
-) -> dict[str, np.ndarray]:
+def call(table: pd.DataFrame, tested: Hypothesis, padj_cutoff: float, lfc_cutoff: float = 0.0) -> dict[str, np.ndarray]:
     """Masks of the tested genes: went down, went up, not called; of tests without a direction what they show, and not called."""
-    tested.check_cutoff(log2fc_cutoff)
+    tested.check_cutoff(lfc_cutoff)
     change = table["logfoldchanges"].to_numpy()
-    significant = is_significant(table["pvals_adj"], pval_cutoff).to_numpy()
-    return tested.masks(table, significant & ((np.abs(change) >= log2fc_cutoff) | (not tested.has_effect)))
+    significant = is_significant(table["pvals_adj"], padj_cutoff).to_numpy()
+    return tested.masks(table, significant & ((np.abs(change) >= lfc_cutoff) | (not tested.has_effect)))
 
 
 def colour_of(name: str) -> str:
@@ -136,7 +134,7 @@ def say_in_panel(ax: Axes, sentence: str) -> None:
     ax.set_yticks([])
 
 
-def scatter_called(ax: Axes, x: np.ndarray, y: np.ndarray, called: dict[str, np.ndarray]) -> None:
+def draw_points(ax: Axes, x: np.ndarray, y: np.ndarray, called: dict[str, np.ndarray]) -> None:
     """Genes as rasterised points, coloured by call; the legend counts them."""
     size = point_size(x.size)
     for name, mask in called.items():
@@ -233,8 +231,8 @@ def label_called(
     shown = np.any([mask for name, mask in called.items() if name != QUIET], axis=0)
     positions = np.flatnonzero(shown & np.isfinite(x) & np.isfinite(y))
     rank = order_of_evidence(table["pvals"].to_numpy()[positions], table["scores"].to_numpy()[positions])
-    asked = table["names"].isin(genes).to_numpy() & np.isfinite(x) & np.isfinite(y)
-    top = np.union1d(positions[rank[:n_top]], np.flatnonzero(asked))
+    requested = table["names"].isin(genes).to_numpy() & np.isfinite(x) & np.isfinite(y)
+    top = np.union1d(positions[rank[:n_top]], np.flatnonzero(requested))
     label_points(ax, x, y, table["label"].to_numpy(), top, positions, fontstyle="italic")
 
 

@@ -70,7 +70,7 @@ def perturbation_strength(
     'cells'
     """
     check_screen(screen)
-    asked = screen.obs_names[perturbation_rows(screen, perturbations)] if perturbations else []
+    requested = screen.obs_names[perturbation_rows(screen, perturbations)] if perturbations else []
     table = read_obs(screen, ["n_cells", "n_tested", "n_hits", "pval", "selected"])
     order = np.lexsort((zero_order(screen, table["pval"].to_numpy()), table["pval"], -table["n_hits"]))
     table = table.iloc[order]
@@ -110,7 +110,7 @@ def perturbation_strength(
         lines = [f"{rank}  {name}" for rank, name in enumerate(table.index[named], start=1)]
         ax.text(0.03, 0.12, "\n".join(lines), transform=ax.transAxes, fontsize=SMALL - 1, color=DARK, linespacing=1.3)
         named[:] = False
-    top = np.flatnonzero(named | table.index.isin(asked))
+    top = np.flatnonzero(named | table.index.isin(requested))
     label_points(ax, x, hits, table.index.to_numpy(), top, np.flatnonzero(hits > 0))
     return ax
 

@@ -78,8 +78,8 @@ def posterior(
     check_genes(adata, [gene])
     table, title = comparison_table(adata, group, split, key, gene_symbols)
     if "null_probability" not in table:
-        what, verb = ("The screen", "nb_screen") if is_screen(adata) else (repr(key), "nb_compare")
-        msg = f"{what} holds no posterior. Run nbcompare.tl.{verb} with method='transformer' or 'quadrature'."
+        what, function = ("The screen", "nb_screen") if is_screen(adata) else (repr(key), "nb_compare")
+        msg = f"{what} holds no posterior. Run nbcompare.tl.{function} with method='transformer' or 'quadrature'."
         raise ValueError(msg)
     row = table[table["names"] == gene].iloc[0]
     if not np.isfinite(row["null_probability"]):
@@ -97,7 +97,7 @@ def posterior(
 
 
 def _draw(ax: Axes, row: pd.Series, prior: dict[str, float], truth: float | None) -> None:
-    null, share = float(row["null_probability"]), prior["null_share"]
+    null, share = float(row["null_probability"]), prior["null_proportion"]
     mean, sd = _given_change(row)
     shown = [mean - REACH * sd, mean + REACH * sd, row["lfc_unshrunken"], -1.5 * prior["lfc_sd"], 1.5 * prior["lfc_sd"]]
     x = np.linspace(min(shown), max(shown), 600)

@@ -37,7 +37,7 @@ def pvalues(
     key: str = "nb_compare",
     kind: Kind = "histogram",
     bins: int = 20,
-    pval_cutoff: float = 0.05,
+    padj_cutoff: float = 0.05,
     ax: Axes | None = None,
 ) -> Axes:
     """Whether the p-values can be trusted: their histogram, or their quantiles against the uniform.
@@ -62,7 +62,7 @@ def pvalues(
         `"histogram"`, or `"qq"` for the quantiles (-log10).
     bins
         Number of bars of the histogram.
-    pval_cutoff
+    padj_cutoff
         Genes up to this adjusted p-value are coloured in the quantile plot.
     ax
         Where to draw; a new figure otherwise.
@@ -99,22 +99,22 @@ def pvalues(
         _draw_histogram(ax, p_value, bins)
     else:
         observed = evidence(p_value, table["scores"].to_numpy())
-        _draw_quantiles(ax, observed, is_significant(table["pvals_adj"], pval_cutoff).to_numpy())
+        _draw_quantiles(ax, observed, is_significant(table["pvals_adj"], padj_cutoff).to_numpy())
     ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold")
     return ax
 
 
 def _draw_histogram(ax: Axes, p_value: np.ndarray, bins: int) -> None:
     """Bars, and the height that genes without an effect have."""
-    null_share = min(1.0, 2 * float(np.mean(p_value > 0.5)))
+    null_proportion = min(1.0, 2 * float(np.mean(p_value > 0.5)))
     counts, edges = np.histogram(p_value, bins=bins, range=(0, 1))
     ax.stairs(counts, edges, fill=True, color=DOWN, alpha=0.75, edgecolor="white", linewidth=0.4)
-    height = null_share * p_value.size / bins
+    height = null_proportion * p_value.size / bins
     ax.axhline(height, color=DARK, linewidth=0.8, linestyle=(0, (4, 3)), gid="null")
     ax.text(
         0.98,
         0.96,
-        f"{p_value.size:,} genes\nwithout effect: {100 * null_share:.0f} %",
+        f"{p_value.size:,} genes\nwithout effect: {100 * null_proportion:.0f} %",
         transform=ax.transAxes,
         ha="right",
         va="top",

@@ -35,17 +35,17 @@ def chosen_effects(
     n_genes: int,
     perturbations: str | Sequence[str] | None,
     genes: str | Sequence[str] | None,
-    pval_cutoff: float,
+    padj_cutoff: float,
 ) -> Effects:
     """The effects asked for, or the strongest, perturbations and genes in their own order."""
     rows = _strongest(screen, n_perturbations) if perturbations is None else perturbation_rows(screen, perturbations)
     columns = gene_columns(screen, genes)
-    called = is_significant(read_tests(screen, "pvals_adj", rows, columns), pval_cutoff)
+    called = is_significant(read_tests(screen, "pvals_adj", rows, columns), padj_cutoff)
     if genes is None:
         columns = _most_moved(screen, rows, called, n_genes)
         called = called[:, columns]
         if not columns.size:
-            msg = f"No gene of these perturbations has an adjusted p-value of at most {pval_cutoff:g}; name genes to show."
+            msg = f"No gene of these perturbations has an adjusted p-value of at most {padj_cutoff:g}; name genes to show."
             raise ValueError(msg)
     return Effects(rows, columns, read_tests(screen, "logfoldchanges", rows, columns).astype(float), called)
 

@@ -32,7 +32,7 @@ def screen_map(
     n_genes: int = 60,
     perturbations: str | Sequence[str] | None = None,
     genes: str | Sequence[str] | None = None,
-    pval_cutoff: float = 0.05,
+    padj_cutoff: float = 0.05,
     gene_symbols: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -56,7 +56,7 @@ def screen_map(
         The perturbations to show, instead of the strongest.
     genes
         The genes to show, by `var_names`, instead of those that are moved most.
-    pval_cutoff
+    padj_cutoff
         Genes are significant up to this adjusted p-value (within their perturbation).
     gene_symbols
         Column of `.var` with the names to show.
@@ -86,7 +86,7 @@ def screen_map(
     'perturbations vs control'
     """
     check_screen(screen)
-    effects = chosen_effects(screen, n_perturbations, n_genes, perturbations, genes, pval_cutoff)
+    effects = chosen_effects(screen, n_perturbations, n_genes, perturbations, genes, padj_cutoff)
     strength = np.where(effects.called, np.clip(np.nan_to_num(effects.change), -_limit(effects), _limit(effects)), 0.0)
     of_rows, of_columns = cluster(strength), cluster(strength.T)
     effects = effects.ordered(of_rows.leaves, of_columns.leaves)
@@ -97,7 +97,7 @@ def screen_map(
     squares = _draw_squares(ax, effects)
     _draw_own_targets(ax, effects, screen)
     _name_both(ax, screen.obs_names.to_numpy()[effects.rows], symbols[effects.columns])
-    _draw_margins(ax, squares, of_rows, of_columns, effects, pval_cutoff)
+    _draw_margins(ax, squares, of_rows, of_columns, effects, padj_cutoff)
     title_pad = 4 + (72 * TREE if len(of_columns.x) else 0)
     title = f"perturbations vs {screen.uns['nb_screen']['reference']}"
     ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold", pad=title_pad)
@@ -158,7 +158,7 @@ def _name_both(ax: Axes, perturbations: np.ndarray, genes: np.ndarray) -> None:
 
 
 def _draw_margins(
-    ax: Axes, squares: PolyCollection, of_rows: Tree, of_columns: Tree, effects: Effects, pval_cutoff: float
+    ax: Axes, squares: PolyCollection, of_rows: Tree, of_columns: Tree, effects: Effects, padj_cutoff: float
 ) -> None:
     """Trees above and on the right; beyond them the colour bar and what size and frame mean."""
     box = ax.get_window_extent()
@@ -179,7 +179,7 @@ def _draw_margins(
     filled = square | {"color": DARK, "markeredgewidth": 0}
     frame = square | {"color": "none", "markeredgecolor": "black", "markeredgewidth": 0.7}
     handles = [
-        line([], [], markersize=SIDE * cell, label=f"{100 * pval_cutoff:g} % FDR", **filled),
+        line([], [], markersize=SIDE * cell, label=f"{100 * padj_cutoff:g} % FDR", **filled),
         line([], [], markersize=SIDE_UNCALLED * cell, label="not called", **filled),
         line([], [], markersize=cell, label="own target", **frame),
     ]

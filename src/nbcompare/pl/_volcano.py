@@ -14,12 +14,12 @@ from nbcompare.pl._panel import (
     call,
     check_genes,
     comparison_table,
+    draw_points,
     evidence,
     hypothesis,
     label_called,
     new_panel,
     said_if_untested,
-    scatter_called,
     take_shrunken,
     title_and_legend,
 )
@@ -37,8 +37,8 @@ def volcano(
     *,
     split: str | None = None,
     key: str = "nb_compare",
-    pval_cutoff: float = 0.05,
-    log2fc_cutoff: float = 0.0,
+    padj_cutoff: float = 0.05,
+    lfc_cutoff: float = 0.0,
     shrunken: bool = False,
     n_top: int = 10,
     genes: Sequence[str] = (),
@@ -47,7 +47,7 @@ def volcano(
 ) -> Axes:
     """P-value against log2 fold change, called genes in colour, the first of them by name.
 
-    The dashed line is the p-value at which the false discovery rate reaches `pval_cutoff` (Benjamini and Hochberg).
+    The dashed line is the p-value at which the false discovery rate reaches `padj_cutoff` (Benjamini and Hochberg).
     P-values that are too small for a number have the height of their scores. Where a test shows that changes are smaller than a
     threshold (`alternative="less_abs"`), genes are neither up nor down, and have one colour. Genes that were not tested are left out.
 
@@ -61,9 +61,9 @@ def volcano(
         The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
     key
         Where the results are stored; of no account for a screen.
-    pval_cutoff
+    padj_cutoff
         Genes are significant up to this adjusted p-value.
-    log2fc_cutoff
+    lfc_cutoff
         Genes are called from this absolute log2 fold change on.
     shrunken
         Show the shrunken log2 fold changes of a comparison with `shrink=True`, and judge by them.
@@ -103,15 +103,15 @@ def volcano(
     axis = take_shrunken(table, shrunken)
     tested = hypothesis(adata, group, split, key)
     tested.check_effect(title, "a volcano plot")
-    called = call(table, tested, pval_cutoff, log2fc_cutoff)
+    called = call(table, tested, padj_cutoff, lfc_cutoff)
     ax = new_panel(ax)
     if said_if_untested(ax, table, title):
         return ax
     x = table["logfoldchanges"].to_numpy()
     y = evidence(table["pvals"].to_numpy(), table["scores"].to_numpy())
 
-    scatter_called(ax, x, y, called)
-    _draw_thresholds(ax, table, pval_cutoff, (log2fc_cutoff, tested.threshold))
+    draw_points(ax, x, y, called)
+    _draw_thresholds(ax, table, padj_cutoff, (lfc_cutoff, tested.threshold))
 
     ax.set_xlabel(axis + (f", tested: {tested.words}" if tested.beyond else ""), fontsize=MEDIUM)
     ax.set_ylabel("$-$log$_{10}$ p-value", fontsize=MEDIUM)
@@ -124,19 +124,19 @@ def volcano(
     return ax
 
 
-def _draw_thresholds(ax: Axes, table: pd.DataFrame, pval_cutoff: float, fold_changes: tuple[float, float]) -> None:
+def _draw_thresholds(ax: Axes, table: pd.DataFrame, padj_cutoff: float, fold_changes: tuple[float, float]) -> None:
     """The p-value up to which the false discovery rate admits (its first step if none is admitted), and the fold changes: asked for here, tested."""
-    n_admitted = max(is_significant(table["pvals_adj"], pval_cutoff).sum(), 1)
-    limit = pval_cutoff * n_admitted / max(table["pvals"].notna().sum(), 1)
+    n_admitted = max(is_significant(table["pvals_adj"], padj_cutoff).sum(), 1)
+    limit = padj_cutoff * n_admitted / max(table["pvals"].notna().sum(), 1)
     style: dict[str, Any] = {"color": DARK, "linewidth": 0.6, "linestyle": (0, (4, 3)), "zorder": 1}
     height = -np.log10(max(limit, 1e-300))
-    ax.axhline(height, gid="pval_cutoff", **style)
+    ax.axhline(height, gid="padj_cutoff", **style)
     ax.axvline(0, color=DARK, linewidth=0.4, zorder=1)
-    for fold_change, gid in zip(fold_changes, ("log2fc_cutoff", "lfc_threshold"), strict=True):
+    for fold_change, gid in zip(fold_changes, ("lfc_cutoff", "lfc_threshold"), strict=True):
         for x in (-fold_change, fold_change) if fold_change > 0 else ():
             ax.axvline(x, gid=gid, **style)
     ax.annotate(
-        f"{100 * pval_cutoff:g} %\nFDR",
+        f"{100 * padj_cutoff:g} %\nFDR",
         (1.01, height),
         xycoords=("axes fraction", "data"),
         va="center",

@@ -27,7 +27,7 @@ def pseudobulk(
     layer: str | None = None,
     min_cells: int = 10,
     min_counts: float = 0,
-    block_size: int = BLOCK_SIZE,
+    chunk_size: int = BLOCK_SIZE,
     verbose: bool = True,
 ) -> AnnData:
     r"""Sum the counts of the cells of each condition and replicate.
@@ -54,9 +54,9 @@ def pseudobulk(
         Samples of fewer cells are dropped.
     min_counts
         Samples of fewer counts, over all genes, are dropped; those without counts always.
-    block_size
+    chunk_size
         Rows read at once from disk or dask. The memory needed is the result, at most twice, and about
-        `block_size` x n_vars values.
+        `chunk_size` x n_vars values.
     verbose
         Whether to say in one line how many samples were made and dropped, and why.
 
@@ -68,7 +68,7 @@ def pseudobulk(
         The columns `groupby` and `replicate_key`, every other column that is constant within each sample and has a name of its own,
         `psbulk_cells` (number of cells) and `psbulk_counts` (sum of counts).
     `.uns["pseudobulk"]`
-        The arguments; `dropped_samples`, a table with the `reason` for each; `n_cells_left_out`, the number of cells
+        The arguments; `dropped_samples`, a table with the `reason` for each; `n_cells_excluded`, the number of cells
         without condition or without replicate.
 
     Raises
@@ -95,7 +95,7 @@ def pseudobulk(
     """
     samples = with_cells(adata, read_samples(adata, groupby, replicate_key=replicate_key), row_is_sample=False)
     samples, counts = sum_samples(
-        adata, samples, layer=layer, min_cells=min_cells, min_counts=min_counts, block_size=block_size
+        adata, samples, layer=layer, min_cells=min_cells, min_counts=min_counts, chunk_size=chunk_size
     )
     obs = _constant_columns(in_memory(adata.obs), samples)
     known = cells_known(samples.table)
@@ -110,11 +110,11 @@ def pseudobulk(
         "min_cells": min_cells,
         "min_counts": min_counts,
         "dropped_samples": samples.dropped,
-        "n_cells_left_out": {reason: samples.n_cells_left_out[reason] for reason in ("no_condition", "no_replicate")},
+        "n_cells_excluded": {reason: samples.n_cells_excluded[reason] for reason in ("no_condition", "no_replicate")},
         "version": version("nbcompare"),
     }
     if verbose:
-        tables = {"samples": obs, "dropped_samples": samples.dropped, "n_cells_left_out": settings["n_cells_left_out"]}
+        tables = {"samples": obs, "dropped_samples": samples.dropped, "n_cells_excluded": settings["n_cells_excluded"]}
         inform(summary_of_samples(tables, adata.n_vars))
     return AnnData(counts, obs=obs, var=in_memory(adata.var).copy(), uns={"pseudobulk": settings})
 

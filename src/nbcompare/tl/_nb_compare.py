@@ -14,11 +14,11 @@ from nbcompare._anndata import (
     Level,
     Results,
     SampleTable,
-    asked_levels,
     check_writable,
     joined_name,
     reasons_untested,
     reference_levels,
+    requested_levels,
     write_results,
 )
 from nbcompare._arguments import checked, plain
@@ -30,8 +30,13 @@ from nbcompare.tl._compare.splits import check_splits, compare_splits
 from nbcompare.tl._formula.contrasts import Contrast
 from nbcompare.tl._formula.plan import check_design_options, check_plan
 from nbcompare.tl._posterior.compare import check_posterior_options
-from nbcompare.tl._posterior.prior_words import plain_prior
-from nbcompare.tl._samples.groups import name_idle_blocks, offer_blocks, read_sample_counts, suggest_design
+from nbcompare.tl._posterior.prior_fields import plain_prior
+from nbcompare.tl._samples.groups import (
+    read_sample_counts,
+    suggest_block_key,
+    suggest_design,
+    warn_uninformative_blocks,
+)
 
 Method = Literal["mom", "mle", "transformer", "quadrature"]
 TestName = Literal["moderated", "wald", "lrt", "ql"]
@@ -63,11 +68,11 @@ def nb_compare(
     prior: Mapping[str, Any] | None = None,
     network: str | PathLike[str] | None = None,
     device: str = "auto",
-    refine: bool = True,
+    importance_sampling: bool = True,
     min_cells: int = 10,
     min_counts: float = 0,
-    min_total: float = 10,
-    cells_as_replicates: bool = False,
+    min_gene_counts: float = 10,
+    allow_cells_as_replicates: bool = False,
     key_added: str = "nb_compare",
     copy: bool = False,
     verbose: bool = True,
@@ -95,7 +100,7 @@ def nb_compare(
         Conditions to compare, `"all"` but the reference by default. The others still lend their dispersion.
     replicate_key
         Column of `.obs` with the independent unit: donor, animal, well, batch, guide. None where each row is a
-        replicate; this is refused for what looks like cells, unless `cells_as_replicates`.
+        replicate; this is refused for what looks like cells, unless `allow_cells_as_replicates`.
     block_key
         Column of `.obs` with what conditions share: the donor of paired samples, the batch, in a screen usually the
         replicate. Additive differences between blocks are taken out. Test `"moderated"`, method `"mom"` only.
@@ -149,7 +154,7 @@ def nb_compare(
     shrink
         Also give shrunken effects with their local false sign rates :cite:p:`stephens2017`. P-values stay as they are.
     prior
-        What of the posterior's prior is known, the rest is estimated from the genes of each comparison: `null_share`, the share of
+        What of the posterior's prior is known, the rest is estimated from the genes of each comparison: `null_proportion`, the share of
         unchanged genes; `lfc_sd`, standard deviation of the others' log2 fold changes; `dispersion`, one number or one a gene
         (n_vars,), where a Series is aligned by its labels (`var_names`), and `dispersion_log_sd`, the standard deviation of its natural logarithm: by default what the trend, its scatter
         and the groups outside of the comparison say of the gene, with either of the two given the trend's; `tail`, `"inverse_gamma"` or `"lognormal"`; `mean`,
@@ -165,9 +170,9 @@ def nb_compare(
         Samples of fewer cells are dropped, and listed with the reason.
     min_counts
         Samples of fewer counts are dropped.
-    min_total
+    min_gene_counts
         Genes with fewer counts in the two arms of a comparison together are not tested.
-    cells_as_replicates
+    allow_cells_as_replicates
         Insist that each row of what looks like cells is a replicate.
     key_added
         Start of every name that is written.
@@ -187,7 +192,7 @@ def nb_compare(
         interval is `lfc_lower` to `lfc_upper`; they include the probability that nothing changes. `lfc_se` and `scores` remain those of the test, whose fold change
         is `lfc_unshrunken`.
     `.varm["nb_compare_null_probability"]`, `_lfsr`, `_pareto_k`
-        Posterior: probability that nothing changes; local false sign rate :cite:p:`stephens2017`; with `refine`, how far
+        Posterior: probability that nothing changes; local false sign rate :cite:p:`stephens2017`; with `importance_sampling`, how far
         the network's draws can be trusted (below .7, else it is not the network that answers).
     `.varm["nb_compare_prior_dispersions"]`, `_prior_dispersion_log_sd`
         Posterior: of each gene's dispersion before the comparison's own counts are seen, geometric mean and standard deviation of
@@ -219,7 +224,7 @@ def nb_compare(
     `.var["nb_compare_base_mean"]`, `.var["nb_compare_dispersion_trend"]`
         Mean of counts over size factors; the trend at the gene's mean (moderated test).
     `.uns["nb_compare"]`
-        `comparisons`, `reference`, `params`, `samples` (with size factors), `dropped_samples`, `n_cells_left_out`,
+        `comparisons`, `reference`, `params`, `samples` (with size factors), `dropped_samples`, `n_cells_excluded`,
         `trend`, `prior` (of a posterior), `status_codes`, `status_meaning`, `log_base`, `fdr_scope`, `version`.
 
     With `split_by` the columns of these arrays are the comparisons of the first split, then those of the second, and so
@@ -258,7 +263,7 @@ def nb_compare(
     check_writable(adata, "nbcompare.tl.nb_compare", copy=copy)
     _check_options(params)
     several = len(of_reference) > 1
-    found, groups = asked_levels(adata, groupby, reference, groups, required=contrast is None, rest=design is None)
+    found, groups = requested_levels(adata, groupby, reference, groups, required=contrast is None, rest=design is None)
     reference = reference if several else found
     params |= {"reference": reference, "groups": groups}
     if several:
@@ -273,7 +278,7 @@ def nb_compare(
         layer=layer,
         min_cells=min_cells,
         min_counts=min_counts,
-        cells_as_replicates=cells_as_replicates,
+        allow_cells_as_replicates=allow_cells_as_replicates,
         joined=of_reference,
         named=[str(reference), *([groups] if isinstance(groups, str) else groups)],
         check=_early_check(adata, params),
@@ -281,26 +286,26 @@ def nb_compare(
     splits, split_table = None, None
     if split_by is None:
         outcome = compare_samples(adata, samples, counts, params)
-        name_idle_blocks(outcome.samples)
+        warn_uninformative_blocks(outcome.samples)
     else:
         outcome, splits, split_table = compare_splits(adata, samples, counts, params)
     if block_key is not None:
         suggest_design(outcome.samples, outcome.comparisons, str(reference), groupby, block_key)
     _warn_of_depths(outcome.arrays["status"])
     if split_by is None:
-        _warn_of_untested(outcome.arrays["status"], outcome.comparisons, min_total)
+        _warn_of_untested(outcome.arrays["status"], outcome.comparisons, min_gene_counts)
     if block_key is None and design is None:
-        offer_blocks(samples, replicate_key)
+        suggest_block_key(samples, replicate_key)
     factors = {} if outcome.offset_factors is None else {"offset_factors": outcome.offset_factors}
     results = Results(
         outcome.arrays | factors,
         outcome.columns,
         outcome.comparisons,
         "" if contrast is not None else str(reference),
-        _recorded(params) | outcome.became,
+        _as_stored_params(params) | outcome.resolved,
         outcome.samples,
         samples.dropped,
-        samples.n_cells_left_out,
+        samples.n_cells_excluded,
         outcome.trend,
         splits,
         split_table,
@@ -365,7 +370,7 @@ def _warn_of_depths(status: np.ndarray) -> None:
         warn(msg)
 
 
-def _warn_of_untested(status: np.ndarray, comparisons: list[str], min_total: float) -> None:
+def _warn_of_untested(status: np.ndarray, comparisons: list[str], min_gene_counts: float) -> None:
     """One warning of the comparisons in which no gene is tested, status (n_genes, n_comparisons), and why."""
     named_already = ((status & Status.SIZE_FACTOR_UNSTABLE) > 0).all(axis=0)  # by the warning about sequencing depths
     without = np.flatnonzero(((status & NOT_TESTED) > 0).all(axis=0) & ~(named_already & (len(status) > 0)))
@@ -373,7 +378,7 @@ def _warn_of_untested(status: np.ndarray, comparisons: list[str], min_total: flo
         return
     reasons = reasons_untested(status[:, without])
     why = ", ".join(
-        f"{n:,} {reason}" + (f" (min_total is {min_total:g})" if reason == "low_total" else "")
+        f"{n:,} {reason}" + (f" (min_gene_counts is {min_gene_counts:g})" if reason == "low_counts" else "")
         for reason, n in reasons.items()
     )
     named = listed([comparisons[c] for c in without], most=5)
@@ -385,14 +390,14 @@ def _warn_of_untested(status: np.ndarray, comparisons: list[str], min_total: flo
     warn(msg)
 
 
-def _recorded(params: Mapping[str, Any]) -> dict[str, Any]:
+def _as_stored_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as files can hold them."""
-    recorded = {
+    as_stored_params = {
         name: plain(value)
         for name, value in params.items()
         if name not in ("copy", "verbose", "size_factors", "contrast", "offset")
     }
-    recorded["contrast"] = None if params["contrast"] is None else repr(params["contrast"])
+    as_stored_params["contrast"] = None if params["contrast"] is None else repr(params["contrast"])
     for name in ("size_factors", "offset"):
-        recorded[name] = params[name] if params[name] is None or isinstance(params[name], str) else "given"
-    return recorded
+        as_stored_params[name] = params[name] if params[name] is None or isinstance(params[name], str) else "given"
+    return as_stored_params

@@ -16,7 +16,7 @@ from nbcompare._nb.posterior.gaussian import gaussian_approximation
 from nbcompare._nb.posterior.mixture import Mixture
 from nbcompare._nb.posterior.prior import FIELDS, INVERSE_GAMMA, Prior
 from nbcompare.tl._posterior.compare import as_stored, check_network, posterior_of_tests
-from nbcompare.tl._posterior.prior_words import RANGES, given_fields, plain_prior
+from nbcompare.tl._posterior.prior_fields import RANGES, given_fields, plain_prior
 
 Method = Literal["transformer", "quadrature"]
 EXPOSURES = (1e-15, 1e15)  # beyond them a float has no digits left for rates
@@ -34,7 +34,7 @@ def nb_posterior(
     method: Method = "transformer",
     network: str | PathLike[str] | None = None,
     device: str = "auto",
-    refine: bool = True,
+    importance_sampling: bool = True,
 ) -> pd.DataFrame:
     r"""Posterior of fold change, rate and dispersion of any number of two-group comparisons, from arrays of counts.
 
@@ -49,7 +49,7 @@ def nb_posterior(
         Whole numbers, (n_tests, n_replicates) each. The rows of DataFrames are aligned by their labels, which also name the rows of the
         result; the columns name the replicates.
     prior
-        Numbers for all tests, or arrays (n_tests,); a Series is aligned by its labels, those of the tests. `null_share`: share of tests in which nothing changes; `lfc_sd`: standard deviation of
+        Numbers for all tests, or arrays (n_tests,); a Series is aligned by its labels, those of the tests. `null_proportion`: share of tests in which nothing changes; `lfc_sd`: standard deviation of
         the others' log2 fold changes; `dispersion`: geometric mean of :math:`\phi`; `dispersion_log_sd`: standard deviation of its natural
         logarithm; `mean`: geometric mean of the counts per unit of exposure; `mean_log_sd`: standard deviation of their
         natural logarithm; `tail`: `"inverse_gamma"` (default) or `"lognormal"`.
@@ -87,7 +87,7 @@ def nb_posterior(
     --------
     >>> import numpy as np
     >>> import nbcompare as nb
-    >>> prior = dict(null_share=0.5, lfc_sd=1.5, dispersion=0.1, dispersion_log_sd=0.8, mean=20, mean_log_sd=2)
+    >>> prior = dict(null_proportion=0.5, lfc_sd=1.5, dispersion=0.1, dispersion_log_sd=0.8, mean=20, mean_log_sd=2)
     >>> reference, treated = np.array([[10, 12, 9], [10, 12, 9]]), np.array([[11, 8, 12], [55, 31, 40]])
     >>> nb.tl.nb_posterior(reference, treated, prior=prior, method="quadrature")["null_probability"].round(2).tolist()
     [0.77, 0.01]
@@ -95,12 +95,12 @@ def nb_posterior(
     if method not in get_args(Method):
         msg = f"method is {method!r}, but must be one of {', '.join(map(repr, get_args(Method)))}."
         raise ValueError(msg)
-    options = {"method": method, "network": network, "device": device, "refine": refine}
+    options = {"method": method, "network": network, "device": device, "importance_sampling": importance_sampling}
     check_network(options)
     tests = _names_of_tests(counts_reference, counts_treated)
     data = (
-        *_arm("reference", counts_reference, exposure_reference, tests),
-        *_arm("treated", counts_treated, exposure_treated, tests),
+        *_group("reference", counts_reference, exposure_reference, tests),
+        *_group("treated", counts_treated, exposure_treated, tests),
     )
     if len(data[0]) != len(data[2]):
         msg = f"The reference has {len(data[0])} tests and the treated group {len(data[2])}. Give both the same rows."
@@ -109,7 +109,7 @@ def nb_posterior(
     known = _complete(
         plain_prior(prior, lambda: pd.RangeIndex(n_tests) if tests is None else tests, "test") or {}, n_tests
     )
-    posterior, _ = posterior_of_tests(data, known, _anchor(data, known), options)
+    posterior, _ = posterior_of_tests(data, known, _approximation(data, known), options)
     words = as_stored(posterior)
     pareto_k = {"pareto_k": words.pop("pareto_k")}
     dispersions = {"mean": np.exp(posterior.log_mean_median), "dispersions": words.pop("dispersions")}
@@ -122,7 +122,7 @@ def _names_of_tests(*counts: Any) -> pd.Index | None:
     return next((one.index for one in frames if not isinstance(one.index, pd.RangeIndex)), None)
 
 
-def _arm(name: str, counts: Any, exposure: Any, tests: pd.Index | None) -> tuple[np.ndarray, np.ndarray]:
+def _group(name: str, counts: Any, exposure: Any, tests: pd.Index | None) -> tuple[np.ndarray, np.ndarray]:
     """Counts and exposure of one arm, both (n_tests, n_replicates), with the tests in the order of their labels."""
     counts = as_labelled(counts)
     if np.ndim(counts) != 2:
@@ -164,7 +164,7 @@ def _complete(prior: Mapping[str, Any], n_tests: int) -> Prior:
     return Prior(**{name: found[name] for name in FIELDS})
 
 
-def _anchor(data: Data, prior: Prior) -> Mixture:
+def _approximation(data: Data, prior: Prior) -> Mixture:
     """The posterior in closed form at the prior's dispersion."""
     phi = np.exp(np.broadcast_to(np.asarray(prior.log_dispersion, float), len(data[0])))
     log_rates, variance = [], np.zeros(len(phi))

@@ -24,10 +24,17 @@ from nbcompare._arguments import checked
 from nbcompare._counts.chunks import BLOCK_SIZE
 from nbcompare._messages import inform, warn
 from nbcompare.tl._posterior.compare import check_prior
-from nbcompare.tl._posterior.prior_words import plain_prior
+from nbcompare.tl._posterior.prior_fields import plain_prior
 from nbcompare.tl._progress import bar
 from nbcompare.tl._screen.fit import ScreenFit, fit_model
-from nbcompare.tl._screen.options import EstimateMethod, check_options, check_run, check_store, recorded, threads_of
+from nbcompare.tl._screen.options import (
+    EstimateMethod,
+    as_stored_params,
+    check_options,
+    check_run,
+    check_store,
+    threads_of,
+)
 from nbcompare.tl._screen.run import added_layers, adjust_over_all, prepare, run_blocks, warn_of_shared_names
 from nbcompare.tl._screen.run_dask import adjust_over_all_on, cluster_for, run_blocks_on
 from nbcompare.tl._screen.samples import check_genes, gene_names, read_screen, replicates
@@ -50,18 +57,18 @@ def nb_screen(
     size_factors: str | Sequence[float] = "auto",
     min_cells: int = 10,
     min_counts: float = 0,
-    min_total: float = 10,
-    n_lenders: int = 200,
+    min_gene_counts: float = 10,
+    n_fit_perturbations: int = 200,
     fdr: float = 0.05,
     intervals: bool = False,
     method: EstimateMethod = "mom",
     prior: Mapping[str, Any] | None = None,
     network: str | PathLike[str] | None = None,
     device: str = "auto",
-    refine: bool = False,
+    importance_sampling: bool = False,
     dtype: Literal["float32", "float64"] = "float32",
-    block_size: int = BLOCK_SIZE,
-    targets_a_block: int | None = None,
+    chunk_size: int = BLOCK_SIZE,
+    perturbations_per_chunk: int | None = None,
     n_jobs: int | None = None,
     progress: bool = True,
     verbose: bool = True,
@@ -70,7 +77,7 @@ def nb_screen(
 
     The statistics are those of :func:`~nbcompare.tl.nb_compare`, the moderated :math:`r^*` on cells summed into replicates.
     What tests share, the trend, the dispersions, the effects of blocks and everything of the control, is fitted once, on the
-    control and up to `n_lenders` perturbations. With that given, each perturbation is tested on its own: in blocks, in
+    control and up to `n_fit_perturbations` perturbations. With that given, each perturbation is tested on its own: in blocks, in
     threads, on disk, again after an interruption, or later. False discoveries are controlled within each perturbation, over
     the whole screen, and first over perturbations and then within them, by Simes' test of "this perturbation does nothing"
     :cite:p:`simes1986,benjamini1995,benjamini2014`.
@@ -113,9 +120,9 @@ def nb_screen(
         Samples of fewer cells are dropped, and listed with the reason.
     min_counts
         Samples of fewer counts are dropped.
-    min_total
+    min_gene_counts
         Genes with fewer counts in the perturbation and the control together are not tested.
-    n_lenders
+    n_fit_perturbations
         Perturbations, evenly spaced in their order, that trend and dispersions are estimated from; all if there are fewer.
     fdr
         False discovery rate at which hits are counted and perturbations selected: adjusted p-values up to `fdr`.
@@ -126,11 +133,11 @@ def nb_screen(
         `"mom"`, effects from sums :cite:p:`svensson2025`. `"transformer"`, the posterior of fold change and dispersion under a
         prior that each perturbation's own genes give, by a trained network, at some ten microseconds a test on one core and half a
         microsecond more for every replicate of the control; `"quadrature"`, the same exactly, in ten times as long. Where control and
-        perturbation differ in dispersion (status `noisy_group`), `"transformer"` uses quadrature, too: with a noisy control for all tests.
+        perturbation differ in dispersion (status `high_dispersion_group`), `"transformer"` uses quadrature, too: with a noisy control for all tests.
         Posteriors are for effects and how sure they are; p-values, and with them hits, are those of the moderated test
         with all three. See :doc:`/transformer`.
     prior
-        What of the posteriors' prior is known, the rest is estimated from the genes of each perturbation: `null_share`, the share of
+        What of the posteriors' prior is known, the rest is estimated from the genes of each perturbation: `null_proportion`, the share of
         genes in which nothing changes, `lfc_sd`, standard deviation of the others' log2 fold changes, `dispersion`, one
         number or one a gene (n_vars,), where a Series is aligned by its labels (`var_names`), and `dispersion_log_sd`, standard deviation of its natural log: by default what the trend and
         all other groups of the fit say of the gene, with either of the two given the trend's; `tail`, `"inverse_gamma"` or
@@ -145,9 +152,9 @@ def nb_screen(
         Without, quadrature judges what network and closed form contradict each other about.
     dtype
         Of effects, standard errors, scores and dispersions. P-values are float64, down to 1e-300.
-    block_size
+    chunk_size
         Cells read at once from disk or dask.
-    targets_a_block
+    perturbations_per_chunk
         Perturbations tested at once, and rows of a chunk on disk; by default as many as make about 128 MB.
     n_jobs
         Threads, all cores if None. The result does not depend on it.
@@ -175,7 +182,7 @@ def nb_screen(
     `.layers["lfc_median"]`, `.layers["lfc_sd"]`
         Of a posterior: median and standard deviation of the log2 fold change, with its mass at zero. `logfoldchanges` is then its mean, and `lfc_unshrunken` the estimate that `lfc_se` belongs to.
     `.layers["null_probability"]`, `.layers["lfsr"]`, `.layers["pareto_k"]`
-        Of a posterior: probability that nothing changes; local false sign rate :cite:p:`stephens2017`; with `refine`, how far the
+        Of a posterior: probability that nothing changes; local false sign rate :cite:p:`stephens2017`; with `importance_sampling`, how far the
         network's draws can be trusted (below .7, else it is not the network that answers).
     `.layers["dispersions"]`, `.layers["status"]`
         The dispersion that the test used, of a posterior its median; why there is no p-value, or what to know beside it.
@@ -190,7 +197,7 @@ def nb_screen(
         That of `adata`, and `base_mean`, mean of counts over size factors in the samples of the fit; `dispersion_trend`;
         `dispersion`, the control's; `n_perturbations` with `pvals_adj` up to `fdr`.
     `.uns["nb_screen"]`
-        `params`, `reference`, `samples` with size factors, `dropped_samples`, `n_cells_left_out`, `trend`, `fdr`,
+        `params`, `reference`, `samples` with size factors, `dropped_samples`, `n_cells_excluded`, `trend`, `fdr`,
         `prior` (what all perturbations share of it), `status_codes`, `status_meaning`, `log_base`, `version`, `fingerprint`. Within selected perturbations, genes with
         `pvals_adj` up to `fdr["level_within_selected"]` have a false discovery rate of `fdr` on average.
 
@@ -203,7 +210,7 @@ def nb_screen(
     ValueError
         If the matrix does not hold counts; if there is no such reference; if rows that look like cells are taken for
         replicates; if no perturbation has two replicates; if blocks and perturbations are confounded; if `path` holds
-        the screen of another call, naming what differs; if `prior`, `network`, `device` or `refine` do not go with the method.
+        the screen of another call, naming what differs; if `prior`, `network`, `device` or `importance_sampling` do not go with the method.
         Nothing is written then.
     FileExistsError
         If something else is at `path`.
@@ -219,7 +226,7 @@ def nb_screen(
     Notes
     -----
     With an active :class:`dask.distributed.Client` dask arrays are summed on its cluster, and a screen with a `path` is
-    compared there, each block by one worker; `n_jobs` and `block_size` are then the cluster's affair. The files are the same.
+    compared there, each block by one worker; `n_jobs` and `chunk_size` are then the cluster's affair. The files are the same.
 
     Examples
     --------
@@ -243,9 +250,9 @@ def nb_screen(
     data = read_screen(adata, params)
     reference = params["reference"] = the_level(reference, data.samples.conditions)
     check_prior(params["prior"], len(data.var))
-    asked = fingerprint(data.described, data.counts, data.var.index, recorded(params))
+    requested = fingerprint(data.description, data.counts, data.var.index, as_stored_params(params))
     if isinstance(result, ScreenStore):
-        check_run(result, asked, append=append)
+        check_run(result, requested, append=append)
     if append:
         targets = added_targets(data.samples, reference, result)
         if not len(targets):
@@ -262,11 +269,11 @@ def nb_screen(
     n_threads = threads_of(n_jobs)
     fit = ScreenFit.from_arrays(stored) if stored else fit_model(data, targets, params, n_threads=n_threads)
     screen = prepare(data, fit, targets, params, n_threads=n_threads)
-    with result.held():
+    with result.locked():
         types = layer_types(dtype, added_layers(screen.posterior, intervals=intervals))
-        if result.idle:
-            n_rows = rows_of_a_block(targets_a_block, len(targets), len(data.var), bytes_a_test(types))
-            result.begin(len(targets), asked, n_rows)
+        if result.is_complete:
+            n_rows = rows_of_a_block(perturbations_per_chunk, len(targets), len(data.var), bytes_a_test(types))
+            result.begin(len(targets), requested, n_rows)
         if not stored:
             result.keep("model", fit.to_arrays())
         result.keep(

@@ -99,11 +99,11 @@ def test_blocks_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     assert store.blocks() == [slice(0, 4), slice(4, 8), slice(8, 10)]
     write(store, slice(4, 8))
     (store.path / "layers" / "pvals" / "1.0.abc.partial").write_bytes(b"torn")
-    (store.books / "blocks" / "000000000.npz.tmp").write_bytes(b"torn")
+    (store.bookkeeping / "blocks" / "000000000.npz.tmp").write_bytes(b"torn")
 
     again = ScreenStore(tmp_path / "screen.zarr")
-    assert not again.taken
-    assert not again.idle
+    assert not again.is_foreign
+    assert not again.is_complete
     assert again.runs[0]["fingerprint"] == {"params": {"a": [1, None]}}
     again.open_layers(N_GENES, TYPES)
     assert again.blocks() == [slice(0, 4), slice(8, 10)]
@@ -154,13 +154,13 @@ def test_what_is_kept_beside(tmp_path: Path) -> None:
 def test_a_path_that_is_taken(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    assert not ScreenStore(tmp_path / "folder").taken
+    assert not ScreenStore(tmp_path / "folder").is_foreign
     (tmp_path / "folder" / "something").write_text("")
-    assert ScreenStore(tmp_path / "file").taken
-    assert ScreenStore(tmp_path / "folder").taken
-    assert not ScreenStore(tmp_path / "new").taken
+    assert ScreenStore(tmp_path / "file").is_foreign
+    assert ScreenStore(tmp_path / "folder").is_foreign
+    assert not ScreenStore(tmp_path / "new").is_foreign
     (tmp_path / "killed" / ".nb_screen").mkdir(parents=True)
-    assert not ScreenStore(tmp_path / "killed").taken
+    assert not ScreenStore(tmp_path / "killed").is_foreign
 
 
 def test_fingerprints_say_what_differs() -> None:

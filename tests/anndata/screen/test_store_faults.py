@@ -42,7 +42,7 @@ def parts(cells) -> tuple[ad.AnnData, ad.AnnData]:
 @pytest.fixture(scope="module")
 def finished(parts, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("finished") / "a.zarr"
-    nb.tl.nb_screen(parts[0], **CALL, path=path, targets_a_block=2)
+    nb.tl.nb_screen(parts[0], **CALL, path=path, perturbations_per_chunk=2)
     return path
 
 
@@ -93,11 +93,11 @@ def test_an_append_that_dies_leaves_the_old_screen(step, parts, path, monkeypatc
             if hasattr(place, name):
                 patch.setattr(place, name, dies)
         with pytest.raises(KeyboardInterrupt):
-            nb.tl.nb_screen(parts[1], **CALL, path=path, append=True, targets_a_block=2)
+            nb.tl.nb_screen(parts[1], **CALL, path=path, append=True, perturbations_per_chunk=2)
     assert len(calls) >= number
     same(ad.read_zarr(path), before)
     same(ad.experimental.read_lazy(path).to_memory(), before)
-    nb.tl.nb_screen(parts[1], **CALL, path=path, append=True, targets_a_block=2)
+    nb.tl.nb_screen(parts[1], **CALL, path=path, append=True, perturbations_per_chunk=2)
     again = ad.read_zarr(path)
     assert again.n_obs == 8
     assert len(nb.get.check_screen(path)) == 0
@@ -107,7 +107,7 @@ def test_an_append_that_dies_leaves_the_old_screen(step, parts, path, monkeypatc
 def test_an_append_that_is_killed_at_any_moment(parts, path, tmp_path):
     """With kill -9, at random moments; the store is readable after each, with the old or the new perturbations."""
     nb.tl.nb_screen(
-        parts[1], **CALL, path=shutil.copytree(path, tmp_path / "whole.zarr"), append=True, targets_a_block=2
+        parts[1], **CALL, path=shutil.copytree(path, tmp_path / "whole.zarr"), append=True, perturbations_per_chunk=2
     )
     whole, old = ad.read_zarr(tmp_path / "whole.zarr"), ad.read_zarr(path)
     parts[1].write_h5ad(tmp_path / "more.h5ad")
@@ -115,7 +115,7 @@ def test_an_append_that_is_killed_at_any_moment(parts, path, tmp_path):
         f"""
         import nbcompare as nb
         print("begins", flush=True)
-        nb.tl.nb_screen({str(tmp_path / "more.h5ad")!r}, **{CALL!r}, path={str(path)!r}, append=True, targets_a_block=2)
+        nb.tl.nb_screen({str(tmp_path / "more.h5ad")!r}, **{CALL!r}, path={str(path)!r}, append=True, perturbations_per_chunk=2)
         """
     )
     rng = np.random.default_rng(0)
@@ -132,7 +132,7 @@ def test_an_append_that_is_killed_at_any_moment(parts, path, tmp_path):
         same(found, whole if found.n_obs == 8 else old)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        nb.tl.nb_screen(parts[1], **CALL, path=path, append=True, targets_a_block=2)
+        nb.tl.nb_screen(parts[1], **CALL, path=path, append=True, perturbations_per_chunk=2)
     same(ad.read_zarr(path), whole)
 
 
@@ -152,9 +152,9 @@ def test_a_full_disk(parts, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(np, "savez", full)
             with pytest.raises(OSError, match="No space left"):
-                nb.tl.nb_screen(parts[0], **CALL, path=tmp_path / "a.zarr", targets_a_block=2)
+                nb.tl.nb_screen(parts[0], **CALL, path=tmp_path / "a.zarr", perturbations_per_chunk=2)
         assert not list(tmp_path.rglob("*.tmp"))
-    nb.tl.nb_screen(parts[0], **CALL, path=tmp_path / "a.zarr", targets_a_block=2)
+    nb.tl.nb_screen(parts[0], **CALL, path=tmp_path / "a.zarr", perturbations_per_chunk=2)
     same(ad.read_zarr(tmp_path / "a.zarr"), nb.tl.nb_screen(parts[0], **CALL).copy())
 
 
@@ -168,7 +168,7 @@ def test_two_writers(parts, tmp_path):
         import nbcompare as nb
         sys.stdin.readline()
         try:
-            nb.tl.nb_screen({str(tmp_path / "cells.h5ad")!r}, **{CALL!r}, path={str(tmp_path / "a.zarr")!r}, targets_a_block=1)
+            nb.tl.nb_screen({str(tmp_path / "cells.h5ad")!r}, **{CALL!r}, path={str(tmp_path / "a.zarr")!r}, perturbations_per_chunk=1)
         except BlockingIOError as error:
             print(error)
         """
@@ -187,8 +187,8 @@ FLIPPED = {"a byte flipped", "two chunks exchanged", "a chunk deleted", "a chunk
 
 
 def damage(path: Path, kind: str) -> None:
-    books, layer = path / ".nb_screen", path / "layers" / "pvals"
-    block = sorted((books / "blocks").glob("*.npz"))[0]
+    bookkeeping, layer = path / ".nb_screen", path / "layers" / "pvals"
+    block = sorted((bookkeeping / "blocks").glob("*.npz"))[0]
     chunks = sorted(file for file in layer.iterdir() if not file.name.startswith(".z"))
     if kind == "a byte flipped":
         # the compressor does not notice: another chunk with other numbers stands in its place
@@ -210,13 +210,13 @@ def damage(path: Path, kind: str) -> None:
     elif kind == "a summary empty":
         block.write_bytes(b"")
     elif kind == "the model cut":
-        (books / "model.npz").write_bytes((books / "model.npz").read_bytes()[:100])
+        (bookkeeping / "model.npz").write_bytes((bookkeeping / "model.npz").read_bytes()[:100])
     elif kind == "the runs cut":
-        (books / "runs.json").write_text((books / "runs.json").read_text()[:40])
+        (bookkeeping / "runs.json").write_text((bookkeeping / "runs.json").read_text()[:40])
     elif kind == "the runs null":
-        (books / "runs.json").write_text("null")
+        (bookkeeping / "runs.json").write_text("null")
     elif kind == "blocks removed":
-        shutil.rmtree(books / "blocks")
+        shutil.rmtree(bookkeeping / "blocks")
     elif kind == "a summary removed":
         block.unlink()
 
@@ -266,9 +266,9 @@ def test_a_damaged_store(kind, state, parts, path, finished):
         del errors["obs removed"]
     if kind in errors:
         with pytest.raises(ValueError, match=errors[kind]):
-            nb.tl.nb_screen(parts[0], **CALL, path=path, targets_a_block=2)
+            nb.tl.nb_screen(parts[0], **CALL, path=path, perturbations_per_chunk=2)
         return
-    nb.tl.nb_screen(parts[0], **CALL, path=path, targets_a_block=2)
+    nb.tl.nb_screen(parts[0], **CALL, path=path, perturbations_per_chunk=2)
     if state == "half finished":
         same(ad.read_zarr(path), ad.read_zarr(finished))
 
@@ -278,9 +278,9 @@ def test_what_the_message_says_helps(mended, parts, path, finished):
     unfinished(path)
     damage(path, mended)
     with pytest.raises(ValueError, match="is damaged") as error:
-        nb.tl.nb_screen(parts[0], **CALL, path=path, targets_a_block=2)
+        nb.tl.nb_screen(parts[0], **CALL, path=path, perturbations_per_chunk=2)
     Path(str(error.value).split("'")[1]).unlink()
-    nb.tl.nb_screen(parts[0], **CALL, path=path, targets_a_block=2)
+    nb.tl.nb_screen(parts[0], **CALL, path=path, perturbations_per_chunk=2)
     same(ad.read_zarr(path), ad.read_zarr(finished))
 
 
@@ -305,7 +305,7 @@ def test_counts_of_equal_margins_are_other_counts(parts, path):
     swapped.X[first, [one, other]] += [1, -1]
     swapped.X[last, [one, other]] += [-1, 1]
     with pytest.raises(ValueError, match="made from other input: the counts of the samples"):
-        nb.tl.nb_screen(swapped, **CALL, path=path, targets_a_block=2)
+        nb.tl.nb_screen(swapped, **CALL, path=path, perturbations_per_chunk=2)
 
 
 @pytest.mark.parametrize("name", ["s.h5ad", "s.h5", "s.h5mu"])

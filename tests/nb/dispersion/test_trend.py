@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from nbcompare._nb.data import Pseudobulk
-from nbcompare._nb.dispersion.trend import PRIOR_SCATTER, SCATTER_GRID, fit_scatter, fit_trend, mean_bins, prior_degrees
+from nbcompare._nb.dispersion.trend import (
+    LOG_DISPERSION_VAR_GRID,
+    PRIOR_LOG_DISPERSION_VAR,
+    fit_log_dispersion_var,
+    fit_trend,
+    mean_bins,
+    prior_degrees,
+)
 
 few = settings(deadline=None, max_examples=15)
 
@@ -16,25 +23,27 @@ def truth(mean, base=0.05, extra=1.0):
     return base + extra / mean
 
 
-def simulate(seed, n_genes, sizes=(3, 3), scatter_sd=0.7, lowest=2.0, highest=5000.0, exposure_sd=0.3, effect_sd=0.5):
+def simulate(
+    seed, n_genes, sizes=(3, 3), log_dispersion_sd=0.7, lowest=2.0, highest=5000.0, exposure_sd=0.3, effect_sd=0.5
+):
     """NB counts, log-normal dispersions around a trend, effects between the groups."""
     rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(len(sizes)), sizes)
     exposure = rng.lognormal(0, exposure_sd, len(group))
     mean = np.exp(rng.uniform(np.log(lowest), np.log(highest), n_genes))
-    phi = truth(mean) * rng.lognormal(-(scatter_sd**2) / 2, scatter_sd, n_genes)
+    phi = truth(mean) * rng.lognormal(-(log_dispersion_sd**2) / 2, log_dispersion_sd, n_genes)
     m = mean[:, None] * exposure * np.exp(rng.normal(0, effect_sd, (n_genes, len(sizes))))[:, group]
     counts = rng.negative_binomial(1 / phi[:, None], 1 / (1 + phi[:, None] * m)).astype(float)
     return Pseudobulk(counts, exposure, group)
 
 
 @pytest.mark.parametrize("sizes", [(3, 3), (2, 2, 2, 2, 2, 2), (4, 40)])
-def test_recovers_the_trend_and_the_scatter(sizes):
+def test_recovers_the_trend_and_the_spread(sizes):
     """12,000 genes: dispersions within 15 % over three decades of the mean, scatter sd .7 within .08."""
     trend = fit_trend(simulate(0, 12_000, sizes))
     at = np.geomspace(5, 2000, 30)
     assert np.abs(np.log(trend.at(at) / truth(at))).max() < 0.15
-    assert np.sqrt(trend.scatter) == pytest.approx(0.7, abs=0.08)
+    assert np.sqrt(trend.log_dispersion_var) == pytest.approx(0.7, abs=0.08)
     assert trend.n_genes > 6000
 
 
@@ -54,7 +63,7 @@ def test_the_order_of_genes_is_nothing(seed, n_genes):
     other = fit_trend(Pseudobulk(pseudobulk.counts[order], pseudobulk.exposure, pseudobulk.group))
     np.testing.assert_array_equal(one.mean, other.mean)
     np.testing.assert_array_equal(one.dispersion, other.dispersion)
-    assert one.scatter == other.scatter
+    assert one.log_dispersion_var == other.log_dispersion_var
 
 
 @few
@@ -71,13 +80,13 @@ def test_the_unit_of_exposure_and_the_order_of_samples_are_nothing(seed, unit):
         )
     )
     np.testing.assert_allclose(one.dispersion, other.dispersion, rtol=1e-8)
-    assert one.scatter == pytest.approx(other.scatter, rel=1e-6)
+    assert one.log_dispersion_var == pytest.approx(other.log_dispersion_var, rel=1e-6)
 
 
 @pytest.mark.parametrize("n_genes", [1, 5, 9])
-def test_fewer_than_ten_genes_take_the_prior_scatter(n_genes):
+def test_fewer_than_ten_genes_take_the_prior_spread(n_genes):
     trend = fit_trend(simulate(2, n_genes, lowest=200))
-    assert trend.scatter == PRIOR_SCATTER
+    assert trend.log_dispersion_var == PRIOR_LOG_DISPERSION_VAR
     assert len(trend.mean) == 1
     assert np.isfinite(trend.dispersion).all()
     assert (trend.dispersion > 0).all()
@@ -85,10 +94,10 @@ def test_fewer_than_ten_genes_take_the_prior_scatter(n_genes):
 
 def test_few_genes_stay_near_the_prior_and_many_leave_it():
     """True scatter .01: with 20 genes the estimate is between it and the prior, with 3,000 close to it."""
-    few_genes = fit_trend(simulate(3, 20, scatter_sd=0.1, lowest=200))
-    many = fit_trend(simulate(3, 3000, scatter_sd=0.1, lowest=200))
-    assert many.scatter < 0.05
-    assert 0.02 < few_genes.scatter < PRIOR_SCATTER
+    few_genes = fit_trend(simulate(3, 20, log_dispersion_sd=0.1, lowest=200))
+    many = fit_trend(simulate(3, 3000, log_dispersion_sd=0.1, lowest=200))
+    assert many.log_dispersion_var < 0.05
+    assert 0.02 < few_genes.log_dispersion_var < PRIOR_LOG_DISPERSION_VAR
 
 
 def test_nothing_to_learn_from():
@@ -97,7 +106,7 @@ def test_nothing_to_learn_from():
     single = Pseudobulk(np.ones((500, 2)), np.ones(2), np.array([0, 1]))
     trend = fit_trend(single)
     assert np.isfinite(trend.dispersion).all()
-    assert trend.scatter == PRIOR_SCATTER
+    assert trend.log_dispersion_var == PRIOR_LOG_DISPERSION_VAR
 
 
 def test_usable_genes_only():
@@ -106,24 +115,24 @@ def test_usable_genes_only():
     some = fit_trend(pseudobulk, usable=usable)
     alone = fit_trend(Pseudobulk(pseudobulk.counts[usable], pseudobulk.exposure, pseudobulk.group))
     np.testing.assert_array_equal(some.dispersion, alone.dispersion)
-    assert some.scatter == alone.scatter
+    assert some.log_dispersion_var == alone.log_dispersion_var
 
 
-def test_scatter_is_the_posterior_mode():
+def test_spread_is_the_posterior_mode():
     """Against a bounded optimiser of the log density of scaled F variables written with scipy.stats."""
     rng = np.random.default_rng(5)
     rho, weight = rng.uniform(0.2, 1, 400), rng.uniform(1, 8, 400)
     s = np.exp(rng.normal(0, 0.8, 400)) * rng.chisquare(weight) / weight
 
-    def loss(log_scatter):
-        x = np.exp(log_scatter) * rho**2
+    def loss(log_of_variance):
+        x = np.exp(log_of_variance) * rho**2
         df = 1 + 2 / x
         shift = x / 2 + 1 / df + 1 / (3 * df**2)
         density = stats.f.logpdf(s * np.exp(shift), weight, df) + shift
-        return -density.sum() + 0.5 * ((log_scatter - np.log(0.6)) / 0.7) ** 2
+        return -density.sum() + 0.5 * ((log_of_variance - np.log(0.6)) / 0.7) ** 2
 
-    best = optimize.minimize_scalar(loss, bounds=np.log(SCATTER_GRID[[0, -1]]), method="bounded").x
-    ours = fit_scatter(np.stack([s * weight, weight], axis=1), rho, 1.0)
+    best = optimize.minimize_scalar(loss, bounds=np.log(LOG_DISPERSION_VAR_GRID[[0, -1]]), method="bounded").x
+    ours = fit_log_dispersion_var(np.stack([s * weight, weight], axis=1), rho, 1.0)
     assert np.log(ours) == pytest.approx(best, abs=0.03)
 
 

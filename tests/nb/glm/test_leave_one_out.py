@@ -25,11 +25,11 @@ def covariate(first, second, seed=0):
     )
 
 
-def simulate(design, seed=0, n_genes=3000, changed=0.3, outlying=0.0, scatter=0.25, size=0.7):
+def simulate(design, seed=0, n_genes=3000, changed=0.3, outlying=0.0, log_dispersion_var=0.25, size=0.7):
     """Counts, log exposures, effects of the last column, and genes without one of which a sample has ten times its count."""
     rng = np.random.default_rng(seed)
     mean = np.exp(rng.uniform(np.log(10), np.log(500), n_genes))
-    phi = (0.05 * np.exp(rng.normal(0, np.sqrt(scatter), n_genes)))[:, None]
+    phi = (0.05 * np.exp(rng.normal(0, np.sqrt(log_dispersion_var), n_genes)))[:, None]
     exposure = np.exp(0.3 * rng.normal(size=len(design)))
     effect = np.where(rng.random(n_genes) < changed, rng.choice([-size, size], n_genes), 0)
     m = mean[:, None] * exposure * np.exp(effect[:, None] * (design[:, -1] - design[:, -1].mean()))
@@ -47,7 +47,7 @@ def last(design):
 def test_largest_p_value_without_one_pair_by_hand():
     """Both samples of a pair and its coefficient removed; trend, prior and working dispersion stay."""
     design = pairs(5)
-    counts, offset, _, _ = simulate(design, n_genes=6000, changed=1, scatter=0.05, size=0.3)
+    counts, offset, _, _ = simulate(design, n_genes=6000, changed=1, log_dispersion_var=0.05, size=0.3)
     found = design_tests(counts, offset, design, [last(design)])
     matrices = design_matrices(design, [last(design)])
     basis = moderate_design(counts, offset, matrices, found.trend, np.ones(10))
@@ -78,7 +78,7 @@ def test_largest_p_value_without_one_pair_by_hand():
     ("design", "outlying"), [(pairs(5), 0), (covariate(4, 16), 0.5), (covariate(5, 5), 0), (covariate(3, 8), 0.5)]
 )
 def test_samples_passed_over_for_their_influence_would_not_have_mattered(design, outlying, monkeypatch):
-    counts, offset, _, _ = simulate(design, 1, 6000, changed=0.9, outlying=outlying, scatter=0.05, size=0.3)
+    counts, offset, _, _ = simulate(design, 1, 6000, changed=0.9, outlying=outlying, log_dispersion_var=0.05, size=0.3)
     level = design[:, -1].astype(int)
     some = design_tests(counts, offset, design, [last(design)], level=level)
     monkeypatch.setattr(glm, "leave_one_out", lambda *args, **options: leave_one_out(*args, every=True, **options))

@@ -112,11 +112,11 @@ def test_pooled_is_never_below_the_exact_and_hardly_above(p: np.ndarray) -> None
 
 
 @pytest.mark.parametrize("n_pieces", [1, 7])
-def test_pooled_over_a_screen(n_pieces: int) -> None:
+def test_pooled_over_a_screen(n_ranges: int) -> None:
     p = screen(np.random.default_rng(3), (40, 5000))
     pool = PooledPValues()
-    for piece in np.array_split(p, n_pieces)[::-1]:
-        pool.add(piece)
+    for chunk in np.array_split(p, n_ranges)[::-1]:
+        pool.add(chunk)
     adjustment = pool.adjustment()
     adjusted, exact = adjustment.adjust(p), benjamini_hochberg(p.ravel()).reshape(p.shape)
     np.testing.assert_array_equal(adjusted[p < TAIL], exact[p < TAIL])

@@ -110,13 +110,13 @@ def test_correction_removes_the_bias_in_few_replicates():
 
 
 @pytest.mark.parametrize("bias_corrected", [True, False])
-def test_empty_arms_and_single_replicates_are_finite_or_say_why(bias_corrected):
+def test_empty_groups_and_single_replicates_are_finite_or_say_why(bias_corrected):
     l = np.array([1.0, 2.0])
     reference = Group(np.array([[0.0, 0], [3, 5], [0, 0], [7, 0]]), l)
     treated = Group(np.array([[0.0, 0], [0, 0], [4, 9], [0, 0]]), l)
     fit = fit_moments(reference, treated, bias_corrected=bias_corrected)
     assert fit.status.dtype == np.uint32
-    assert fit.status.tolist() == [Status.ALL_ZERO, Status.ZERO_ARM, Status.ZERO_ARM, Status.ZERO_ARM]
+    assert fit.status.tolist() == [Status.ALL_ZERO, Status.ZERO_GROUP, Status.ZERO_GROUP, Status.ZERO_GROUP]
     assert np.isnan([fit.log_mean[0], fit.log_fc[0], fit.dispersion[0]]).all()
     assert fit.log_fc[1] == pytest.approx(np.log(0.5 / 8))
     assert fit.log_mean[2] == pytest.approx(np.log(0.5 / 3))
@@ -127,7 +127,7 @@ def test_empty_arms_and_single_replicates_are_finite_or_say_why(bias_corrected):
     assert (alone.status & Status.NO_REPLICATES).all()
     assert np.isnan(alone.dispersion).all()
     mixed = fit_moments(single, treated, bias_corrected=bias_corrected)
-    assert (mixed.status & Status.ONE_REPLICATE_ARM).all()
+    assert (mixed.status & Status.ONE_REPLICATE_GROUP).all()
     assert np.isfinite(mixed.dispersion[1:]).all()
 
 

@@ -181,7 +181,7 @@ def test_every_gene_has_a_p_value_or_says_why(name, run):
     assert np.isnan(run(FITS[name](*alone), *alone).p_value).all()
 
 
-def test_an_empty_arm_counts_half_a_count():
+def test_an_empty_group_counts_half_a_count():
     groups = (Group(np.array([[20.0, 30]]), np.ones(2)), Group(np.zeros((1, 2)), np.ones(2)))
     fit = fit_moments(*groups)
     phi = fit.dispersion[0]

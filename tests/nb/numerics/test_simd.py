@@ -4,9 +4,9 @@ import numpy as np
 from numba import njit
 from scipy import stats
 
-from nbcompare._nb.numerics import simd as branchless
+from nbcompare._nb.numerics import simd as inline_simd
 
-log, log1p, exp, normal_tail = branchless.log, branchless.log1p, branchless.exp, branchless.normal_tail
+log, log1p, exp, normal_tail = inline_simd.log, inline_simd.log1p, inline_simd.exp, inline_simd.normal_tail
 
 
 @njit

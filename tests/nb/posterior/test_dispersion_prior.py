@@ -12,7 +12,7 @@ TREND = 0.1
 N_GENES = 1500
 
 
-def lent_by(
+def from_others_by(
     rng: np.random.Generator, phi: np.ndarray, mean: float, variance: float, n_groups: int, n: int
 ) -> Statistics:
     """Summed statistics of groups of n replicates."""
@@ -29,8 +29,8 @@ def lent_by(
 def test_calibrated(mean: float, sd: float, n_groups: int, n: int) -> None:
     rng = np.random.default_rng(0)
     phi = TREND * np.exp(rng.normal(-0.5 * sd**2, sd, N_GENES))
-    lent = lent_by(rng, phi, mean, sd**2, n_groups, n)
-    found = expected_dispersion(np.full(N_GENES, mean), np.full(N_GENES, TREND), sd**2, lent)
+    from_others = from_others_by(rng, phi, mean, sd**2, n_groups, n)
+    found = expected_dispersion(np.full(N_GENES, mean), np.full(N_GENES, TREND), sd**2, from_others)
     error = np.log(phi) - found.log_dispersion
     deviate = error / found.log_dispersion_sd
     assert abs(deviate.mean()) < 0.15
@@ -44,11 +44,11 @@ def test_calibrated(mean: float, sd: float, n_groups: int, n: int) -> None:
         )
 
 
-def test_nothing_lent_is_the_trend() -> None:
+def test_nothing_shared_is_the_trend() -> None:
     mean, trend = np.array([1.0, 30.0, 1e4]), np.array([0.5, 0.1, 0.02])
     nothing = Statistics(np.zeros(3), np.zeros(3))
-    for lent in (None, nothing):
-        found = expected_dispersion(mean, trend, 0.49, lent)
+    for from_others in (None, nothing):
+        found = expected_dispersion(mean, trend, 0.49, from_others)
         np.testing.assert_allclose(found.log_dispersion, np.log(trend) - 0.245)
         np.testing.assert_allclose(found.log_dispersion_sd, 0.7)
 
@@ -71,7 +71,7 @@ def test_the_error_of_a_trend_of_few_genes(mean: float) -> None:
     np.testing.assert_allclose(nothing.log_dispersion_sd, 2.0)
 
 
-def test_arms_are_taken_off() -> None:
+def test_groups_are_taken_off() -> None:
     rng = np.random.default_rng(1)
     one, two = (Statistics(rng.gamma(3, 1, 5), rng.gamma(3, 1, 5)) for _ in range(2))
     both = Statistics(one.statistic_sum + two.statistic_sum, one.df + two.df)
@@ -83,9 +83,9 @@ def test_arms_are_taken_off() -> None:
     np.testing.assert_allclose(both.after(2.0).df, both.df / 2)
 
 
-def test_a_gene_without_any_scatter_stays_finite() -> None:
-    lent = Statistics(np.zeros(2), np.array([50.0, 5000.0]))
-    found = expected_dispersion(np.array([100.0, 100.0]), np.array([0.1, 0.1]), 0.5, lent)
+def test_a_gene_without_any_spread_stays_finite() -> None:
+    from_others = Statistics(np.zeros(2), np.array([50.0, 5000.0]))
+    found = expected_dispersion(np.array([100.0, 100.0]), np.array([0.1, 0.1]), 0.5, from_others)
     assert np.isfinite(found.log_dispersion).all()
     assert (found.log_dispersion >= np.log(1e-4)).all()
     assert (found.log_dispersion_sd > 0).all()

@@ -58,14 +58,14 @@ def arrays(case):
 def slow(data, prior):
     """Moments and quantiles by sums over dense grids of log phi and both log rates."""
     (y1,), l1, (y2,), l2 = data
-    m0, s0, location, scatter, tail, share, scale = prior_matrix(prior, 1)[0]
+    m0, s0, location, log_dispersion_var, tail, share, scale = prior_matrix(prior, 1)[0]
     if tail == INVERSE_GAMMA:
-        shape = inverse_gamma_shape(np.array([scatter]))[0]
-        alpha = np.linspace(location - 5 * scatter, location + 11 * scatter, 181)
+        shape = inverse_gamma_shape(np.array([log_dispersion_var]))[0]
+        alpha = np.linspace(location - 5 * log_dispersion_var, location + 11 * log_dispersion_var, 181)
         log_prior = stats.loggamma(shape).logpdf(special.digamma(shape) - (alpha - location))
     else:
-        alpha = np.linspace(location - 6 * scatter, location + 6 * scatter, 121)
-        log_prior = stats.norm(location, scatter).logpdf(alpha)
+        alpha = np.linspace(location - 6 * log_dispersion_var, location + 6 * log_dispersion_var, 121)
+        log_prior = stats.norm(location, log_dispersion_var).logpdf(alpha)
 
     of_first, of_second = ratio_matrix(prior, 1)[0]
 
@@ -74,7 +74,9 @@ def slow(data, prior):
         return stats.nbinom.logpmf(y, k, k / (k + l * np.exp(eta)[:, None])).sum(axis=2)
 
     def around(y, l):
-        half = 8 * np.sqrt(1 / (y.sum() + 0.7) + np.exp(location + 3 * scatter) / len(y)) + (7 if y.sum() < 3 else 0)
+        half = 8 * np.sqrt(1 / (y.sum() + 0.7) + np.exp(location + 3 * log_dispersion_var) / len(y)) + (
+            7 if y.sum() < 3 else 0
+        )
         return np.log((y.sum() + 0.5) / l.sum()) + np.linspace(-half, half, 261)
 
     eta1, eta2 = around(y1, l1), around(y2, l2)
@@ -190,8 +192,8 @@ def test_quantiles_are_where_the_truth_lies_that_often(tests):
     st.floats(0.1, 1.2),
     st.floats(0.1, 2.0),
 )
-def test_exchanging_the_arms_changes_the_sign_and_nothing_else(y1, y2, scatter, scale):
-    prior = Prior(2.0, 2.0, -2.0, scatter, INVERSE_GAMMA, 0.5, scale)
+def test_exchanging_the_groups_changes_the_sign_and_nothing_else(y1, y2, log_dispersion_var, scale):
+    prior = Prior(2.0, 2.0, -2.0, log_dispersion_var, INVERSE_GAMMA, 0.5, scale)
     ones = np.ones(len(y1)), np.ones(len(y2))
     there = grid_posterior(np.array([y1]), ones[0], np.array([y2]), ones[1], prior)
     back = grid_posterior(np.array([y2]), ones[1], np.array([y1]), ones[0], prior)
@@ -365,10 +367,10 @@ class TestClosedForm:
         assert contradicts(one, other).tolist() == [False, False, True, True]
 
 
-@pytest.mark.parametrize("scatter", [1e-3, 0.1, 0.8, 1.2, 3.0])
-def test_inverse_gamma_has_the_standard_deviation_asked_for(scatter):
-    shape = inverse_gamma_shape(np.array([scatter]))[0]
-    assert np.sqrt(special.polygamma(1, shape)) == pytest.approx(scatter, rel=1e-8)
+@pytest.mark.parametrize("log_dispersion_var", [1e-3, 0.1, 0.8, 1.2, 3.0])
+def test_inverse_gamma_has_the_standard_deviation_asked_for(log_dispersion_var):
+    shape = inverse_gamma_shape(np.array([log_dispersion_var]))[0]
+    assert np.sqrt(special.polygamma(1, shape)) == pytest.approx(log_dispersion_var, rel=1e-8)
 
 
 def test_columns_are_the_fields_in_their_order():

@@ -111,8 +111,8 @@ def slow_statistic(y, l, group, block, phi):
     return d * (1 + (X2 - R) / K), d, (P * w[live]).sum() / R
 
 
-def slow_prior(A, trend, scatter):
-    x = scatter * (trend * A) ** 2
+def slow_prior(A, trend, log_dispersion_var):
+    x = log_dispersion_var * (trend * A) ** 2
     d0 = 1 + 2 / max(x, 1e-6)
     return d0, max(trend - (1 - np.exp(-(x / 2 + 1 / d0 + 1 / (3 * d0**2)))) / A, 0)
 
@@ -128,10 +128,10 @@ def test_single_genes_match_the_formulas(slow, name):
     for i, y in enumerate(pseudobulk.counts):
         m = y.mean()
         at = trend.at(np.array([m]))[0]
-        _, p0 = slow_prior(m / (1 + at * m), at, trend.scatter)
+        _, p0 = slow_prior(m / (1 + at * m), at, trend.log_dispersion_var)
         numerator, d, A = slow_statistic(y, pseudobulk.exposure, group, block, p0)
         at_test = slow_sums(slow_cells(y, pseudobulk.exposure, group, block, p0), p0).A
-        d0, _ = slow_prior(at_test / (1 + (at - p0) * at_test), at, trend.scatter)
+        d0, _ = slow_prior(at_test / (1 + (at - p0) * at_test), at, trend.log_dispersion_var)
         part = min(A / at_test, 1)
         excess = part * (numerator - d) / (d0 + part**2 * d)  # of the variance under the null hypothesis
         phi = max(p0 + max(excess, 0.02 - 1) / at_test, 0)
@@ -221,9 +221,9 @@ def test_a_more_dispersed_group_within_blocks(name, ratio):
     p_value = []
     for seed in range(3):
         result = moderated_tests(counts_of_two_dispersions(seed, *UNEQUAL[name], ratio, 8000), PAIR)
-        assert result.noise[0, 1] == pytest.approx(ratio, rel=0.1)
-        assert result.noise[0, 0] == 1
-        assert ((result.status[:, 0] & Status.NOISY_GROUP > 0) == (result.noise[0, 1] > 1)).all()
+        assert result.dispersion_ratio[0, 1] == pytest.approx(ratio, rel=0.1)
+        assert result.dispersion_ratio[0, 0] == 1
+        assert ((result.status[:, 0] & Status.HIGH_DISPERSION_GROUP > 0) == (result.dispersion_ratio[0, 1] > 1)).all()
         p_value.append(result.p_value[:, 0])
     p_value = np.concatenate(p_value)
     for cut, most in ((0.05, 1.1), (1e-3, 1.4), (1e-4, 1.9)):
@@ -236,8 +236,8 @@ def test_pairs_have_no_dispersion_ratio():
     for name in ("4 donors", "two replicates", "one donor without control"):
         group, block = DESIGNS[name]
         result = moderated_tests(counts_of_two_dispersions(0, group, block, 4, 500), PAIR)
-        np.testing.assert_array_equal(result.noise, 1)
-        assert not (result.status & Status.NOISY_GROUP).any()
+        np.testing.assert_array_equal(result.dispersion_ratio, 1)
+        assert not (result.status & Status.HIGH_DISPERSION_GROUP).any()
 
 
 @pytest.mark.parametrize("name", UNEQUAL)
@@ -319,7 +319,7 @@ def test_one_block_is_two_groups():
     assert np.median(apart) < 0.02
 
 
-def test_a_donor_of_one_arm_tells_nothing_of_the_effect():
+def test_a_donor_of_one_group_informs_nothing_of_the_effect():
     """Whatever its counts are: the ratio at given dispersion is that of the others."""
     group, block = DESIGNS["one donor without control"]
     pseudobulk = simulate(2, group, block)
@@ -359,7 +359,7 @@ def test_donors_left_out_one_by_one():
             matched_tests(
                 Pseudobulk(counts[[g]], part.exposure, part.group, part.block),
                 matched_design(part, 1),
-                Trend(np.ones(1), at_mean[[g]], trend.scatter, 400),
+                Trend(np.ones(1), at_mean[[g]], trend.log_dispersion_var, 400),
                 leave_out=False,
             )
             for g in range(120)

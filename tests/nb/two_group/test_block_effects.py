@@ -77,22 +77,24 @@ def test_sweeps_are_near_the_negative_binomial_maximum_likelihood():
 def test_half_a_count_holds_empty_blocks():
     group, block = DESIGNS["paired"]
     counts = np.array([[0.0, 3, 2, 4, 0, 5, 3, 6], np.zeros(8), [0, 0, 0, 0, 0, 0, 0, 1]])
-    exposures, kept = fit_blocks(Pseudobulk(counts, np.ones(8), group, block), np.full(3, 0.1), np.array([[0, 1]]))
+    exposures, efficiency = fit_blocks(
+        Pseudobulk(counts, np.ones(8), group, block), np.full(3, 0.1), np.array([[0, 1]])
+    )
     assert np.isfinite(exposures).all()
     assert (exposures > 0).all()
     assert exposures[0, 0] < 0.4
     np.testing.assert_array_equal(exposures[1], 1)
-    assert np.isfinite(kept).all()
+    assert np.isfinite(efficiency).all()
 
 
 def test_without_blocks_nothing_changes():
     pseudobulk = Pseudobulk(np.ones((3, 4)), np.array([1.0, 2, 1, 2]), np.array([0, 0, 1, 1]))
-    exposures, kept = fit_blocks(pseudobulk, np.zeros(3), np.array([[0, 1]]))
+    exposures, efficiency = fit_blocks(pseudobulk, np.zeros(3), np.array([[0, 1]]))
     np.testing.assert_array_equal(exposures, pseudobulk.exposure[None])
-    np.testing.assert_array_equal(kept, 1)
+    np.testing.assert_array_equal(efficiency, 1)
 
 
-def information_kept(group, block, weight, first, second):
+def information_efficiency(group, block, weight, first, second):
     """Variance of the contrast of two groups without blocks over that with blocks, weighted least squares."""
 
     def variance(x):
@@ -110,12 +112,12 @@ def test_kept_information_of_two_groups(seed, name):
     group, block = DESIGNS[name]
     pseudobulk = simulate(seed, group, block, n_genes=3, mean=50, phi=0.1)
     phi = np.full(3, 0.1)
-    exposures, kept = fit_blocks(pseudobulk, phi, np.array([[0, 1], [-1, 1]]))
+    exposures, efficiency = fit_blocks(pseudobulk, phi, np.array([[0, 1], [-1, 1]]))
     for g, y in enumerate(pseudobulk.counts):
         rate = y.sum() / pseudobulk.exposure.sum()
         weight = exposures[g] / (1 + phi[g] * rate * exposures[g])
-        assert kept[g, 0] == pytest.approx(information_kept(group, block, weight, 0, 1), rel=1e-6)
-        assert kept[g, 1] == pytest.approx(kept[g, 0], rel=1e-9)
+        assert efficiency[g, 0] == pytest.approx(information_efficiency(group, block, weight, 0, 1), rel=1e-6)
+        assert efficiency[g, 1] == pytest.approx(efficiency[g, 0], rel=1e-9)
 
 
 @few
@@ -131,24 +133,26 @@ def test_kept_information_of_many_groups_is_that_of_the_whole_design(seed):
     pseudobulk = simulate(seed, group, block, n_genes=2, mean=50, phi=0.1)
     pairs = np.array([(0, k) for k in range(1, 5)])
     phi = np.full(2, 0.1)
-    exposures, kept = fit_blocks(pseudobulk, phi, pairs)
+    exposures, efficiency = fit_blocks(pseudobulk, phi, pairs)
     for g, y in enumerate(pseudobulk.counts):
         weight = exposures[g] / (1 + phi[g] * y.sum() / pseudobulk.exposure.sum() * exposures[g])
         for c, (_, treated) in enumerate(pairs):
             if parts[treated] != parts[0]:
-                assert kept[g, c] == 0
+                assert efficiency[g, c] == 0
             else:
-                assert kept[g, c] == pytest.approx(information_kept(group, block, weight, 0, treated), rel=1e-4)
+                assert efficiency[g, c] == pytest.approx(
+                    information_efficiency(group, block, weight, 0, treated), rel=1e-4
+                )
 
 
 def test_kept_information_against_the_rest_is_that_of_two_groups():
     group, block = DESIGNS["incomplete"]
     pseudobulk = simulate(2, group, block, n_genes=4, mean=50)
-    _, kept = fit_blocks(pseudobulk, np.zeros(4), np.array([[-1, 2]]))
+    _, efficiency = fit_blocks(pseudobulk, np.zeros(4), np.array([[-1, 2]]))
     exposures, _ = fit_blocks(pseudobulk, np.zeros(4))
     for g in range(4):
-        expected = information_kept((group == 2).astype(int), block, exposures[g], 0, 1)
-        assert kept[g, 0] == pytest.approx(expected, rel=1e-9)
+        expected = information_efficiency((group == 2).astype(int), block, exposures[g], 0, 1)
+        assert efficiency[g, 0] == pytest.approx(expected, rel=1e-9)
 
 
 @few

@@ -74,7 +74,7 @@ def disagree(interval, p, score, status):
     lower, upper = interval[..., 0], interval[..., 1]
     out = (lower > 0) | (upper < 0)
     up = np.isinf(upper)  # the first group has no counts
-    aside = ((status & Status.ZERO_ARM) > 0) & (np.isinf(lower) | up) & (np.sign(score) != np.where(up, 1, -1))
+    aside = ((status & Status.ZERO_GROUP) > 0) & (np.isinf(lower) | up) & (np.sign(score) != np.where(up, 1, -1))
     return ~np.isnan(p) & (np.abs(p - 0.05) > 5e-4) & ~aside & (out != (p < 0.05))
 
 
@@ -147,7 +147,7 @@ def test_scan_of_the_null(name):
         for side, target in ((0, NORMAL), (1, -NORMAL)):
             bound = result.interval[g, c, side]
             if np.isinf(bound):
-                assert result.status[g, c] & Status.ZERO_ARM
+                assert result.status[g, c] & Status.ZERO_GROUP
                 continue
             z = deviates[:, g, c]
             if not (z[0] > target > z[-1]) or np.abs(bound) < 0.1:
@@ -233,12 +233,12 @@ def test_likelihood_ratio_at_the_bound(fit):
     """With the exposures of the treated group times the fold change, the test has p = .05; a group without counts has one bound."""
     group = np.repeat([0, 1], [4, 5])
     pseudobulk = simulate(3, group, n_genes=60, lowest=5.0)
-    arms = pseudobulk.take(np.flatnonzero(group == 0)), pseudobulk.take(np.flatnonzero(group == 1))
-    interval = ratio_intervals(fit(*arms), *arms)
+    two_groups = pseudobulk.take(np.flatnonzero(group == 0)), pseudobulk.take(np.flatnonzero(group == 1))
+    interval = ratio_intervals(fit(*two_groups), *two_groups)
     np.testing.assert_array_equal(interval[:10, 1], np.inf)
     np.testing.assert_array_equal(interval[10:20, 0], -np.inf)
     for g in range(0, 60, 5):
-        one = [Group(arm.counts[g : g + 1], arm.exposure) for arm in arms]
+        one = [Group(group_of_two.counts[g : g + 1], group_of_two.exposure) for group_of_two in two_groups]
         for bound in interval[g][np.isfinite(interval[g])]:
             shifted = Group(one[1].counts, one[1].exposure * np.exp(bound))
             estimates = fit(one[0], shifted) if fit is not fit_moments else fit(*one)

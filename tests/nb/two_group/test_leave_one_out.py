@@ -43,7 +43,7 @@ def test_largest_p_value_without_one_replicate_by_brute_force(slow, sizes):
     worst = whole.p_value_all[genes, 0].copy()
     for sample in range(sum(sizes)):
         y, l, group = without(pseudobulk, sample, genes)
-        result = slow.test(y, l, group, trend, whole.trend.scatter)
+        result = slow.test(y, l, group, trend, whole.trend.log_dispersion_var)
         near = ~np.isfinite(result.root)
         p = np.where(near | (np.sign(result.root) != signs), 1, slow.p_values(result))
         worst = np.maximum(worst, p)
@@ -101,7 +101,7 @@ def test_the_rule_only_raises_p_values_and_keeps_the_rest(sizes):
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (2, 3), (25, 25)])
-def test_two_replicates_and_large_arms_are_left_alone(sizes):
+def test_two_replicates_and_large_groups_are_left_alone(sizes):
     pseudobulk = simulate(4, sizes)
     pseudobulk.counts[:60, 0] *= 30
     assert not flagged(moderated_tests(pseudobulk, PAIR)).any()

@@ -178,6 +178,6 @@ def test_passes_the_null_smoothly():
     assert steps.max() < 1.2 * steps.min()
 
 
-def test_equal_arms_at_equal_rates_give_nothing():
+def test_equal_groups_at_equal_rates_give_nothing():
     assert modified_root(5.0, 5.0, 1.0, 1.0, 0.1, 0.1) == pytest.approx(0, abs=1e-9)
     assert modified_root(1e9, 1e9, 2.0, 2.0, 0.0, 0.0) == pytest.approx(0, abs=1e-9)

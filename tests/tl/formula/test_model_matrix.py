@@ -226,13 +226,13 @@ def small_model():
     return model_of("~ donor + condition + age", table(donor="xxyyzz", condition=condition, age=np.arange(6.0)))
 
 
-PIECES = st.one_of(
+FORMULA_PARTS = st.one_of(
     st.sampled_from(["condition", "donor", "age", "A", "ctrl", "condition[T.A]", "Intercept", "", "1", None, True, 2]),
     st.floats(),
     st.integers(-2, 2),
 )
 ANYTHING = st.recursive(
-    PIECES,
+    FORMULA_PARTS,
     lambda inner: st.one_of(
         st.lists(inner, max_size=4), st.tuples(inner, inner), st.dictionaries(st.sampled_from("abc"), inner, max_size=2)
     ),
@@ -337,24 +337,25 @@ def test_contrasts_that_are_estimable_need_no_full_rank():
         "~ group + donor + condition + group:condition", table(group="ggggkkkk", donor="aabbccdd", condition="xyxyxyxy")
     )
     n = len(model.coefficients)
-    asked = {name: np.eye(n)[:, [model.coefficients.index(name)]] for name in model.coefficients}
-    within = {name: w for name, w in asked.items() if "condition" in name}
+    requested = {name: np.eye(n)[:, [model.coefficients.index(name)]] for name in model.coefficients}
+    within = {name: w for name, w in requested.items() if "condition" in name}
     assert len(within) == 2
     check_estimable(model, within)
     with pytest.raises(
         ValueError,
         match=r"contrast 'group\[T.k\]' cannot be estimated.*'donor' is nested in 'group'.*cannot be separated from",
     ) as caught:
-        check_estimable(model, {"group[T.k]": asked["group[T.k]"]})
+        check_estimable(model, {"group[T.k]": requested["group[T.k]"]})
     assert "donor[T.d] cannot be separated from group[T.k] - donor[T.c]" in str(caught.value)
     with pytest.raises(ValueError, match=r"contrasts 'Intercept', 'group\[T.k\]'"):
         check_estimable(
             model,
-            {name: asked[name] for name in ("Intercept", "group[T.k]", *within)} | {"Intercept": asked["donor[T.d]"]},
+            {name: requested[name] for name in ("Intercept", "group[T.k]", *within)}
+            | {"Intercept": requested["donor[T.d]"]},
         )
 
 
-def test_what_cannot_be_told_apart_is_named():
+def test_what_cannot_be_given_apart_is_named():
     model = model_of("~ batch + condition", table(batch="112233", condition="aabbcc"))
     weights = np.eye(len(model.coefficients))[:, [model.coefficients.index("condition[T.b]")]]
     with pytest.raises(ValueError, match=r"condition\[T.b\] cannot be separated from batch\[T.2\]\."):

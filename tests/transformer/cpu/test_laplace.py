@@ -20,22 +20,22 @@ def log_density(y: np.ndarray, mean: np.ndarray, phi: float) -> float:
     return stats.nbinom.logpmf(y, 1 / phi, 1 / (1 + phi * mean)).sum()
 
 
-def log_prior_alpha(alpha: float, location: float, scatter: float, tail: float) -> float:
+def log_prior_alpha(alpha: float, location: float, log_dispersion_sd: float, tail: float) -> float:
     if not tail:
-        return stats.norm.logpdf(alpha, location, scatter)
-    shape = float(inverse_gamma_shape(np.array([scatter]))[0])
+        return stats.norm.logpdf(alpha, location, log_dispersion_sd)
+    shape = float(inverse_gamma_shape(np.array([log_dispersion_sd]))[0])
     rate = np.exp(location + stats.loggamma.stats(shape, moments="m"))
     return stats.invgamma.logpdf(np.exp(alpha), shape, scale=rate) + alpha
 
 
-def objective(x: np.ndarray, arms, prior: np.ndarray, *, equal: bool) -> float:
+def objective(x: np.ndarray, two_groups, prior: np.ndarray, *, equal: bool) -> float:
     """Log posterior less half the log determinant of the expected information on centre and beta."""
-    log_mean, log_mean_sd, location, scatter, tail, _, scale = prior
+    log_mean, log_mean_sd, location, log_dispersion_sd, tail, _, scale = prior
     alpha, centre, beta = (*x, 0.0) if equal else x
-    value = log_prior_alpha(alpha, location, scatter, tail) + stats.norm.logpdf(centre, log_mean, log_mean_sd)
+    value = log_prior_alpha(alpha, location, log_dispersion_sd, tail) + stats.norm.logpdf(centre, log_mean, log_mean_sd)
     phi = np.exp(alpha)
     information = np.diag([1 / log_mean_sd**2, 1 / scale**2])
-    for (y, l), sign in zip(arms, (-0.5, 0.5), strict=True):
+    for (y, l), sign in zip(two_groups, (-0.5, 0.5), strict=True):
         mean = l * np.exp(centre + sign * beta)
         value += log_density(y, mean, phi)
         direction = np.array([1.0, sign])
@@ -55,7 +55,7 @@ def usual(drawn: Simulated) -> list[int]:
 def test_modes(drawn: Simulated, usual: list[int], equal: bool) -> None:
     found = compute_features(drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2, drawn.prior)
     for i in usual:
-        arms = [
+        two_groups = [
             (counts[i][exposure[i] > 0], exposure[i][exposure[i] > 0])
             for counts, exposure in ((drawn.counts1, drawn.exposure1), (drawn.counts2, drawn.exposure2))
         ]
@@ -65,7 +65,7 @@ def test_modes(drawn: Simulated, usual: list[int], equal: bool) -> None:
             else (found.laplace[i, :3], found.laplace[i, [3, 5, 8]])
         )
         top = minimize(
-            lambda x, arms=arms, i=i: -objective(x, arms, drawn.prior[i], equal=equal),
+            lambda x, two_groups=two_groups, i=i: -objective(x, two_groups, drawn.prior[i], equal=equal),
             start,
             method="Nelder-Mead",
             options={"xatol": 1e-5},
@@ -81,14 +81,14 @@ def test_probes() -> None:
     l = rng.uniform(0.5, 2, len(y))
     alpha = np.linspace(-9, 4, POINTS)
     eta = rng.normal(2, 1, POINTS)
-    rates, growth = np.zeros(POINTS), np.zeros(DISPERSIONS)
+    rates, log_rising = np.zeros(POINTS), np.zeros(DISPERSIONS)
     add_rates(y, l, np.exp(alpha + eta), np.exp(-alpha), rates)
     phi = np.exp(alpha[:DISPERSIONS])
-    add_log_rising_factorial(y, phi, 1 / phi, np.empty(DISPERSIONS), growth)
+    add_log_rising_factorial(y, phi, 1 / phi, np.empty(DISPERSIONS), log_rising)
     for j in range(DISPERSIONS):
         mean = l * np.exp(eta[j])
         expected = log_density(y, mean, phi[j])
-        found = rates[j] + growth[j] + (y * np.log(mean)).sum()
+        found = rates[j] + log_rising[j] + (y * np.log(mean)).sum()
         found -= np.array([np.sum(np.log(np.arange(1, k + 1))) for k in y]).sum()
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-6)
 
@@ -105,8 +105,8 @@ def test_columns_are_those_of_the_tables() -> None:
 def test_every_feature_is_written(drawn: Simulated) -> None:
     laplace = np.full((20, layout.N_LAPLACE), np.nan)
     features = np.full((20, layout.N_FEATURES), np.nan, dtype=np.float32)
-    arms = [array[:20] for array in (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)]
-    compute_features_into(arms, drawn.prior[:20], slice(None), laplace, features)
+    two_groups = [array[:20] for array in (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)]
+    compute_features_into(two_groups, drawn.prior[:20], slice(None), laplace, features)
     assert np.isfinite(laplace).all()
     assert np.isfinite(features).all()
 

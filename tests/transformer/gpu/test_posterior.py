@@ -54,9 +54,9 @@ def data_of(tests: Simulated) -> Batch:
 
 def there(tests: Simulated) -> Features:
     """Anchors and summaries of the device's path."""
-    arms, priors = data_of(tests)
+    two_groups, priors = data_of(tests)
     with torch.inference_mode():
-        found = features_there(*as_tests([as_rows(array, "cpu") for array in arms], as_rows(priors, "cpu")))
+        found = features_there(*as_tests([as_rows(array, "cpu") for array in two_groups], as_rows(priors, "cpu")))
     return Features(*(rows.numpy().T for rows in found))
 
 
@@ -65,16 +65,16 @@ def mixture_there(tests: Simulated, *, size: int = 10**6) -> Mixture:
     return Mixture.joined([mixture_on_device(network, batch, "cpu") for batch in in_batches(data_of(tests), size)])
 
 
-def judged_there(tests: Simulated, *, size: int = 10**6) -> NetworkSummary:
+def summarized_there(tests: Simulated, *, size: int = 10**6) -> NetworkSummary:
     network = load_network().network
     return joined_summaries(
         [summary_on_device(network, batch, "cpu", LEVELS) for batch in in_batches(data_of(tests), size)]
     )
 
 
-def judged_here(tests: Simulated) -> NetworkSummary:
-    arms = (tests.counts1, tests.exposure1, tests.counts2, tests.exposure2)
-    return summarize(*arms, Prior(*tests.prior.T), device="cpu", levels=LEVELS)
+def summarized_here(tests: Simulated) -> NetworkSummary:
+    two_groups = (tests.counts1, tests.exposure1, tests.counts2, tests.exposure2)
+    return summarize(*two_groups, Prior(*tests.prior.T), device="cpu", levels=LEVELS)
 
 
 def assert_alike(found: NetworkSummary, expected: NetworkSummary, tolerance: float) -> None:
@@ -96,7 +96,7 @@ def assert_alike(found: NetworkSummary, expected: NetworkSummary, tolerance: flo
 
 
 @pytest.mark.usefixtures("stragglers")
-def test_anchors(drawn: Simulated) -> None:
+def test_approximations(drawn: Simulated) -> None:
     """Newton takes the same steps, so only rounding differs: 1e-9 of a standard deviation in most tests, 1e-6 where counts are 1e7."""
     expected, found = compute_features(*data_of(drawn)[0], drawn.prior).laplace, there(drawn).laplace
     row = lambda factor: np.sqrt((expected[:, factor] ** 2).sum(axis=1))
@@ -122,18 +122,18 @@ def test_summaries(drawn: Simulated) -> None:
 
 @pytest.mark.usefixtures("stragglers")
 def test_summaries_of_the_posterior(drawn: Simulated) -> None:
-    assert_alike(judged_there(drawn), judged_here(drawn), 1e-4)
+    assert_alike(summarized_there(drawn), summarized_here(drawn), 1e-4)
 
 
 def test_mixtures(drawn: Simulated) -> None:
-    arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
-    expected = posterior_of(*arms, Prior(*drawn.prior.T), device="cpu")
+    two_groups = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
+    expected = posterior_of(*two_groups, Prior(*drawn.prior.T), device="cpu")
     assert_same(mixture_there(drawn), expected, 2e-4)
 
 
 def test_a_mixture_has_one_summary(drawn: Simulated) -> None:
     """The same mixtures summarised here and there: to what a quantile is sought to."""
-    found, mixture = judged_there(drawn), mixture_there(drawn)
+    found, mixture = summarized_there(drawn), mixture_there(drawn)
     expected = NetworkSummary(summarise_mixture(mixture, levels=LEVELS), *change_moments(mixture))
     assert_alike(found, expected, 1e-6)
     for name in ("null_probability", "lfsr"):
@@ -141,8 +141,8 @@ def test_a_mixture_has_one_summary(drawn: Simulated) -> None:
         np.testing.assert_allclose(one, other, atol=1e-12, err_msg=name)
 
 
-def test_exchange_of_the_arms(drawn: Simulated) -> None:
-    one, other = judged_there(drawn).posterior, judged_there(exchanged(drawn)).posterior
+def test_exchange_of_the_groups(drawn: Simulated) -> None:
+    one, other = summarized_there(drawn).posterior, summarized_there(exchanged(drawn)).posterior
     sd = np.maximum(one.log_fc_sd, 1e-3)
     assert np.max(np.abs(one.log_fc + other.log_fc) / sd) < 1e-4
     assert np.max(np.abs(one.log_fc_lower + other.log_fc_upper) / sd) < 1e-3
@@ -150,7 +150,7 @@ def test_exchange_of_the_arms(drawn: Simulated) -> None:
 
 
 def test_batches_do_not_matter(drawn: Simulated) -> None:
-    assert_alike(judged_there(drawn, size=37), judged_there(drawn), 1e-4)
+    assert_alike(summarized_there(drawn, size=37), summarized_there(drawn), 1e-4)
 
 
 def test_shared_exposures_and_no_tests(drawn: Simulated) -> None:
@@ -170,32 +170,32 @@ def test_shared_exposures_and_no_tests(drawn: Simulated) -> None:
     shared = [np.broadcast_to(array[:1], array.shape) for array in (*counts, *tiled)]  # read-only
     alike = mixture_on_device(network, checked((shared[0], shared[2], shared[1], shared[3]), prior), "cpu")
     np.testing.assert_allclose(alike.null_probability, found[0].null_probability[0])
-    judged = summarize(counts[0], rows[0], counts[1], rows[1], prior, device="cpu")
-    np.testing.assert_allclose(summarise_mixture(found[0]).log_fc, judged.posterior.log_fc, atol=1e-5)
+    summarized = summarize(counts[0], rows[0], counts[1], rows[1], prior, device="cpu")
+    np.testing.assert_allclose(summarise_mixture(found[0]).log_fc, summarized.posterior.log_fc, atol=1e-5)
     nothing = checked((counts[0][:0], rows[0], counts[1][:0], rows[1]), prior)
     assert len(joined_summaries([summary_on_device(network, nothing, "cpu", LEVELS)]).posterior) == 0
     assert len(mixture_on_device(network, nothing, "cpu")) == 0
 
 
-def test_empty_arms_and_wild_numbers() -> None:
+def test_empty_groups_and_extreme_numbers() -> None:
     """No counts in one arm or both, certainties, and counts and priors that contradict each other: numbers, and those of the kernels."""
     rng = np.random.default_rng(3)
     n = 400
-    arms = []
-    for arm in range(2):
+    two_groups = []
+    for side in range(2):
         exposure = np.exp(rng.normal(0, 2, (n, 5))) * (np.arange(5) < rng.integers(1, 6, (n, 1)))
         counts = np.floor(np.exp(rng.uniform(-2, 16, (n, 1)) + rng.normal(0, 1, (n, 5))))
-        arms += [counts * (exposure > 0) * (np.arange(n) % 3 > arm)[:, None], exposure]
+        two_groups += [counts * (exposure > 0) * (np.arange(n) % 3 > side)[:, None], exposure]
     spreads = [np.exp(rng.uniform(low, high, n)) for low, high in ((-1, 2), (-3, 0.5), (-2, 1))]
     share = np.where(rng.random(n) < 0.1, np.round(rng.random(n)), rng.random(n))
     tail = (rng.random(n) < 0.5).astype(float)
     prior = Prior(rng.normal(3, 4, n), spreads[0], rng.uniform(-9, 3, n), spreads[1], tail, share, spreads[2])
-    batch = checked((arms[0], arms[1], arms[2], arms[3]), prior)
+    batch = checked((two_groups[0], two_groups[1], two_groups[2], two_groups[3]), prior)
     found = joined_summaries([summary_on_device(load_network().network, batch, "cpu", LEVELS)])
     for field in fields(Posterior):
         if field.name != "pareto_k":
             assert np.isfinite(getattr(found.posterior, field.name)).all(), field.name
-    expected = summarize(*arms, prior, device="cpu", levels=LEVELS)
+    expected = summarize(*two_groups, prior, device="cpu", levels=LEVELS)
     gap = np.abs(found.posterior.log_fc - expected.posterior.log_fc) / expected.change_sd
     assert np.median(gap) < 1e-6
     assert np.quantile(gap, 0.98) < 1e-3  # where Newton walks to and fro, rounding decides where it is left
@@ -271,10 +271,10 @@ def test_memory_of_a_test(width: int) -> None:
     """What a batch takes is what the batch size reckons with, or less."""
     rng = np.random.default_rng(1)
     n = 600
-    arms = [rng.poisson(20, (n, width)), rng.uniform(0.5, 2, (n, width))] * 2
+    two_groups = [rng.poisson(20, (n, width)), rng.uniform(0.5, 2, (n, width))] * 2
     prior = Prior(3.0, 1.0, -2.0, 0.7, 1.0, 0.8, 0.7)
     with Memory() as memory:
-        summary_on_device(load_network().network, checked(tuple(arms), prior), "cpu", LEVELS)
+        summary_on_device(load_network().network, checked(tuple(two_groups), prior), "cpu", LEVELS)
     reckoned = devices.bytes_of_a_test(2 * width)
     assert 0.3 * reckoned < memory.most / n < reckoned
 
@@ -307,24 +307,24 @@ def test_nothing_is_left_behind() -> None:
         assert found.shape == (rows, n)
         assert found.device == near.device == start.device
     phi = empty(10, n)
-    growth = device_density.log_rising_factorial(tests.counts, tests.large, [True] * 9, tests.beyond, phi, phi)
+    log_rising = device_density.log_rising_factorial(tests.counts, tests.large, [True] * 9, tests.beyond, phi, phi)
     mixture = assemble(empty(15, n), empty(n), empty(n, 5, 10), empty(n, 3, 6))
-    parts = [growth, *mixture.log_mean().moments(), *mixture.log_dispersion().moments()]
+    parts = [log_rising, *mixture.log_mean().moments(), *mixture.log_dispersion().moments()]
     assert {part.device.type for part in parts} == {"meta"}
 
 
 def test_judge_takes_the_device(drawn: Simulated, monkeypatch: pytest.MonkeyPatch) -> None:
     """`summarize` and `posterior_of` through the path of a device."""
-    expected = judged_here(drawn)
+    expected = summarized_here(drawn)
     mixture = posterior_of(*data_of(drawn)[0], Prior(*drawn.prior.T), device="cpu")
     monkeypatch.setattr(estimate, "runs_all_steps", lambda device: True)
-    assert_alike(judged_here(drawn), expected, 1e-4)
+    assert_alike(summarized_here(drawn), expected, 1e-4)
     assert_same(posterior_of(*data_of(drawn)[0], Prior(*drawn.prior.T), device="cpu"), mixture, 2e-4)
 
 
 def test_products_keep_their_precision(drawn: Simulated) -> None:
     """Nothing of ours lets a GPU round the factors of float32 products to ten bits: torch's own setting, off, is left as it is."""
-    judged_there(drawn)
+    summarized_there(drawn)
     assert not torch.backends.cuda.matmul.allow_tf32
     assert torch.get_float32_matmul_precision() == "highest"
 
@@ -332,13 +332,13 @@ def test_products_keep_their_precision(drawn: Simulated) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_gpu_agrees(drawn: Simulated) -> None:
-    arms = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
-    found = summarize(*arms, Prior(*drawn.prior.T), device="cuda", levels=LEVELS)
-    assert_alike(found, judged_here(drawn), 1e-3)
+    two_groups = (drawn.counts1, drawn.exposure1, drawn.counts2, drawn.exposure2)
+    found = summarize(*two_groups, Prior(*drawn.prior.T), device="cuda", levels=LEVELS)
+    assert_alike(found, summarized_here(drawn), 1e-3)
 
 
 def test_single_precision(drawn: Simulated) -> None:
     """The network's float32 is within 1e-3 of float64 in all that is reported."""
     double = deepcopy(load_network().network).double()
     found = joined_summaries([summary_on_device(double, data_of(drawn), "cpu", LEVELS)])
-    assert_alike(judged_there(drawn), found, 1e-3)
+    assert_alike(summarized_there(drawn), found, 1e-3)

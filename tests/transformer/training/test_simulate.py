@@ -10,7 +10,7 @@ from nbcompare._transformer.training_range import Ranges
 
 
 @pytest.mark.parametrize("tail", [0.0, 1.0])
-def test_parameters_have_the_prior_that_is_told(tail: float) -> None:
+def test_parameters_have_the_prior_that_is_given(tail: float) -> None:
     prior = np.tile([1.0, 0.7, -2.0, 0.8, tail, 0.3, 0.5], (40_000, 1))
     truth, null = draw_truth(np.random.default_rng(1), prior)
     alpha, centre, beta = truth.T
@@ -40,5 +40,5 @@ def test_bounds(drawn: Simulated) -> None:
     numbers = (drawn.exposure1 > 0).sum(axis=1)
     assert numbers.min() >= ranges.replicates[0]
     assert numbers.max() <= ranges.replicates[1]
-    assert np.all(drawn.prior[:, 3] <= ranges.scatter[1])
+    assert np.all(drawn.prior[:, 3] <= ranges.log_dispersion_sd[1])
     assert np.all(np.exp(drawn.prior[:, 0]) <= ranges.mean[1])

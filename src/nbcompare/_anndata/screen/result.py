@@ -39,7 +39,7 @@ class ScreenResult(ABC):
         return self.runs[-1]["stop"] if self.runs else 0
 
     @property
-    def idle(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether no run is under way."""
         return not self.runs or self.runs[-1]["finished"]
 
@@ -55,7 +55,7 @@ class ScreenResult(ABC):
         self._note_runs()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """While this lasts nothing else fills the result."""
         yield
 

@@ -27,7 +27,7 @@ from nbcompare._anndata.screen.tables import exchange_tables
 from nbcompare._nb.status import Status
 
 VALUES_A_CHUNK = 2**20
-BOOKS = ".nb_screen"
+BOOKKEEPING = ".nb_screen"
 CHECKSUM = "checksum "  # and the name of a layer: entries of the summary of a block
 NOT_COMPUTED = int(Status.NOT_COMPUTED)  # what a lost chunk of the status reads as
 
@@ -37,26 +37,26 @@ class ScreenStore(ScreenResult):
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
-        self.books = self.path / BOOKS
+        self.bookkeeping = self.path / BOOKKEEPING
         self.runs = self._noted_runs()
         self.layers = {}
         self.of_thread = local()
 
     @property
-    def taken(self) -> bool:
+    def is_foreign(self) -> bool:
         """Whether something else lies at the path."""
         return not self.runs and (
             self.path.is_symlink()
             and not self.path.exists()
             or self.path.is_file()
-            or (self.path.is_dir() and set(os.listdir(self.path)) - {BOOKS} != set())
+            or (self.path.is_dir() and set(os.listdir(self.path)) - {BOOKKEEPING} != set())
         )
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keep other processes from filling the store; the system lets go when this one ends, however it ends."""
-        self.books.mkdir(parents=True, exist_ok=True)
-        with (self.books / "lock").open("a") as file:
+        self.bookkeeping.mkdir(parents=True, exist_ok=True)
+        with (self.bookkeeping / "lock").open("a") as file:
             if not lock(file) or self._noted_runs() != self.runs:
                 msg = (
                     f"Another process is filling the screen at {str(self.path)!r}, or has done so since this call began. "
@@ -67,26 +67,26 @@ class ScreenStore(ScreenResult):
 
     def keep(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep arrays beside the results."""
-        save(self.books / f"{name}.npz", arrays)
+        save(self.bookkeeping / f"{name}.npz", arrays)
 
     def kept(self, name: str) -> dict[str, np.ndarray] | None:
         """What was kept under this name."""
-        file = self.books / f"{name}.npz"
+        file = self.bookkeeping / f"{name}.npz"
         return load(file) if file.is_file() else None
 
     def open_layers(self, n_genes: int, types: Mapping[str, np.dtype]) -> None:
         """Open the arrays for writing, as large as the last run makes them; what a killed process left half done goes."""
         import zarr
 
-        for left in [*self.path.rglob("*.partial"), *self.books.rglob("*.tmp")]:
+        for left in [*self.path.rglob("*.partial"), *self.bookkeeping.rglob("*.tmp")]:
             left.unlink()
-        (self.books / "blocks").mkdir(parents=True, exist_ok=True)
+        (self.bookkeeping / "blocks").mkdir(parents=True, exist_ok=True)
         zarr_format = self._zarr_format()
         root = zarr.open_group(self.path, mode="a", zarr_format=zarr_format, use_consolidated=False)
         group: Any = root.require_group("layers")
         n_parts = -(-self.block_rows * n_genes // VALUES_A_CHUNK)
-        shutil.rmtree(self.books / OVER_ALL, ignore_errors=True)
-        beside: Any = zarr.open_group(self.books, mode="a", zarr_format=zarr_format, use_consolidated=False)
+        shutil.rmtree(self.bookkeeping / OVER_ALL, ignore_errors=True)
+        beside: Any = zarr.open_group(self.bookkeeping, mode="a", zarr_format=zarr_format, use_consolidated=False)
         for name, kind in types.items():
             within = beside if name == OVER_ALL else group
             if name not in within:
@@ -109,7 +109,7 @@ class ScreenStore(ScreenResult):
         import zarr
 
         group: Any = zarr.open_group(self.path / "layers", mode="r+", use_consolidated=False)
-        beside: Any = zarr.open_group(self.books, mode="r+", use_consolidated=False)
+        beside: Any = zarr.open_group(self.bookkeeping, mode="r+", use_consolidated=False)
         self.layers = dict(group.arrays()) | {OVER_ALL: beside[OVER_ALL]}
 
     def arrays(self, rows: slice, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -129,7 +129,7 @@ class ScreenStore(ScreenResult):
 
     def summaries(self) -> list[dict[str, np.ndarray]]:
         """Those of all blocks, in the order of their rows."""
-        loaded = [load(file) for file in sorted((self.books / "blocks").glob("*.npz"))]
+        loaded = [load(file) for file in sorted((self.bookkeeping / "blocks").glob("*.npz"))]
         return [{name: one[name] for name in one if not name.startswith(CHECKSUM)} for one in loaded]
 
     def damaged_blocks(self) -> list[tuple[str, str, str]]:
@@ -164,10 +164,10 @@ class ScreenStore(ScreenResult):
 
     def _refuse_lost(self, name: str) -> None:
         """Refuse to make a layer anew whose blocks are noted as done."""
-        if name != OVER_ALL and any((self.books / "blocks").glob("*.npz")):
+        if name != OVER_ALL and any((self.bookkeeping / "blocks").glob("*.npz")):
             msg = (
                 f"The screen at {str(self.path)!r} is damaged: its layer {name!r} is missing, though perturbations are noted as done. Restore it, or "
-                f"remove {str(self.books / 'blocks')!r} and repeat the call: all perturbations are computed again."
+                f"remove {str(self.bookkeeping / 'blocks')!r} and repeat the call: all perturbations are computed again."
             )
             raise ValueError(msg)
 
@@ -181,7 +181,9 @@ class ScreenStore(ScreenResult):
         self.runs[-1]["finishing"] = True
         self._note_runs()
         tables = {"obs": obs, "var": var, "uns": dict(uns)}
-        exchange_tables(self.path, self.books, tables, {OVER_ALL: self.books / OVER_ALL}, self._zarr_format())
+        exchange_tables(
+            self.path, self.bookkeeping, tables, {OVER_ALL: self.bookkeeping / OVER_ALL}, self._zarr_format()
+        )
         self.runs[-1] |= {"finished": True, "finishing": False}
         self._note_runs()
         return self.read()
@@ -210,17 +212,17 @@ class ScreenStore(ScreenResult):
             raise ValueError(msg) from error
 
     def _block_file(self, rows: slice) -> Path:
-        return self.books / "blocks" / f"{rows.start:09d}.npz"
+        return self.bookkeeping / "blocks" / f"{rows.start:09d}.npz"
 
     def _is_done(self, rows: slice) -> bool:
         return self._block_file(rows).is_file()
 
     def _noted_runs(self) -> list[dict[str, Any]]:
-        return read_runs(self.books / "runs.json")
+        return read_runs(self.bookkeeping / "runs.json")
 
     def _note_runs(self) -> None:
-        (self.books / "blocks").mkdir(parents=True, exist_ok=True)
-        at_once(self.books / "runs.json", lambda file: file.write_text(json.dumps(self.runs, indent=1)))
+        (self.bookkeeping / "blocks").mkdir(parents=True, exist_ok=True)
+        at_once(self.bookkeeping / "runs.json", lambda file: file.write_text(json.dumps(self.runs, indent=1)))
 
 
 def _compressor(zarr_format: int, item_size: int) -> Any:

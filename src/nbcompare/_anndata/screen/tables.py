@@ -54,12 +54,12 @@ def with_plain_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def exchange_tables(
-    store: Path, books: Path, tables: Mapping[str, Any], made: Mapping[str, Path], zarr_format: Any
+    store: Path, bookkeeping: Path, tables: Mapping[str, Any], made: Mapping[str, Path], zarr_format: Any
 ) -> None:
     """Put new tables, and layers that were `made` elsewhere (name -> folder), in the place of those of the store, all together."""
     import zarr
 
-    new, old, shadow = books / "new", books / "old", books / "metadata"
+    new, old, shadow = bookkeeping / "new", bookkeeping / "old", bookkeeping / "metadata"
     for folder in (new, old, shadow):
         shutil.rmtree(folder, ignore_errors=True)
     with quiet():

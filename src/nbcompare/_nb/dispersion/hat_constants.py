@@ -17,8 +17,8 @@ def design_constants(columns: np.ndarray) -> tuple[float, float]:
 def constants_of(basis: np.ndarray) -> tuple[float, float]:
     """`design_constants` from an orthonormal basis of the design's columns, (n_samples, p)."""
     n = len(basis)
-    k_noise, k_count = part_constants(basis, np.ones((1, n)), np.ones(n))[0]
-    return float(k_noise), float(k_count)
+    k_dispersion, k_count = part_constants(basis, np.ones((1, n)), np.ones(n))[0]
+    return float(k_dispersion), float(k_count)
 
 
 def part_constants(basis: np.ndarray, parts: np.ndarray, ratio: np.ndarray) -> np.ndarray:
@@ -31,5 +31,5 @@ def part_constants(basis: np.ndarray, parts: np.ndarray, ratio: np.ndarray) -> n
     a, c, q = h**2, (hat**3).sum(axis=1), h * (hat @ h)
     free = parts @ (1 - h)
     free = np.where(free > 0.5, free, 1.0)
-    k_noise = parts @ (ratio * (h - 3.75 * a + 1.5 * c + 1.25 * q)) / free
-    return np.stack([k_noise, parts @ (1.25 * a - 0.5 * c - 0.75 * q) / free], axis=1)
+    k_dispersion = parts @ (ratio * (h - 3.75 * a + 1.5 * c + 1.25 * q)) / free
+    return np.stack([k_dispersion, parts @ (1.25 * a - 0.5 * c - 0.75 * q) / free], axis=1)

@@ -15,14 +15,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.numerics.parallel import in_parallel
 
 GENES_AT_ONCE = 2048
 MAX_DISPERSION = 1000.0  # where nearly all counts lie in one replicate the moment equation has no finite root
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def arm(y, l, members, start, stop, skip, slope):
+def group_sums(y, l, members, start, stop, skip, slope):
     """Total, weighted rate, pseudo-exposure E and dispersion factor D of samples members[start:stop] but `skip`; w = 1/(1 + slope l)."""
     total, wl, wwl, wlwl, wy = weighted_sums(y, l, members, start, stop, skip, slope)
     return total, wy / wl, wl * wl / wwl, wlwl / (wl * wl)
@@ -51,7 +51,7 @@ def weighted_sums(y, l, members, start, stop, skip, slope):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def arm_statistic(y, l, members, start, stop, skip, total, rate, factor, phi):
+def statistic_of_group(y, l, members, start, stop, skip, total, rate, factor, phi):
     """D (1 + (S - 1) / kappa) and d of one group at dispersion phi; (0, 0) where the group says nothing."""
     n = stop - start
     for j in range(start, stop):
@@ -116,8 +116,8 @@ def _sum_statistics(counts, exposure, members, starts, phi, by_gene, by_group):
                 depth += l[members[j]]
             if total < 2.0:
                 continue
-            _, rate, _, factor = arm(y, l, members, start, stop, -1, phi[g] * total / depth)
-            numerator, d = arm_statistic(y, l, members, start, stop, -1, total, rate, factor, phi[g])
+            _, rate, _, factor = group_sums(y, l, members, start, stop, -1, phi[g] * total / depth)
+            numerator, d = statistic_of_group(y, l, members, start, stop, -1, total, rate, factor, phi[g])
             by_gene[g, 0] += numerator
             by_gene[g, 1] += d
             by_group[k, 0] += numerator
@@ -125,12 +125,12 @@ def _sum_statistics(counts, exposure, members, starts, phi, by_gene, by_group):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def moment_equation(counts, exposure, members, starts, lost, out):
+def moment_equation(counts, exposure, members, starts, df_ratio, out):
     """X and D of the unbiased moment equation E[X - phi D] = 0, summed over groups, and the mean count: out (n_genes, 3).
 
     With u = 1/l, f = l/L, h = sum l^2 / L^2 and lam = T/L of a group:
     X = sum u (y - lam l)^2 - lam sum u l (1 - f),   D = (T^2 - T)/L^2 sum u l^2 (1 - 2 f + h) - h X.
-    Squares are multiplied by `lost`, for blocks fitted to the same counts have shrunk them.
+    Squares are multiplied by `df_ratio`, for blocks fitted to the same counts have shrunk them.
     """
     for g in range(counts.shape[0]):
         y = counts[g]
@@ -159,7 +159,7 @@ def moment_equation(counts, exposure, members, starts, lost, out):
                 i = members[j]
                 f = l[i] / depth
                 e = y[i] - rate * l[i]
-                squares += lost * e * e / l[i]
+                squares += df_ratio * e * e / l[i]
                 expected += rate * (1.0 - f)
                 spread += l[i] * (1.0 - 2.0 * f + h)
             x = squares - expected
@@ -190,10 +190,10 @@ def sum_statistics(
 
     def run(genes: slice) -> None:
         shared = exposure if len(exposure) == 1 else exposure[genes]
-        of_piece = parts[genes.start // GENES_AT_ONCE]
-        _sum_statistics(counts[genes], shared, members, starts, phi[genes], by_gene[genes], of_piece)
+        of_range = parts[genes.start // GENES_AT_ONCE]
+        _sum_statistics(counts[genes], shared, members, starts, phi[genes], by_gene[genes], of_range)
 
-    in_pieces(run, len(counts), n_threads, size=GENES_AT_ONCE)
+    in_parallel(run, len(counts), n_threads, size=GENES_AT_ONCE)
     by_group[...] = parts.sum(axis=0)
 
 

@@ -10,13 +10,13 @@ from scipy.special import betaln
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion.pearson import moment_equation, sorted_members, sum_statistics
 
-PRIOR_SCATTER = 0.6  # variance of log dispersion where the data do not say
+PRIOR_LOG_DISPERSION_VAR = 0.6  # variance of log dispersion where the data do not say
 PRIOR_WIDTH = 0.7  # standard deviation of its logarithm
-SCATTER_GRID = np.geomspace(0.02, 2.0, 24) ** 2
+LOG_DISPERSION_VAR_GRID = np.geomspace(0.02, 2.0, 24) ** 2
 MIN_GENES_A_BIN = 60
 GENES_A_TREND_NEEDS = 60  # with fewer its own error counts
-NOTHING_TOLD = 1e3  # variance
-MAX_GENES_FOR_SCATTER = 20_000
+NO_INFORMATION = 1e3  # variance
+MAX_GENES_FOR_VARIANCE = 20_000
 MAX_STATISTICS = 1_000_000  # genes x groups; of more, genes evenly spaced by mean make the trend
 MIN_GENES_FOR_TREND = 4000
 NARROW = 1.01  # high over low dispersion of a bracket below which it says no more than the step does
@@ -26,7 +26,7 @@ def fit_trend(
     pseudobulk: Pseudobulk,
     *,
     exposure: np.ndarray | None = None,
-    lost: float = 1.0,
+    df_ratio: float = 1.0,
     usable: np.ndarray | None = None,
     n_threads: int = 1,
 ) -> Trend:
@@ -56,7 +56,7 @@ def fit_trend(
     enough = max(MIN_GENES_FOR_TREND, MAX_STATISTICS // pseudobulk.n_groups)
     genes = evenly_by_total(genes, total, enough)
     if len(genes) == 0:
-        return Trend(np.ones(1), np.full(1, 0.1), PRIOR_SCATTER, 0)
+        return Trend(np.ones(1), np.full(1, 0.1), PRIOR_LOG_DISPERSION_VAR, 0)
     counts = np.ascontiguousarray(pseudobulk.counts[genes])
     exposures = np.ascontiguousarray(shared if len(shared) == 1 else shared[genes])
 
@@ -74,7 +74,7 @@ def fit_trend(
     for _ in range(6):
         at_gene = np.exp(np.interp(np.log(mean), knots, np.log(phi)))
         sum_statistics(counts, exposures, members, starts, at_gene, by_gene, by_group, n_threads=n_threads)
-        excess = np.array([_excess(by_gene[b], lost) for b in bins])
+        excess = np.array([_excess(by_gene[b], df_ratio) for b in bins])
         step = phi + excess * (phi + np.exp(-knots))
         phi = np.clip(step, np.maximum(0.2 * phi, 1e-5), np.minimum(5 * phi + 0.01, 20.0))
 
@@ -83,10 +83,10 @@ def fit_trend(
     totals = np.add.reduceat(counts[:, members], starts[:-1], axis=1)
     informed = (totals > 3).sum(axis=1) >= min(2, len(starts) - 1)
     chosen = ascending[((rho > 0.03) & (mean > 1) & informed)[ascending]]
-    chosen = _evenly(chosen, MAX_GENES_FOR_SCATTER)
+    chosen = _evenly(chosen, MAX_GENES_FOR_VARIANCE)
     if len(chosen) < 10:
-        error = error_of_trend(PRIOR_SCATTER, by_gene[:, 1] / lost, rho)
-        return Trend(np.exp(knots), phi, PRIOR_SCATTER, len(chosen), error)
+        error = error_of_trend(PRIOR_LOG_DISPERSION_VAR, by_gene[:, 1] / df_ratio, rho)
+        return Trend(np.exp(knots), phi, PRIOR_LOG_DISPERSION_VAR, len(chosen), error)
     picked = exposures if len(exposures) == 1 else np.ascontiguousarray(exposures[chosen])
     by_gene = by_gene[: len(chosen)].copy()
     sum_statistics(
@@ -99,23 +99,31 @@ def fit_trend(
         by_group,
         n_threads=n_threads,
     )
-    scatter = fit_scatter(by_gene, rho[chosen], lost)
-    return Trend(np.exp(knots), phi, scatter, len(chosen), error_of_trend(scatter, by_gene[:, 1] / lost, rho[chosen]))
+    log_dispersion_var = fit_log_dispersion_var(by_gene, rho[chosen], df_ratio)
+    return Trend(
+        np.exp(knots),
+        phi,
+        log_dispersion_var,
+        len(chosen),
+        error_of_trend(log_dispersion_var, by_gene[:, 1] / df_ratio, rho[chosen]),
+    )
 
 
-def error_of_trend(scatter: float, degrees: np.ndarray, rho: np.ndarray) -> float:
+def error_of_trend(log_dispersion_var: float, degrees: np.ndarray, rho: np.ndarray) -> float:
     """Variance of the log relative variance that a trend of few genes expects, zero of many.
 
     That of the mean of the other n - 1 genes' statistics: 2 / sum d + scatter rho^2 / (n - 1). The gene itself is left out, for its own
     statistic is used beside the trend.
     """
-    told = degrees > 0
-    n = int(told.sum())
+    informative = degrees > 0
+    n = int(informative.sum())
     if n >= GENES_A_TREND_NEEDS:
         return 0.0
     if n < 2:
-        return NOTHING_TOLD
-    return float(n / ((n - 1) * degrees[told].sum()) * 2 + scatter * np.mean(rho[told] ** 2) / (n - 1))
+        return NO_INFORMATION
+    return float(
+        n / ((n - 1) * degrees[informative].sum()) * 2 + log_dispersion_var * np.mean(rho[informative] ** 2) / (n - 1)
+    )
 
 
 @dataclass(frozen=True)
@@ -201,10 +209,18 @@ def trend_of_bins(
 ) -> Trend:
     """The trend through bins at rest, with the scatter of the statistics (n_genes, 3) around it; knots are log means."""
     rho = np.minimum(at_gene * out[:, 2], 1.0)
-    chosen = _evenly(ascending[((rho > 0.03) & (mean > 1) & (out[:, 1] > 0.5))[ascending]], MAX_GENES_FOR_SCATTER)
-    scatter = fit_scatter(out[chosen, :2], rho[chosen], 1.0) if len(chosen) >= 10 else PRIOR_SCATTER
-    telling = chosen if len(chosen) >= 10 else ascending
-    return Trend(np.exp(knots), phi, scatter, len(chosen), error_of_trend(scatter, out[telling, 1], rho[telling]))
+    chosen = _evenly(ascending[((rho > 0.03) & (mean > 1) & (out[:, 1] > 0.5))[ascending]], MAX_GENES_FOR_VARIANCE)
+    log_dispersion_var = (
+        fit_log_dispersion_var(out[chosen, :2], rho[chosen], 1.0) if len(chosen) >= 10 else PRIOR_LOG_DISPERSION_VAR
+    )
+    usable_bins = chosen if len(chosen) >= 10 else ascending
+    return Trend(
+        np.exp(knots),
+        phi,
+        log_dispersion_var,
+        len(chosen),
+        error_of_trend(log_dispersion_var, out[usable_bins, 1], rho[usable_bins]),
+    )
 
 
 def evenly_by_total(genes: np.ndarray, total: np.ndarray, enough: int) -> np.ndarray:
@@ -214,27 +230,29 @@ def evenly_by_total(genes: np.ndarray, total: np.ndarray, enough: int) -> np.nda
     return np.sort(_evenly(genes[np.argsort(total[genes], kind="stable")], enough))
 
 
-def fit_scatter(by_gene: np.ndarray, rho: np.ndarray, lost: float) -> float:
+def fit_log_dispersion_var(by_gene: np.ndarray, rho: np.ndarray, df_ratio: float) -> float:
     """Variance of log dispersion: the mode over a grid, refined by a parabola, of sum log F(S e^k; d_e, d0) + k + log prior.
 
     With x = scatter rho^2, d0 = 1 + 2/x and k = x/2 + 1/d0 + 1/(3 d0^2), rho the share of the dispersion in the relative variance. There is one
     mode: every third point of the grid tells where it is.
     """
-    weight = np.maximum(by_gene[:, 1] / lost, 1e-3)
-    s = np.where(by_gene[:, 1] > 0, by_gene[:, 0] / np.maximum(by_gene[:, 1] / lost, 1e-300), 1.0)
-    log_posterior = np.full(len(SCATTER_GRID), -np.inf)
-    for j in range(0, len(SCATTER_GRID), 3):
-        log_posterior[j] = _log_posterior(SCATTER_GRID[j], s, weight, rho)
+    weight = np.maximum(by_gene[:, 1] / df_ratio, 1e-3)
+    s = np.where(by_gene[:, 1] > 0, by_gene[:, 0] / np.maximum(by_gene[:, 1] / df_ratio, 1e-300), 1.0)
+    log_posterior = np.full(len(LOG_DISPERSION_VAR_GRID), -np.inf)
+    for j in range(0, len(LOG_DISPERSION_VAR_GRID), 3):
+        log_posterior[j] = _log_posterior(LOG_DISPERSION_VAR_GRID[j], s, weight, rho)
     near = int(np.argmax(log_posterior))
-    for j in range(max(near - 2, 0), min(near + 3, len(SCATTER_GRID))):
+    for j in range(max(near - 2, 0), min(near + 3, len(LOG_DISPERSION_VAR_GRID))):
         if j != near:
-            log_posterior[j] = _log_posterior(SCATTER_GRID[j], s, weight, rho)
+            log_posterior[j] = _log_posterior(LOG_DISPERSION_VAR_GRID[j], s, weight, rho)
     best = int(np.argmax(log_posterior))
-    if not 1 < best < len(SCATTER_GRID) - 1:
-        return float(SCATTER_GRID[best])
+    if not 1 < best < len(LOG_DISPERSION_VAR_GRID) - 1:
+        return float(LOG_DISPERSION_VAR_GRID[best])
     left, middle, right = log_posterior[best - 1 : best + 2]
     offset = 0.5 * (left - right) / (left - 2 * middle + right)
-    return float(SCATTER_GRID[best] * (SCATTER_GRID[best + 1] / SCATTER_GRID[best]) ** offset)
+    return float(
+        LOG_DISPERSION_VAR_GRID[best] * (LOG_DISPERSION_VAR_GRID[best + 1] / LOG_DISPERSION_VAR_GRID[best]) ** offset
+    )
 
 
 def prior_degrees(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -244,11 +262,11 @@ def prior_degrees(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def prior_dispersion(
-    mean: np.ndarray, trend: np.ndarray, scatter: float, error: float = 0.0
+    mean: np.ndarray, trend: np.ndarray, log_dispersion_var: float, error: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Prior mean of the dispersion at a mean count and the trend there, and its degrees of freedom; `contrast.prior` for many genes."""
     mean = np.maximum(mean, 1e-9)
-    x = scatter * (trend * mean / (1 + trend * mean)) ** 2
+    x = log_dispersion_var * (trend * mean / (1 + trend * mean)) ** 2
     shift, prior_df = prior_degrees(x)[1], prior_degrees(x + error)[0]
     return np.maximum(trend - (1 - np.exp(-shift)) * (trend + 1 / mean), 0.0), prior_df
 
@@ -293,15 +311,15 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray, otherwise: np.ndarray
     return np.clip(root, 1e-4, 10.0)
 
 
-def _excess(by_gene: np.ndarray, lost: float) -> float:
+def _excess(by_gene: np.ndarray, df_ratio: float) -> float:
     """Mean S of a bin minus one, zero where its genes say nothing."""
     numerator, weight = by_gene.sum(axis=0)
-    return numerator / (weight / lost) - 1 if weight / lost > 1 else 0.0
+    return numerator / (weight / df_ratio) - 1 if weight / df_ratio > 1 else 0.0
 
 
-def _log_posterior(scatter: float, s: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> float:
+def _log_posterior(log_dispersion_var: float, s: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> float:
     """Of a scatter, but for a constant, from dispersion statistics S on `weight` degrees of freedom."""
-    prior_df, log_shift = prior_degrees(scatter * rho**2)
+    prior_df, log_shift = prior_degrees(log_dispersion_var * rho**2)
     shifted = np.maximum(s * np.exp(log_shift), 0.01)
     log_f = (
         0.5 * weight * np.log(weight / prior_df)
@@ -309,4 +327,6 @@ def _log_posterior(scatter: float, s: np.ndarray, weight: np.ndarray, rho: np.nd
         - 0.5 * (weight + prior_df) * np.log1p(weight * shifted / prior_df)
         - betaln(weight / 2, prior_df / 2)
     )
-    return float((log_f + log_shift).sum() - 0.5 * (np.log(scatter / PRIOR_SCATTER) / PRIOR_WIDTH) ** 2)
+    return float(
+        (log_f + log_shift).sum() - 0.5 * (np.log(log_dispersion_var / PRIOR_LOG_DISPERSION_VAR) / PRIOR_WIDTH) ** 2
+    )

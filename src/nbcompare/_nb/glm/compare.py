@@ -64,7 +64,7 @@ def design_tests(
     dispersion: str = "moderated",
     cox_reid: bool = False,
     null: np.ndarray | None = None,
-    min_total: float = 10.0,
+    min_gene_counts: float = 10.0,
     level: np.ndarray | None = None,
     leave_out: bool = True,
     intervals: bool = False,
@@ -92,7 +92,7 @@ def design_tests(
     null
         Value of each contrast under its null hypothesis, (n_contrasts,) natural log, zero where k > 1; zero when None. Statistics are
         signed by log_fc - null.
-    min_total
+    min_gene_counts
         Contrasts whose samples (those that tell of it) have fewer counts together are not tested.
     level
         Level of the tested factor of each sample, (n_samples,) codes. Levels whose samples scatter more than the others have a dispersion of
@@ -114,10 +114,10 @@ def design_tests(
         basis = fixed_dispersions(np.zeros(len(counts)), counts)
     elif moderated and matrices.group is not None:
         of_groups, basis = _moderate_groups(
-            counts, offset, matrices, null, min_total, leave_out and not given, intervals
+            counts, offset, matrices, null, min_gene_counts, leave_out and not given, intervals
         )
     elif moderated:
-        usable = counts.sum(axis=1) >= min_total
+        usable = counts.sum(axis=1) >= min_gene_counts
         ratio, trend = level_ratios(counts, offset, matrices, level, usable, n_threads=n_threads)
         basis = moderate_design(counts, offset, matrices, trend, ratio, n_threads=n_threads)
     else:
@@ -133,7 +133,7 @@ def design_tests(
         )
         gain = likelihood_ratios(counts, offset, matrices, refitted, null, cox_reid=cox_reid, n_threads=n_threads)
         found.take_likelihood_ratios(gain, matrices.tested)
-    status = _status(counts, matrices, min_total, found.separated)
+    status = _status(counts, matrices, min_gene_counts, found.separated)
     groups = level if matrices.group is None else matrices.group
     ratios = np.array(
         [[basis.ratio[side].max(initial=1.0) for side in matrices.sides(c, groups)] for c in range(len(contrasts))]
@@ -142,14 +142,14 @@ def design_tests(
     if moderated:
         _flag(status, (basis.mean > EXTRAPOLATED * basis.trend.mean[-1])[:, None], Status.HIGH_MEAN_EXTRAPOLATED)
         _flag(status, basis.trend.n_genes < FEW_GENES, Status.FEW_GENES)
-        _flag(status, (ratios > 1).any(axis=1), Status.NOISY_GROUP)
+        _flag(status, (ratios > 1).any(axis=1), Status.HIGH_DISPERSION_GROUP)
     untested = (status & NOT_TESTED) > 0
     status[untested] &= NOT_TESTED
     dispersions = np.where(matrices.residual_degrees > 0, basis.dispersion[:, None] * ratios[:, 1], np.nan)
     p_value_all = found.p_value.copy()
     if test == "moderated":
         if given:
-            found.statistic[...] = halved(found.statistic, (status & Status.ZERO_ARM) > 0, found.log_fc)
+            found.statistic[...] = halved(found.statistic, (status & Status.ZERO_GROUP) > 0, found.log_fc)
             found.p_value[...] = 2 * ndtr(-np.abs(found.statistic))
         else:
             if leave_out and moderated and matrices.residual_degrees > 0:
@@ -212,7 +212,7 @@ def _moderate_groups(
     offset: np.ndarray,
     matrices: DesignMatrices,
     null: np.ndarray,
-    min_total: float,
+    min_gene_counts: float,
     leave_out: bool,
     intervals: bool,
 ) -> tuple[dict[int, Moderated], Moderation]:
@@ -225,12 +225,19 @@ def _moderate_groups(
     found: dict[int, Moderated] = {}
     if not pairs:
         first = np.stack([np.zeros(pseudobulk.n_groups - 1, np.int64), np.arange(1, pseudobulk.n_groups)], axis=1)
-        return found, moderate_groups(counts, offset, group, fit_shared(pseudobulk, first, min_total=min_total))
-    asked = np.array([pair[:2] for pair in pairs.values()], np.int64)
+        return found, moderate_groups(
+            counts, offset, group, fit_shared(pseudobulk, first, min_gene_counts=min_gene_counts)
+        )
+    requested = np.array([pair[:2] for pair in pairs.values()], np.int64)
     shift = np.array([null[c] / pair[2] for c, pair in pairs.items()])
     for size in np.unique(np.abs(shift)):
         tests = moderated_tests(
-            pseudobulk, asked, min_total=min_total, leave_out=leave_out, threshold=float(size), intervals=intervals
+            pseudobulk,
+            requested,
+            min_gene_counts=min_gene_counts,
+            leave_out=leave_out,
+            threshold=float(size),
+            intervals=intervals,
         )
         for j, c in enumerate(pairs):
             if abs(shift[j]) == size:
@@ -257,7 +264,7 @@ def _one_of(tests: Moderated, j: int, shift: float) -> Moderated:
         p_value_all=tests.p_value_all[:, j] if tests.shifted is None else p_value,
         dispersion=tests.dispersion[:, j],
         status=tests.status[:, j],
-        noise=tests.noise[j],
+        dispersion_ratio=tests.dispersion_ratio[j],
         interval=None if tests.interval is None else tests.interval[:, j],
     )
 
@@ -277,7 +284,11 @@ def _take_pairs(
             one.p_value,
             one.p_value_all,
         )
-        result.dispersions[:, c], result.status[:, c], result.ratios[c] = one.dispersion, one.status, one.noise
+        result.dispersions[:, c], result.status[:, c], result.ratios[c] = (
+            one.dispersion,
+            one.status,
+            one.dispersion_ratio,
+        )
         if result.interval is not None and one.interval is not None:
             result.interval[:, c] = np.sort(factor * one.interval, axis=-1)
 
@@ -293,14 +304,14 @@ def _several_degrees(statistic: np.ndarray, p_value: np.ndarray, tested: np.ndar
             statistic[:, c] = np.where(p > 0, -ndtri_exp(np.log(np.maximum(p, 5e-324) / 2)), np.sqrt(value))
 
 
-def _status(counts: np.ndarray, matrices: DesignMatrices, min_total: float, separated: np.ndarray) -> np.ndarray:
+def _status(counts: np.ndarray, matrices: DesignMatrices, min_gene_counts: float, separated: np.ndarray) -> np.ndarray:
     """Reasons not to test, and empty arms: (n_genes, n_contrasts)."""
     total = counts @ matrices.touched.T.astype(np.float64)
     status = np.zeros(total.shape, np.uint32)
     _flag(status, total == 0, Status.ALL_ZERO)
-    _flag(status, total < min_total, Status.LOW_TOTAL)
+    _flag(status, total < min_gene_counts, Status.LOW_TOTAL)
     _flag(status, matrices.residual_degrees < 1, Status.NO_REPLICATES)
-    _flag(status, separated, Status.ZERO_ARM)
+    _flag(status, separated, Status.ZERO_GROUP)
     return status
 
 

@@ -14,7 +14,7 @@ from nbcompare._nb.glm.skovgaard import (
     information_root,
     modified_root,
     root_correction,
-    telling_information,
+    usable_information,
 )
 from nbcompare._nb.numerics.cholesky import backward, half_log_determinant
 from nbcompare._nb.numerics.special import normal_from_t, normal_tail
@@ -43,7 +43,7 @@ def contrast_result(y, design, effect, phi, full, phi_root, full_root, tau2, pri
         start_from_counts(y, space.offset, design, phi, p, full, space)
         newton(y, design, phi, p, full, space)
         effect = full.b[p - 1]
-    telling_information(full.m, null.m, phi, design, p, space.w, space.a)
+    usable_information(full.m, null.m, phi, design, p, space.w, space.a)
     df = contrast_degrees(design, null.m, phi, prior_df, own_df, pooled, space)
     se = space.a[p * (p + 1) // 2 - 1]
     log_information = half_log_determinant(space.a, p)
@@ -130,7 +130,7 @@ def correction_at_null(y, phi, design, root, space):
         moved = signed_root(space.counts, space.refit, null, phi, design.ratio, space.refit.b[p - 1], space)
         correction = 0.0
         if moved != 0.0:
-            telling_information(space.refit.m, null.m, phi, design, p, space.w, space.a)
+            usable_information(space.refit.m, null.m, phi, design, p, space.w, space.a)
             log_information = half_log_determinant(space.a, p)
             correction = root_correction(
                 space.counts, space.refit.m, null.m, phi, design, log_information, moved, space

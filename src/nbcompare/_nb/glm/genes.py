@@ -7,7 +7,14 @@ from numba import njit
 
 from nbcompare._nb.glm.contrast import MODERATED, QUASI_LIKELIHOOD, contrast_result, hypothesis_chi2
 from nbcompare._nb.glm.fit.newton import Matrices, common_depth, make_fitted, make_space
-from nbcompare._nb.glm.fit.newton_vectorized import LANES, fit_genes, fit_lanes, make_lanes, start_null, take_fit
+from nbcompare._nb.glm.fit.newton_vectorized import (
+    GENES_AT_ONCE,
+    allocate_vectors,
+    fit_genes,
+    fit_vectorized,
+    start_null,
+    take_fit,
+)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -29,7 +36,7 @@ def fit_and_test(
     directions,
     null,
     centred,
-    begun,
+    is_started,
     coefficients,
     effect,
     se,
@@ -52,17 +59,30 @@ def fit_and_test(
     fitted = make_fitted(n, p)
     root = make_fitted(n, p)
     space = make_space(n, p)
-    full = make_lanes(n, p)
-    at_root = make_lanes(n, p)
-    without = make_lanes(n, p)
-    shift = np.empty(LANES)
+    full = allocate_vectors(n, p)
+    at_root = allocate_vectors(n, p)
+    without = allocate_vectors(n, p)
+    shift = np.empty(GENES_AT_ONCE)
     several = tested.shape[0] > 0 and tested.max() > 1
     apart = test == QUASI_LIKELIHOOD or (test == MODERATED and several)
     depth = common_depth(log_exposure)
-    for first in range(0, counts.shape[0], LANES):
-        size = min(LANES, counts.shape[0] - first)
+    for first in range(0, counts.shape[0], GENES_AT_ONCE):
+        size = min(GENES_AT_ONCE, counts.shape[0] - first)
         fit_genes(
-            counts, log_exposure, depth, centred, phi, first, size, begun, coefficients, base, full, y, fitted, space
+            counts,
+            log_exposure,
+            depth,
+            centred,
+            phi,
+            first,
+            size,
+            is_started,
+            coefficients,
+            base,
+            full,
+            y,
+            fitted,
+            space,
         )
         for k in range(size):
             if full.total[k] > 0.0:
@@ -78,7 +98,7 @@ def fit_and_test(
             rooted = at_root if test == QUASI_LIKELIHOOD or (apart and tested[c] > 1) else full
             shift[:] = null[c] if tested[c] == 1 else 0.0
             start_null(design, shift, size, q, rooted, without)
-            fit_lanes(design, size, q, without, y, fitted, space)
+            fit_vectorized(design, size, q, without, y, fitted, space)
             for k in range(size):
                 g = first + k
                 if full.total[k] <= 0.0:

@@ -16,9 +16,16 @@ from nbcompare._nb.glm.dispersion.moderation import Moderation
 from nbcompare._nb.glm.fit.design import DesignMatrices
 from nbcompare._nb.glm.fit.mle import maximise_gene
 from nbcompare._nb.glm.fit.newton import Matrices, centre, common_depth, make_fitted, make_space
-from nbcompare._nb.glm.fit.newton_vectorized import LANES, fit_genes, fit_lanes, make_lanes, start_null, take_fit
+from nbcompare._nb.glm.fit.newton_vectorized import (
+    GENES_AT_ONCE,
+    allocate_vectors,
+    fit_genes,
+    fit_vectorized,
+    start_null,
+    take_fit,
+)
 from nbcompare._nb.numerics.interval_search import NORMAL, ONE_SIDED, SIZE, X, advance, begin, t_critical
-from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.numerics.parallel import in_parallel
 from nbcompare._nb.two_group.intervals import wald_intervals
 
 LOWER, UPPER = 0, 1
@@ -74,14 +81,14 @@ def design_intervals(
     if not searched.any():
         return out
     length = np.where(searched, matrices.length, 1.0)
-    asked = np.flatnonzero(np.isfinite(log_fc[:, searched] * se[:, searched]).any(axis=1))
-    starts, errors = log_fc[asked] / length, se[asked] / length
-    counts = np.ascontiguousarray(counts[asked])
-    offset = offset if len(offset) == 1 else np.ascontiguousarray(offset[asked])
-    separated = np.ascontiguousarray(separated[asked])
-    phi, working, tau2 = basis.dispersion[asked], basis.working[asked], basis.tau2[asked]
-    prior_df, own_df, pooled = basis.prior_degrees[asked], basis.own_degrees[asked], basis.pooled[asked]
-    alternative = np.zeros((len(asked), 0)) if highest is None else np.ascontiguousarray(highest[asked])
+    requested = np.flatnonzero(np.isfinite(log_fc[:, searched] * se[:, searched]).any(axis=1))
+    starts, errors = log_fc[requested] / length, se[requested] / length
+    counts = np.ascontiguousarray(counts[requested])
+    offset = offset if len(offset) == 1 else np.ascontiguousarray(offset[requested])
+    separated = np.ascontiguousarray(separated[requested])
+    phi, working, tau2 = basis.dispersion[requested], basis.working[requested], basis.tau2[requested]
+    prior_df, own_df, pooled = basis.prior_degrees[requested], basis.own_degrees[requested], basis.pooled[requested]
+    alternative = np.zeros((len(requested), 0)) if highest is None else np.ascontiguousarray(highest[requested])
     found = np.full((*starts.shape, 2), np.nan)
     search = _search if highest is None else _search_refitted
 
@@ -111,9 +118,9 @@ def design_intervals(
             found[part],
         )
 
-    in_pieces(run, len(asked), n_threads)
+    in_parallel(run, len(requested), n_threads)
     found[:, searched] *= length[searched][:, None]
-    out[asked] = found
+    out[requested] = found
     return out
 
 
@@ -150,17 +157,17 @@ def _search(
     fitted = make_fitted(n, p)
     root = make_fitted(n, p)
     space = make_space(n, p)
-    full = make_lanes(n, p)
-    at_root = make_lanes(n, p)
-    without = make_lanes(n, p)
+    full = allocate_vectors(n, p)
+    at_root = allocate_vectors(n, p)
+    without = allocate_vectors(n, p)
     apart = test == QUASI_LIKELIHOOD
     depth = common_depth(log_exposure)
     unknown = np.empty((0, p))
-    state = np.empty((LANES, SIZE))
-    done = np.empty(LANES, np.bool_)
-    shift = np.zeros(LANES)
-    for first in range(0, counts.shape[0], LANES):
-        size = min(LANES, counts.shape[0] - first)
+    state = np.empty((GENES_AT_ONCE, SIZE))
+    done = np.empty(GENES_AT_ONCE, np.bool_)
+    shift = np.zeros(GENES_AT_ONCE)
+    for first in range(0, counts.shape[0], GENES_AT_ONCE):
+        size = min(GENES_AT_ONCE, counts.shape[0] - first)
         fit_genes(counts, log_exposure, depth, centred, phi, first, size, False, unknown, base, full, y, fitted, space)
         rooted = full
         if apart:
@@ -195,7 +202,7 @@ def _search(
                     n_left += 1
                 while n_left > 0:
                     start_null(design, shift, size, p - 1, rooted, without)
-                    fit_lanes(design, size, p - 1, without, y, fitted, space)
+                    fit_vectorized(design, size, p - 1, without, y, fitted, space)
                     for k in range(size):
                         if done[k]:
                             continue

@@ -14,10 +14,10 @@ from scipy.special import ndtri
 
 from nbcompare._nb.glm.dispersion.moderation import Moderation, moderate
 from nbcompare._nb.glm.fit.design import DesignMatrices, design_matrices
-from nbcompare._nb.glm.run import TESTS, Found, run_tests
+from nbcompare._nb.glm.run import TESTS, ContrastResults, run_tests
 from nbcompare._nb.numerics.cholesky import RIDGE
 from nbcompare._nb.status import NOT_TESTED, Status
-from nbcompare._nb.two_group.leave_one_out import CUT, FLOOR, LARGEST_ARM, UNBALANCED
+from nbcompare._nb.two_group.leave_one_out import CUT, FLOOR, LARGEST_GROUP, UNBALANCED
 
 FEWEST, FEWEST_UNBALANCED = 3, 2  # samples of the smaller side where the sides are about equal, and where they are not
 LEAST_LEFT, LEAST_LEFT_UNBALANCED = (
@@ -32,7 +32,7 @@ CHUNK = 2_000_000  # numbers of one array
 
 
 def leave_one_out(
-    found: Found,
+    found: ContrastResults,
     status: np.ndarray,
     counts: np.ndarray,
     offset: np.ndarray,
@@ -97,7 +97,7 @@ class Question:
         if self.refused:
             return
         for side, size in zip(self.sides, sizes, strict=True):
-            for i in np.flatnonzero(side) if size <= LARGEST_ARM else ():
+            for i in np.flatnonzero(side) if size <= LARGEST_GROUP else ():
                 self._leave_out(int(i))
 
     def _leave_out(self, i: int) -> None:
@@ -134,7 +134,7 @@ def _independent(columns: np.ndarray) -> np.ndarray:
 def _largest(
     question: Question,
     suspects: np.ndarray,
-    found: Found,
+    found: ContrastResults,
     counts: np.ndarray,
     offset: np.ndarray,
     basis: Moderation,
@@ -178,7 +178,7 @@ def _largest(
 def _could_matter(
     question: Question,
     suspects: np.ndarray,
-    found: Found,
+    found: ContrastResults,
     counts: np.ndarray,
     offset: np.ndarray,
     basis: Moderation,
@@ -189,17 +189,17 @@ def _could_matter(
         return np.ones((len(suspects), counts.shape[1]), bool)
     n, p = question.columns.shape
     step = max(1, CHUNK // (n * p))
-    pieces = [
+    chunks = [
         _influential(question, suspects[start : start + step], found, counts, offset, basis, every)
         for start in range(0, len(suspects), step)
     ]
-    return np.concatenate(pieces)
+    return np.concatenate(chunks)
 
 
 def _influential(
     question: Question,
     genes: np.ndarray,
-    found: Found,
+    found: ContrastResults,
     counts: np.ndarray,
     offset: np.ndarray,
     basis: Moderation,
@@ -236,6 +236,6 @@ def _influential(
         for side in question.sides:
             square = ((y - m)[:, side] ** 2 / spread[:, side]).sum(axis=1)
             expected = rest[:, side].sum(axis=1)
-            noise = (rest[:, side] ** 2 * (2 + 1 / spread[:, side] + 6 * phi[:, side])).sum(axis=1)
-            could[:, side] &= (square > expected + 2 * np.sqrt(noise))[:, None]
+            sampling_variance = (rest[:, side] ** 2 * (2 + 1 / spread[:, side] + 6 * phi[:, side])).sum(axis=1)
+            could[:, side] &= (square > expected + 2 * np.sqrt(sampling_variance))[:, None]
     return could

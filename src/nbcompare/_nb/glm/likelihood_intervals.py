@@ -68,7 +68,7 @@ def _ratio_intervals(counts, exposure, middle, dispersion, log_fc, se, highest, 
     two = np.array([0, middle, n])
     rates = np.empty(2)
     null = np.empty(1)
-    spare = np.empty(1)
+    trial_rates = np.empty(1)
     means = np.empty(n)
     for g in range(counts.shape[0]):
         if not (se[g] < math.inf and dispersion[g] < math.inf):
@@ -93,7 +93,7 @@ def _ratio_intervals(counts, exposure, middle, dispersion, log_fc, se, highest, 
                     e[i] = exposure[i] * ratio
                 if refit:
                     wide = e.max() > WIDE * e.min()
-                    _, value = fit_gene(y, e, one, False, wide, null, spare, means)
+                    _, value = fit_gene(y, e, one, False, wide, null, trial_rates, means)
                 else:
                     null[0] = _best_rate(y, e, 0, n, phi)
                     value = log_likelihood_of_gene(y, e, one, phi, null)

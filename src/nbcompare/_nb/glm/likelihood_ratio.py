@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbcompare._nb.data import Fit, Group, Test
+from nbcompare._nb.data import Fit, Group, TestResult
 from nbcompare._nb.glm.fit.design import DesignMatrices, design_matrices
 from nbcompare._nb.glm.fit.mle import adjusted_alternatives, likelihood_ratios
 from nbcompare._nb.likelihood.mle import LikelihoodFit, fit_rates, log_likelihood, maximise
@@ -12,7 +12,7 @@ from nbcompare._nb.likelihood.moments import stack
 from nbcompare._nb.likelihood.wald import normal_test, standard_error
 
 
-def likelihood_ratio_test(fit: Fit, reference: Group, treated: Group) -> Test:
+def likelihood_ratio_test(fit: Fit, reference: Group, treated: Group) -> TestResult:
     """Twice the log likelihood lost by one common rate; the statistic is its square root with the sign of the effect.
 
     For a maximum likelihood fit the dispersion is fitted anew under the null. With Cox-Reid's adjustment both likelihoods are adjusted for the

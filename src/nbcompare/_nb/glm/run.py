@@ -12,13 +12,13 @@ from nbcompare._nb.glm.contrast import LIKELIHOOD_RATIO, MODERATED, QUASI_LIKELI
 from nbcompare._nb.glm.dispersion.moderation import Moderation
 from nbcompare._nb.glm.fit.design import DesignMatrices
 from nbcompare._nb.glm.genes import fit_and_test
-from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.numerics.parallel import in_parallel
 
 TESTS = {"moderated": MODERATED, "lrt": LIKELIHOOD_RATIO, "ql": QUASI_LIKELIHOOD, "wald": WALD}
 
 
 @dataclass(frozen=True)
-class Found:
+class ContrastResults:
     """What the kernels write, in the coordinates of the user."""
 
     log_fc: np.ndarray
@@ -65,10 +65,10 @@ def run_tests(
     test: int,
     null: np.ndarray,
     n_threads: int,
-) -> Found:
+) -> ContrastResults:
     """All genes, in pieces; effects and coefficients turned back from the designs of `matrices`."""
     n_genes, n_contrasts = len(counts), len(matrices.tested)
-    begun = basis.coefficients is not None
+    is_started = basis.coefficients is not None
     coefficients = (
         np.full((n_genes, matrices.n_coefficients), np.nan) if basis.coefficients is None else basis.coefficients
     )
@@ -95,7 +95,7 @@ def run_tests(
             matrices.directions,
             null / length,
             matrices.centred,
-            begun,
+            is_started,
             coefficients[part],
             effect[part],
             se[part],
@@ -104,9 +104,9 @@ def run_tests(
             separated[part],
         )
 
-    in_pieces(run, n_genes, n_threads)
+    in_parallel(run, n_genes, n_threads)
     coefficients[basis.mean <= 0] = np.nan
-    return Found(
+    return ContrastResults(
         effect * length + null,
         se * length,
         statistic,

@@ -33,9 +33,9 @@ def half_deviance(y, eta, m, eta_null, m_null, phi, ratio, pull):
             half += y[i] * log_ratio - difference
         else:
             own = phi * ratio[i]
-            growth = fast_log1p(own * difference / (1.0 + own * m_null[i]))
-            log_ratio -= growth
-            half += y[i] * log_ratio - growth / own
+            log_rising = fast_log1p(own * difference / (1.0 + own * m_null[i]))
+            log_ratio -= log_rising
+            half += y[i] * log_ratio - log_rising / own
         pull[i] = m[i] * log_ratio
     return max(half, 0.0)
 
@@ -50,7 +50,7 @@ def information_root(m, phi, design, p, w, a):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def telling_information(m, m_null, phi, design, p, w, a):
+def usable_information(m, m_null, phi, design, p, w, a):
     """The same of samples that are not empty under both fits."""
     for i in range(m.shape[0]):
         w[i] = m[i] / (1.0 + phi * design.ratio[i] * m[i]) if m[i] + m_null[i] > EMPTY else 0.0

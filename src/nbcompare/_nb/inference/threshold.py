@@ -34,9 +34,9 @@ def smaller(below: np.ndarray, above: np.ndarray, log_fc: np.ndarray) -> tuple[n
     return p, np.where(log_fc >= 0, size, -size)
 
 
-def halved(statistic: np.ndarray, zero_arm: np.ndarray, log_fc: np.ndarray) -> np.ndarray:
+def halved(statistic: np.ndarray, zero_group: np.ndarray, log_fc: np.ndarray) -> np.ndarray:
     """Deviates of a null hypothesis; where an arm has no counts, with half the tail on that side, as the plain p-value has."""
     side = np.where(log_fc >= 0, 1.0, -1.0)
     tail = 0.5 * ndtr(-side * statistic)
     with np.errstate(divide="ignore"):
-        return np.where(zero_arm & (tail > 0), -side * ndtri(tail), statistic)
+        return np.where(zero_group & (tail > 0), -side * ndtri(tail), statistic)

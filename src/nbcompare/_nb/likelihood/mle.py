@@ -29,7 +29,7 @@ def fit_likelihood(reference: Group, treated: Group, *, cox_reid: bool = False) 
     derivatives. With `cox_reid` the profile is adjusted for the rates having been fitted [Cox and Reid 1987, JRSS B 49, 1],
     which takes most of the downward bias off the dispersion at few replicates.
 
-    A group without counts is given half a count in the effect (`Status.ZERO_ARM`), as by `moments.fit_moments`.
+    A group without counts is given half a count in the effect (`Status.ZERO_GROUP`), as by `moments.fit_moments`.
     """
     log_rate, status = log_rates(reference, treated)
     rates, dispersion, value = maximise(reference, treated, cox_reid=cox_reid)
@@ -69,10 +69,10 @@ def _fit_genes(counts, exposure, starts, cox_reid, out):
         group = exposure[starts[g] : starts[g + 1]]
         wide |= group.max() > WIDE * group.min()
     rates = np.empty(n_groups)
-    spare = np.empty(n_groups)
+    trial_rates = np.empty(n_groups)
     means = np.empty(counts.shape[1])
     for gene in range(counts.shape[0]):
-        phi, value = fit_gene(counts[gene], exposure, starts, cox_reid, wide, rates, spare, means)
+        phi, value = fit_gene(counts[gene], exposure, starts, cox_reid, wide, rates, trial_rates, means)
         for g in range(n_groups):
             out[g, gene] = rates[g]
         out[n_groups, gene] = phi

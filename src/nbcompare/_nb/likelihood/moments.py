@@ -17,7 +17,7 @@ def fit_moments(reference: Group, treated: Group, *, bias_corrected: bool = True
     Without, it is the pooled plain moment estimate sum(n/(n-1) e^2 - m) / sum(m^2) of residuals e at the fitted means m, biased
     low in few replicates [Svensson, arXiv 2508.04111]. Both are clipped to [0, 1000]; a group of one replicate says nothing about phi.
 
-    A group without counts is given half a count (`Status.ZERO_ARM`), so that the effect is finite.
+    A group without counts is given half a count (`Status.ZERO_GROUP`), so that the effect is finite.
     """
     log_rate, status = log_rates(reference, treated)
     if bias_corrected:
@@ -36,22 +36,22 @@ def log_rates(reference: Group, treated: Group) -> tuple[np.ndarray, np.ndarray]
     """
     totals = np.stack([group.counts.sum(axis=1) for group in (reference, treated)])
     exposures = np.array([[group.exposure.sum()] for group in (reference, treated)])
-    status = arm_status(reference, treated, totals)
+    status = group_status(reference, treated, totals)
     log_rate = np.log(np.where(totals > 0, totals, 0.5) / exposures)
     log_rate[:, (status & Status.ALL_ZERO) > 0] = np.nan
     return log_rate, status
 
 
-def arm_status(reference: Group, treated: Group, totals: np.ndarray) -> np.ndarray:
+def group_status(reference: Group, treated: Group, totals: np.ndarray) -> np.ndarray:
     """Status bits that follow from the design and from the groups' total counts (2, n_genes)."""
     sizes = sorted([len(reference.exposure), len(treated.exposure)])
     design = Status.OK
     if sizes[1] == 1:
         design = Status.NO_REPLICATES
     elif sizes[0] == 1:
-        design = Status.ONE_REPLICATE_ARM
-    of_empty_arms = np.array([Status.OK, Status.ZERO_ARM, Status.ALL_ZERO], np.uint32)
-    return of_empty_arms[(totals <= 0).sum(axis=0)] | np.uint32(design)
+        design = Status.ONE_REPLICATE_GROUP
+    of_empty_groups = np.array([Status.OK, Status.ZERO_GROUP, Status.ALL_ZERO], np.uint32)
+    return of_empty_groups[(totals <= 0).sum(axis=0)] | np.uint32(design)
 
 
 def _unbiased(reference: Group, treated: Group) -> tuple[np.ndarray, np.ndarray]:

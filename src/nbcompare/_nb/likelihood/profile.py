@@ -40,10 +40,10 @@ def slopes(y, l, starts, phi, cox_reid, rates):
         for i in range(starts[g], starts[g + 1]):
             m = rate * l[i]
             f = 1.0 / (1.0 + phi * m)
-            growth_first, growth_second = rising_factorial_slopes(y[i], phi, beyond_log, trigamma)
+            log_rising_first, log_rising_second = rising_factorial_slopes(y[i], phi, beyond_log, trigamma)
             mean_first, mean_second = mean_slopes(y[i], m, phi)
-            first += growth_first + mean_first
-            second += growth_second + mean_second
+            first += log_rising_first + mean_first
+            second += log_rising_second + mean_second
             cross -= (y[i] - m) * m * f * f
             observed += m * (1.0 + phi * y[i]) * f * f
             if cox_reid:
@@ -87,7 +87,7 @@ def rate_at(y, l, start, stop, phi, rate):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def settle(y, l, starts, phi, rates):
+def profile_out(y, l, starts, phi, rates):
     """Move the rates of all groups with counts to their maximum at phi."""
     for g in range(rates.shape[0]):
         if rates[g] > 0.0:

@@ -9,26 +9,27 @@ import math
 
 from numba import njit
 
-from nbcompare._nb.likelihood.profile import log_likelihood_of_gene, objective, settle, slopes
+from nbcompare._nb.likelihood.profile import log_likelihood_of_gene, objective, profile_out, slopes
 
 MAX_STEPS = 80
 WIDE = 10.0  # ratio of exposures within a group from which on the profile is always searched
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fit_gene(y, l, starts, cox_reid, wide, rates, spare, means):
-    """Rates (written), dispersion, and the log likelihood there, of one gene; `spare` is as long as `rates`, `means` as y."""
+def fit_gene(y, l, starts, cox_reid, wide, rates, trial_rates, means):
+    """Rates (written), dispersion, and the log likelihood there, of one gene; `trial_rates` is as long as `rates`, `means` as y."""
     at_zero, moment, lowest, highest = poisson_fit(y, l, starts, cox_reid, rates, means)
     if highest <= 0.0:
         return 0.0, 0.0
     for g in range(rates.shape[0]):
-        spare[g] = rates[g]
-    phi = interior(y, l, starts, cox_reid, wide, spare, means, at_zero, moment, lowest, highest)
+        trial_rates[g] = rates[g]
+    phi = interior(y, l, starts, cox_reid, wide, trial_rates, means, at_zero, moment, lowest, highest)
     if phi * highest > 1e-8 and (
-        at_zero > 0.0 or objective(y, l, starts, phi, cox_reid, spare) > objective(y, l, starts, 0.0, cox_reid, rates)
+        at_zero > 0.0
+        or objective(y, l, starts, phi, cox_reid, trial_rates) > objective(y, l, starts, 0.0, cox_reid, rates)
     ):
         for g in range(rates.shape[0]):
-            rates[g] = spare[g]
+            rates[g] = trial_rates[g]
     else:
         phi = 0.0
     return phi, log_likelihood_of_gene(y, l, starts, phi, rates)
@@ -43,7 +44,7 @@ def interior(y, l, starts, cox_reid, wide, rates, means, at_zero, moment, lowest
     """
     if not wide and not may_rise_again(y, means, lowest, highest):
         if at_zero > 0.0:
-            return climb(y, l, starts, cox_reid, rates, moment, 0.0, math.inf)
+            return maximize(y, l, starts, cox_reid, rates, moment, 0.0, math.inf)
         if not cox_reid and slopes(y, l, starts, 1e-6 / highest, cox_reid, rates)[1] <= 0.0:
             return 0.0
     return search(y, l, starts, cox_reid, rates, at_zero, lowest, highest)
@@ -117,7 +118,7 @@ def search(y, l, starts, cox_reid, rates, at_zero, lowest, highest):
     while phi < last or (rose and phi < 1e7):
         rises = slopes(y, l, starts, phi, cox_reid, rates)[0] > 0.0
         if rose and not rises:
-            top = climb(y, l, starts, cox_reid, rates, max(math.sqrt(low * phi), 0.5 * phi), low, phi)
+            top = maximize(y, l, starts, cox_reid, rates, max(math.sqrt(low * phi), 0.5 * phi), low, phi)
             value = objective(y, l, starts, top, cox_reid, rates)
             if value > best_value:
                 best = top
@@ -126,24 +127,24 @@ def search(y, l, starts, cox_reid, rates, at_zero, lowest, highest):
         low = phi
         phi *= 2.0
     if best > 0.0:
-        settle(y, l, starts, best, rates)
+        profile_out(y, l, starts, best, rates)
     return best
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def climb(y, l, starts, cox_reid, rates, phi, low, high):
+def maximize(y, l, starts, cox_reid, rates, phi, low, high):
     """Dispersion at a maximum of the profile between low and high by Newton's method in log phi, bracketed; rates are written."""
     for step in range(MAX_STEPS):
         score, curvature = slopes(y, l, starts, phi, cox_reid, rates)
-        phi, low, high, done = climb_step(phi, low, high, score, curvature, step)
+        phi, low, high, done = newton_step(phi, low, high, score, curvature, step)
         if done:
             break
-    settle(y, l, starts, phi, rates)
+    profile_out(y, l, starts, phi, rates)
     return phi
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def climb_step(phi, low, high, score, curvature, step):
+def newton_step(phi, low, high, score, curvature, step):
     """The next dispersion of a climb and its bracket, from the derivatives in phi, and whether that is the last.
 
     Newton's in log phi, by two at most; halfway in the bracket, or far out where it is open, if that leads outside or takes long.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtr
 
-from nbcompare._nb.data import Fit, Group, Test
+from nbcompare._nb.data import Fit, Group, TestResult
 from nbcompare._nb.likelihood.mle import LikelihoodFit
 from nbcompare._nb.status import NOT_TESTED
 
 
-def wald_test(fit: Fit, reference: Group, treated: Group) -> Test:
+def wald_test(fit: Fit, reference: Group, treated: Group) -> TestResult:
     """Z = log fold change / standard error, two-sided normal p-values.
 
     At moment estimates this is the test of Svensson [arXiv 2508.04111]. It takes the estimated dispersion for the true one, so at few
@@ -40,8 +40,8 @@ def standard_error(fit: Fit, reference: Group, treated: Group, ratios: tuple[flo
     return np.sqrt(variance)
 
 
-def normal_test(z: np.ndarray, se: np.ndarray, status: np.ndarray) -> Test:
+def normal_test(z: np.ndarray, se: np.ndarray, status: np.ndarray) -> TestResult:
     """Two-sided p-values of standard normal deviates; NaN where the status says that a gene is not tested."""
     untested = (status & NOT_TESTED) > 0
     z = np.where(untested, np.nan, z)
-    return Test(np.where(untested, np.nan, se), z, 2 * ndtr(-np.abs(z)), status)
+    return TestResult(np.where(untested, np.nan, se), z, 2 * ndtr(-np.abs(z)), status)

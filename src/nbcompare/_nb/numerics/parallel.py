@@ -9,7 +9,7 @@ from itertools import pairwise
 LEAST = 64  # genes of a piece
 
 
-def in_pieces(
+def in_parallel(
     run: Callable[[slice], None], n: int, n_threads: int, *, size: int | None = None, least: int = LEAST
 ) -> None:
     """Call `run` on consecutive pieces of n things, several at a time; an error in one is raised.
@@ -19,12 +19,12 @@ def in_pieces(
     if size is not None:
         bounds = [*range(0, n, size), n]
     else:
-        n_pieces = max(1, min(4 * n_threads, n // least)) if n_threads > 1 else 1
-        bounds = [n * j // n_pieces for j in range(n_pieces + 1)]
-    pieces = [slice(*pair) for pair in pairwise(bounds)]
-    if n_threads == 1 or len(pieces) < 2:
-        for piece in pieces:
-            run(piece)
+        n_ranges = max(1, min(4 * n_threads, n // least)) if n_threads > 1 else 1
+        bounds = [n * j // n_ranges for j in range(n_ranges + 1)]
+    chunks = [slice(*pair) for pair in pairwise(bounds)]
+    if n_threads == 1 or len(chunks) < 2:
+        for chunk in chunks:
+            run(chunk)
         return
     with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(run, pieces))
+        list(pool.map(run, chunks))

@@ -86,8 +86,10 @@ def expected_dispersion(
     trend = np.maximum(trend, 1e-8)
     location, spread = np.log(trend) - 0.5 * variance, np.full(len(trend), np.sqrt(variance))
     if error > 0.0:
-        of_noise = trend * mean / (1.0 + trend * mean)
-        spread = np.minimum(np.sqrt(variance + error / np.maximum(of_noise, 1e-3) ** 2), max(MOST_SPREAD, spread[0]))
+        of_overdispersion = trend * mean / (1.0 + trend * mean)
+        spread = np.minimum(
+            np.sqrt(variance + error / np.maximum(of_overdispersion, 1e-3) ** 2), max(MOST_SPREAD, spread[0])
+        )
     if others is None:
         return Expected(location, spread)
     prior_phi, prior_df = prior_dispersion(mean, trend, variance, error)

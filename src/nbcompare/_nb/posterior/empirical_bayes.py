@@ -17,7 +17,7 @@ from nbcompare._nb.posterior.prior import INVERSE_GAMMA, Prior
 PSEUDO_NULLS = 10.0  # genes that are taken to be unchanged before any is seen [as in ashr]
 USUAL_SCALE, SCALE_LOG_SD = 0.5, 1.0  # prior of the scale, log-normal
 SCALES = np.geomspace(0.03, 5.0, 31)
-NULL_SHARE = (0.01, 0.99)
+NULL_PROPORTION = (0.01, 0.99)
 LEAST_CENTRE_SD = 0.3
 LEAST_SHARE = 1e-6
 
@@ -89,14 +89,14 @@ def estimate_prior(
     """
     known = np.isfinite(centre) & np.isfinite(se) & np.isfinite(log_fc)
     log_mean, log_mean_sd = centre_prior(centre[known], se[known])
-    null_share, scale = effect_prior(log_fc[known], se[known], degrees[known])
+    null_proportion, scale = effect_prior(log_fc[known], se[known], degrees[known])
     own: dict[str, np.ndarray | float] = {
         "log_mean": log_mean,
         "log_mean_sd": log_mean_sd,
         "log_dispersion": expected.log_dispersion,
         "log_dispersion_sd": expected.log_dispersion_sd,
         "family": INVERSE_GAMMA,
-        "null_share": null_share,
+        "null_proportion": null_proportion,
         "log_fc_sd": scale,
     }
     return Prior(**(own | given))
@@ -131,7 +131,7 @@ def effect_prior(log_fc: np.ndarray, se: np.ndarray, degrees: np.ndarray) -> tup
         bend = 2 * middle - left - right
         scale *= (SCALES[1] / SCALES[0]) ** float(0.5 * (right - left) / bend)
     share, _ = likeliest_share(*data, scale)
-    return float(np.clip(share, *NULL_SHARE)), float(scale)
+    return float(np.clip(share, *NULL_PROPORTION)), float(scale)
 
 
 def _penalised(likeliest: tuple[float, float], scale: float) -> float:

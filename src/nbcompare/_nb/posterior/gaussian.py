@@ -34,12 +34,12 @@ def gaussian_approximation(
         Of every test.
     """
     n = len(log_fc)
-    m0, s0, location, spread, _, null_share, sigma = prior_matrix(prior, n).T
+    m0, s0, location, spread, _, null_proportion, sigma = prior_matrix(prior, n).T
     location = location + np.log(ratio_matrix(prior, n)[:, 1])  # the dispersion is the treated group's
     shrinkage = sigma**2 / (sigma**2 + se**2)
     log_odds = 0.5 * (log_fc / se) ** 2 * shrinkage + 0.5 * np.log1p(-shrinkage)  # of a change, by the data
     with np.errstate(divide="ignore"):
-        null_probability = expit(np.log(null_share) - np.log1p(-null_share) - log_odds)
+        null_probability = expit(np.log(null_proportion) - np.log1p(-null_proportion) - log_odds)
     weight = s0**2 / (s0**2 + 0.25 * se**2)
     middle, middle_sd = weight * centre + (1 - weight) * m0, 0.5 * se * np.sqrt(weight)
     alpha = np.clip(np.log(np.maximum(dispersion, 1e-9)), location - 3 * spread, location + 3 * spread)

@@ -28,7 +28,7 @@ class Prior:
     log_dispersion: np.ndarray | float  # mean of log phi: the trend at the gene's mean
     log_dispersion_sd: np.ndarray | float  # standard deviation of log phi
     family: np.ndarray | float  # family of phi: 0 log-normal, 1 inverse gamma
-    null_share: np.ndarray | float  # P(log fold change = 0)
+    null_proportion: np.ndarray | float  # P(log fold change = 0)
     log_fc_sd: np.ndarray | float  # otherwise log fold change ~ N(0, log_fc_sd^2)
     ratio_reference: np.ndarray | float = 1.0  # dispersion of the reference group over phi
     ratio_treated: np.ndarray | float = 1.0
@@ -37,7 +37,7 @@ class Prior:
 RATIOS = ("ratio_reference", "ratio_treated")
 FIELDS = tuple(field.name for field in fields(Prior) if field.name not in RATIOS)
 # Columns of a prior matrix: the fields in their order (held by tests/nb/test_posterior.py), and the shape in that of the kernels.
-LOG_MEAN, LOG_MEAN_SD, LOG_DISPERSION, LOG_DISPERSION_SD, FAMILY, NULL_SHARE, LOG_FC_SD = range(7)
+LOG_MEAN, LOG_MEAN_SD, LOG_DISPERSION, LOG_DISPERSION_SD, FAMILY, NULL_PROPORTION, LOG_FC_SD = range(7)
 SHAPE = 7
 
 
@@ -49,7 +49,7 @@ class GenePrior(NamedTuple):
     log_dispersion: float
     log_dispersion_sd: float
     family: float
-    null_share: float
+    null_proportion: float
     log_fc_sd: float
     shape: float  # of the inverse gamma
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numba import get_num_threads
 
-from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.numerics.parallel import in_parallel
 from nbcompare._nb.posterior.columns import (
     GRID,
     LOG_DISPERSION,
@@ -53,26 +53,26 @@ def grid_posterior(
     """
     groups = both_groups(counts1, exposure1, counts2, exposure2)
     priors, ratios = kernel_prior(prior, len(counts1)), ratio_matrix(prior, len(counts1))
-    wanted = np.asarray(levels, dtype=np.float64)
-    out = empty_columns(len(counts1), len(wanted))
+    requested_levels = np.asarray(levels, dtype=np.float64)
+    out = empty_columns(len(counts1), len(requested_levels))
 
     def integrate(part: slice) -> None:
         data, written = Groups(*(array[part] for array in groups)), out.take(part)
-        integrate_tests(data, priors[part], ratios[part], wanted, fineness, written)
+        integrate_tests(data, priors[part], ratios[part], requested_levels, fineness, written)
         of_treated = np.log(ratios[part, 1])[:, None]
         written.summary[:, [LOG_DISPERSION, LOG_DISPERSION_MEDIAN]] += of_treated
         written.dispersions[:] += of_treated
 
-    in_pieces(integrate, len(counts1), get_num_threads(), size=CHUNK)
+    in_parallel(integrate, len(counts1), get_num_threads(), size=CHUNK)
     return from_columns(out, GRID)
 
 
 def summarise_mixture(mixture: Mixture, *, levels: Sequence[float] = ()) -> Posterior:
     """Means, standard deviations and quantiles of Gaussian mixtures: their marginals are Gaussian mixtures, nothing is drawn."""
-    wanted = np.asarray(levels, dtype=np.float64)
-    out, arrays = empty_columns(len(mixture), len(wanted)), mixture.arrays()
-    summarise = lambda part: summarise_tests(arrays.take(part), wanted, out.take(part))
-    in_pieces(summarise, len(mixture), get_num_threads(), size=CHUNK)
+    requested_levels = np.asarray(levels, dtype=np.float64)
+    out, arrays = empty_columns(len(mixture), len(requested_levels)), mixture.arrays()
+    summarise = lambda part: summarise_tests(arrays.take(part), requested_levels, out.take(part))
+    in_parallel(summarise, len(mixture), get_num_threads(), size=CHUNK)
     return from_columns(out, NETWORK)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbcompare._nb.data import Pseudobulk, Trend
-from nbcompare._nb.dispersion.noisy_groups import (
+from nbcompare._nb.dispersion.high_dispersion_groups import (
     UNCHANGED,
     is_suspected,
     mean_statistic,
@@ -13,14 +13,14 @@ from nbcompare._nb.dispersion.noisy_groups import (
     ratio_to_trend,
 )
 from nbcompare._nb.dispersion.pearson import sum_statistics
-from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.numerics.parallel import in_parallel
 from nbcompare._nb.screen.kernels import compare_rows, keep_information
 from nbcompare._nb.screen.model import ScreenBlock, ScreenModel
 from nbcompare._nb.status import NOT_TESTED, Status
-from nbcompare._nb.two_group.gene_test import Setting, compare_genes, match_statistics
+from nbcompare._nb.two_group.gene_test import ComparisonData, compare_genes, match_statistics
 from nbcompare._nb.two_group.leave_one_out import FLOOR, can_leave_out, is_unbalanced, leave_one_out
 
-GENES_THAT_TELL_NOISE = 2000
+MIN_GENES_FOR_RATIO = 2000
 
 
 def compare_targets(
@@ -29,7 +29,7 @@ def compare_targets(
     exposure: np.ndarray,
     block: np.ndarray | None,
     starts: np.ndarray,
-    lender: np.ndarray,
+    fit_group: np.ndarray,
     *,
     dtype: type = np.float64,
     out: ScreenBlock | None = None,
@@ -66,36 +66,48 @@ def compare_targets(
         p_value=np.empty(shape),
         dispersion=np.empty(shape, dtype),
         status=np.empty(shape, np.uint32),
-        noise=np.ones(n_targets),
+        dispersion_ratio=np.ones(n_targets),
     )
     sizes = np.diff(starts)
     n_reference = len(model.reference_exposure)
     smaller, larger = np.minimum(sizes, n_reference), np.maximum(sizes, n_reference)
-    checked = can_leave_out(smaller, larger) & np.isfinite(model.lost_without)
+    checked = can_leave_out(smaller, larger) & np.isfinite(model.df_ratio_loo)
     floor = np.where(is_unbalanced(smaller, larger), 0.0, FLOOR)
-    single = np.where(smaller == 1, np.uint32(Status.ONE_REPLICATE_ARM), np.uint32(0))
-    lends = (lender >= 0) & model.group_lends[lender]
+    single = np.where(smaller == 1, np.uint32(Status.ONE_REPLICATE_GROUP), np.uint32(0))
+    in_fit = (fit_group >= 0) & model.group_in_fit[fit_group]
 
     def run(part: slice) -> None:
         targets = np.arange(part.start, part.stop)
         if len(targets):
-            compare_rows(model, samples, exposure, rows_block, starts, targets, lends, single, checked, floor, result)
+            compare_rows(model, samples, exposure, rows_block, starts, targets, in_fit, single, checked, floor, result)
             for k in targets:
                 rows = slice(starts[k], starts[k + 1])
-                _correct_noise(model, samples[rows], exposure[rows], rows_block[rows], int(lender[k]), int(k), result)
+                _correct_dispersion_ratio(
+                    model, samples[rows], exposure[rows], rows_block[rows], int(fit_group[k]), int(k), result
+                )
                 match_statistics(result.statistic[k], result.p_value[k], result.status[k])
 
-    in_pieces(run, n_targets, n_threads, least=1)
+    in_parallel(run, n_targets, n_threads, least=1)
     return result
 
 
-def _correct_noise(
-    model: ScreenModel, rows: np.ndarray, exposure: np.ndarray, block: np.ndarray, lender: int, k: int, out: ScreenBlock
+def _correct_dispersion_ratio(
+    model: ScreenModel,
+    rows: np.ndarray,
+    exposure: np.ndarray,
+    block: np.ndarray,
+    fit_group: int,
+    k: int,
+    out: ScreenBlock,
 ) -> None:
     """Test a target anew with the dispersion of its two groups where it or the reference is noisier than the data set."""
-    trend = Trend(model.knots, model.knot_dispersion, model.scatter, model.n_trend_genes)
-    ratio = model.group_noise[lender] if lender >= 0 else _noise(model, rows, exposure, block, trend, out.p_value[k])
-    out.noise[k] = ratio
+    trend = Trend(model.knots, model.knot_dispersion, model.log_dispersion_var, model.n_trend_genes)
+    ratio = (
+        model.group_dispersion_ratio[fit_group]
+        if fit_group >= 0
+        else _dispersion_ratio(model, rows, exposure, block, trend, out.p_value[k])
+    )
+    out.dispersion_ratio[k] = ratio
     if not stands_alone(model, ratio):
         return
     setting = own_setting(model, rows, exposure, block, ratio)
@@ -104,7 +116,7 @@ def _correct_noise(
     untested = (status & NOT_TESTED) > 0
     p_value[untested] = np.nan
     p_value, statistic, replaced = leave_one_out(setting, p_value, statistic, dispersion)
-    flags = np.uint32(Status.NOISY_GROUP if max(ratio, model.reference_noise) > 1 else Status.OK)
+    flags = np.uint32(Status.HIGH_DISPERSION_GROUP if max(ratio, model.reference_dispersion_ratio) > 1 else Status.OK)
     flags = flags | np.where(replaced[:, 0], np.uint32(Status.SINGLE_REPLICATE), np.uint32(0))
     out.status[k] = np.where(untested, status, status | flags)
     out.log_fc[k], out.se[k], out.p_value[k] = log_fc[:, 0], se[:, 0], p_value[:, 0]
@@ -116,10 +128,12 @@ def _correct_noise(
 
 def stands_alone(model: ScreenModel, ratio: float) -> bool:
     """Whether a target of this dispersion ratio is tested with the dispersion of its two arms alone."""
-    return bool(max(ratio, model.reference_noise) > 1.0 or model.group_noise.size == 2)
+    return bool(max(ratio, model.reference_dispersion_ratio) > 1.0 or model.group_dispersion_ratio.size == 2)
 
 
-def own_setting(model: ScreenModel, rows: np.ndarray, exposure: np.ndarray, block: np.ndarray, ratio: float) -> Setting:
+def own_setting(
+    model: ScreenModel, rows: np.ndarray, exposure: np.ndarray, block: np.ndarray, ratio: float
+) -> ComparisonData:
     """The comparison of one target with the reference, its dispersion from the two arms alone, `ratio` times as large in the target's."""
     n_reference, n_rows = len(model.reference_exposure), len(rows)
     n = n_reference + n_rows
@@ -127,7 +141,7 @@ def own_setting(model: ScreenModel, rows: np.ndarray, exposure: np.ndarray, bloc
     depth = np.concatenate([model.reference_exposure, exposure])
     blocks = np.concatenate([model.reference_block, block])
     effects = np.ascontiguousarray((model.effects[blocks] * depth[:, None]).T)
-    return Setting(
+    return ComparisonData(
         counts,
         effects,
         keep_information(model, exposure, block)[:, None],
@@ -137,40 +151,40 @@ def own_setting(model: ScreenModel, rows: np.ndarray, exposure: np.ndarray, bloc
         np.array([[0, n_reference, n_reference, n]]),
         model.mean,
         model.trend,
-        model.scatter,
+        model.log_dispersion_var,
         model.trend_error,
-        model.lost,
-        model.lost_without,
+        model.df_ratio,
+        model.df_ratio_loo,
         np.repeat(np.arange(2), [n_reference, n_rows]),
-        np.array([model.reference_noise, ratio]),
+        np.array([model.reference_dispersion_ratio, ratio]),
         np.array([True]),
         np.ones(2, bool),
-        model.group_noise.size == 2,
+        model.group_dispersion_ratio.size == 2,
     )
 
 
-def _noise(
+def _dispersion_ratio(
     model: ScreenModel, rows: np.ndarray, exposure: np.ndarray, block: np.ndarray, trend: Trend, p_value: np.ndarray
 ) -> float:
     """The dispersion ratio of a target that was not part of the fit, suspected on a sample of the genes, judged on all."""
     if len(rows) < 2:
         return 1.0
     n_genes = rows.shape[1]
-    step = max(1, n_genes // GENES_THAT_TELL_NOISE)
+    step = max(1, n_genes // MIN_GENES_FOR_RATIO)
     members, starts = np.arange(len(rows)), np.array([0, len(rows)])
     genes = slice(None, None, step)
     adjusted = np.ascontiguousarray((model.effects[:, genes][block] * exposure[:, None]).T)
     counts = np.ascontiguousarray(rows[:, genes].T, dtype=np.float64)
     by_gene, by_group = np.empty((len(counts), 2)), np.empty((1, 2))
     sum_statistics(counts, adjusted, members, starts, model.prior_phi[genes].copy(), by_gene, by_group)
-    if not is_suspected(by_group, 1.0, model.lost)[0]:
+    if not is_suspected(by_group, 1.0, model.df_ratio)[0]:
         return 1.0
     target = Pseudobulk(
         np.ascontiguousarray(rows.T, dtype=np.float64), exposure, np.zeros(len(rows), np.intp), block.astype(np.intp)
     )
     whole = np.ascontiguousarray((model.effects[block] * exposure[:, None]).T)
     ratio, mean = (
-        ask(target, whole, trend, model.lost, np.ones(1, bool), p_value > UNCHANGED)
+        ask(target, whole, trend, model.df_ratio, np.ones(1, bool), p_value > UNCHANGED)
         for ask in (ratio_to_trend, mean_statistic)
     )
     return ratio_that_counts(ratio / model.typical_ratio, mean / model.typical_mean)

@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.dispersion.pearson import arm
+from nbcompare._nb.dispersion.pearson import group_sums
 from nbcompare._nb.numerics.interval_search import SIZE
-from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.numerics.parallel import in_parallel
 from nbcompare._nb.screen.compare import own_setting, stands_alone
-from nbcompare._nb.screen.kernels import kept_of_target
+from nbcompare._nb.screen.kernels import efficiency_of_target
 from nbcompare._nb.screen.model import ScreenModel
 from nbcompare._nb.status import NOT_TESTED
-from nbcompare._nb.two_group.gene_test import SMALLEST_KEPT, Setting
-from nbcompare._nb.two_group.intervals import arms_interval, genes_intervals
+from nbcompare._nb.two_group.gene_test import SMALLEST_EFFICIENCY, ComparisonData
+from nbcompare._nb.two_group.intervals import genes_intervals, groups_interval
 
 
 def target_intervals(
@@ -24,7 +24,7 @@ def target_intervals(
     exposure: np.ndarray,
     block: np.ndarray | None,
     starts: np.ndarray,
-    noise: np.ndarray,
+    dispersion_ratio: np.ndarray,
     status: np.ndarray,
     lower: np.ndarray,
     upper: np.ndarray,
@@ -53,7 +53,7 @@ def target_intervals(
     rows_block = np.zeros(len(samples), np.int64) if block is None else np.asarray(block, np.int64)
     first = np.zeros(n_targets, np.int64) if genes is None else np.maximum(genes, 0).astype(np.int64)
     stop = np.full(n_targets, n_genes, np.int64) if genes is None else np.asarray(genes + 1, np.int64)
-    alone = np.array([stands_alone(model, ratio) for ratio in noise])
+    alone = np.array([stands_alone(model, ratio) for ratio in dispersion_ratio])
 
     def run(part: slice) -> None:
         targets = np.arange(part.start, part.stop)
@@ -71,13 +71,13 @@ def target_intervals(
                 model.block_slope,
                 model.block_cells,
                 model.block_factor,
-                model.reference_arms,
+                model.reference_constants,
                 lower,
                 upper,
             )
         for k in targets[alone[targets]]:
             rows, wanted = slice(starts[k], starts[k + 1]), slice(first[k], stop[k])
-            setting = own_setting(model, samples[rows], exposure[rows], rows_block[rows], float(noise[k]))
+            setting = own_setting(model, samples[rows], exposure[rows], rows_block[rows], float(dispersion_ratio[k]))
             bounds = genes_intervals(_of_genes(setting, wanted))
             for out, values in zip((lower, upper), bounds, strict=True):
                 out[k, : stop[k] - first[k]] = values[:, 0]
@@ -88,16 +88,16 @@ def target_intervals(
                 out[k, n:] = np.nan
                 out[k, :n][untested] = np.nan
 
-    in_pieces(run, n_targets, n_threads, least=1)
+    in_parallel(run, n_targets, n_threads, least=1)
 
 
-def _of_genes(setting: Setting, genes: slice) -> Setting:
+def _of_genes(setting: ComparisonData, genes: slice) -> ComparisonData:
     """The same comparisons of some of the genes."""
     return replace(
         setting,
         counts=np.ascontiguousarray(setting.counts[genes]),
         exposure=np.ascontiguousarray(setting.exposure[genes]),
-        kept=np.ascontiguousarray(setting.kept[genes]),
+        efficiency=np.ascontiguousarray(setting.efficiency[genes]),
         mean=setting.mean[genes],
         trend=setting.trend[genes],
     )
@@ -124,17 +124,17 @@ def _target_intervals(
             for i in range(n):
                 y[i] = samples[start + i, g]
                 l[i] = exposure[start + i] * effects[block[start + i], g]
-            T2, rate2, E2, D2 = arm(y, l, members, 0, n, -1, reference[4, 0, g])
+            T2, rate2, E2, D2 = group_sums(y, l, members, 0, n, -1, reference[4, 0, g])
             T1 = reference[0, 0, g]
             if T1 + T2 <= 0.0:
                 lower[k, g - first[k]] = np.nan
                 upper[k, g - first[k]] = np.nan
                 continue
-            kept = kept_of_target(
+            efficiency = efficiency_of_target(
                 exposure, block, start, start + n, effects, g, slope[g], cells[g], factor[g], own, scratch
             )
             phi = reference[5, 0, g]
-            lower[k, g - first[k]], upper[k, g - first[k]] = arms_interval(
+            lower[k, g - first[k]], upper[k, g - first[k]] = groups_interval(
                 T1,
                 reference[1, 0, g],
                 reference[2, 0, g],
@@ -144,6 +144,6 @@ def _target_intervals(
                 E2,
                 phi * D2,
                 reference[6, 0, g],
-                max(kept, SMALLEST_KEPT),
+                max(efficiency, SMALLEST_EFFICIENCY),
                 state,
             )

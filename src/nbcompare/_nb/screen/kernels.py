@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.dispersion.pearson import arm
+from nbcompare._nb.dispersion.pearson import group_sums
 from nbcompare._nb.screen.kernels_vectorized import (
-    LANES,
+    GENES_AT_ONCE,
     LOG_FC,
     MARK,
     P_VALUE,
@@ -22,21 +22,21 @@ from nbcompare._nb.screen.kernels_vectorized import (
     WLWL,
     WWL,
     WY,
-    compare_lanes,
+    compare_vectorized,
     load_genes,
     sum_target,
 )
 from nbcompare._nb.status import Status
-from nbcompare._nb.two_group.block_effects import kept_among_many
-from nbcompare._nb.two_group.gene_test import SMALLEST_KEPT, compare_arms, group_statistic, moderate
+from nbcompare._nb.two_group.block_effects import efficiency_among_many
+from nbcompare._nb.two_group.gene_test import SMALLEST_EFFICIENCY, compare_two_groups, group_statistic, moderate
 from nbcompare._nb.two_group.leave_one_out import CUT, scatters
 
 if TYPE_CHECKING:
     from nbcompare._nb.screen.model import ScreenBlock, ScreenModel
 
 ALL_ZERO, LOW_TOTAL, CONFOUNDED = int(Status.ALL_ZERO), int(Status.LOW_TOTAL), int(Status.CONFOUNDED)
-ZERO_ARM, SINGLE_REPLICATE = int(Status.ZERO_ARM), int(Status.SINGLE_REPLICATE)
-MIN_KEPT_INFORMATION = 0.05
+ZERO_GROUP, SINGLE_REPLICATE = int(Status.ZERO_GROUP), int(Status.SINGLE_REPLICATE)
+MIN_EFFICIENCY = 0.05
 
 
 def compare_rows(
@@ -46,7 +46,7 @@ def compare_rows(
     block: np.ndarray,
     starts: np.ndarray,
     targets: np.ndarray,
-    lends: np.ndarray,
+    in_fit: np.ndarray,
     target_status: np.ndarray,
     checked: np.ndarray,
     floor: np.ndarray,
@@ -59,7 +59,7 @@ def compare_rows(
         block,
         starts,
         targets,
-        lends,
+        in_fit,
         target_status,
         checked,
         floor,
@@ -72,9 +72,9 @@ def compare_rows(
         model.prior_df,
         model.numerator,
         model.weight,
-        model.lost,
-        model.min_total,
-        model.reference_arms,
+        model.df_ratio,
+        model.min_gene_counts,
+        model.reference_constants,
         model.gene_status,
         out.log_fc,
         out.se,
@@ -87,24 +87,26 @@ def compare_rows(
 
 def keep_information(model: ScreenModel, exposure: np.ndarray, block: np.ndarray) -> np.ndarray:
     """Share of the information on one target's comparison that the blocks leave, (n_genes,)."""
-    kept = np.empty(len(model.mean))
-    _keep_information(exposure, block, model.effects, model.block_slope, model.block_cells, model.block_factor, kept)
-    return kept
+    efficiency = np.empty(len(model.mean))
+    _keep_information(
+        exposure, block, model.effects, model.block_slope, model.block_cells, model.block_factor, efficiency
+    )
+    return efficiency
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _keep_information(exposure, block, effects, slope, cells, factor, kept):
+def _keep_information(exposure, block, effects, slope, cells, factor, efficiency):
     n_blocks = effects.shape[0]
     own = np.empty(n_blocks)
     scratch = np.empty(n_blocks)
-    for g in range(kept.shape[0]):
-        kept[g] = kept_of_target(
+    for g in range(efficiency.shape[0]):
+        efficiency[g] = efficiency_of_target(
             exposure, block, 0, exposure.shape[0], effects, g, slope[g], cells[g], factor[g], own, scratch
         )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def kept_of_target(exposure, block, start, stop, effects, g, slope, cells, factor, own, scratch):
+def efficiency_of_target(exposure, block, start, stop, effects, g, slope, cells, factor, own, scratch):
     """Share of the information on one target's comparison in gene g that the blocks leave."""
     if effects.shape[0] == 1:
         return 1.0
@@ -112,7 +114,7 @@ def kept_of_target(exposure, block, start, stop, effects, g, slope, cells, facto
     for i in range(start, stop):
         e = exposure[i] * effects[block[i], g]
         own[block[i]] += e / (1.0 + slope * e)
-    return kept_among_many(cells, own, factor, scratch)
+    return efficiency_among_many(cells, own, factor, scratch)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -122,7 +124,7 @@ def _compare_rows(
     block,
     starts,
     targets,
-    lends,
+    in_fit,
     target_status,
     checked,
     floor,
@@ -135,8 +137,8 @@ def _compare_rows(
     prior_df,
     numerator,
     weight,
-    lost,
-    min_total,
+    df_ratio,
+    min_gene_counts,
     reference,
     gene_status,
     log_fc,
@@ -149,25 +151,25 @@ def _compare_rows(
     n_blocks = effects.shape[0]
     own = np.empty(n_blocks)
     scratch = np.empty(n_blocks)
-    lanes = np.zeros(SCRATCH)
+    vectors = np.zeros(SCRATCH)
     largest = 0
     for k in targets:
         largest = max(largest, starts[k + 1] - starts[k])
     y = np.empty(largest)
     l = np.empty(largest)
     members = np.arange(largest)
-    for first in range(0, samples.shape[1], LANES):
-        n_lanes = min(LANES, samples.shape[1] - first)
-        load_genes(reference, first, n_lanes, lanes)
+    for first in range(0, samples.shape[1], GENES_AT_ONCE):
+        n_at_once = min(GENES_AT_ONCE, samples.shape[1] - first)
+        load_genes(reference, first, n_at_once, vectors)
         for k in targets:
             start = starts[k]
             stop = starts[k + 1]
             n = stop - start
-            sum_target(samples, exposure, block, start, stop, effects, first, n_lanes, lanes)
+            sum_target(samples, exposure, block, start, stop, effects, first, n_at_once, vectors)
             if n_blocks > 1:
-                for j in range(n_lanes):
+                for j in range(n_at_once):
                     g = first + j
-                    kept = kept_of_target(
+                    efficiency = efficiency_of_target(
                         exposure,
                         block,
                         start,
@@ -180,53 +182,53 @@ def _compare_rows(
                         own,
                         scratch,
                     )
-                    lanes[SHARE + j] = max(kept, SMALLEST_KEPT)
-            compare_lanes(n_lanes, lanes)
-            for j in range(n_lanes):
+                    vectors[SHARE + j] = max(efficiency, SMALLEST_EFFICIENCY)
+            compare_vectorized(n_at_once, vectors)
+            for j in range(n_at_once):
                 g = first + j
                 T1 = reference[0, 0, g]
-                T2 = lanes[TOTAL + j]
+                T2 = vectors[TOTAL + j]
                 if T1 + T2 <= 0.0:
                     log_fc[k, g] = np.nan
                     se[k, g] = np.nan
                     statistic[k, g] = np.nan
                     p_value[k, g] = np.nan
                     dispersion[k, g] = np.nan
-                    status[k, g] = ALL_ZERO | LOW_TOTAL if min_total > 0.0 else ALL_ZERO
+                    status[k, g] = ALL_ZERO | LOW_TOTAL if min_gene_counts > 0.0 else ALL_ZERO
                     continue
-                share = lanes[SHARE + j]
+                share = vectors[SHARE + j]
                 phi = reference[5, 0, g]
-                effect = lanes[LOG_FC + j]
-                error = lanes[SE + j]
-                z = lanes[STATISTIC + j]
-                p = lanes[P_VALUE + j]
-                if lanes[MARK + j] != 0.0:
-                    wl = lanes[WL + j]
-                    effect, error, z, p = compare_arms(
+                effect = vectors[LOG_FC + j]
+                error = vectors[SE + j]
+                z = vectors[STATISTIC + j]
+                p = vectors[P_VALUE + j]
+                if vectors[MARK + j] != 0.0:
+                    wl = vectors[WL + j]
+                    effect, error, z, p = compare_two_groups(
                         T1,
                         reference[1, 0, g],
                         reference[2, 0, g],
                         phi * reference[3, 0, g],
                         T2,
-                        lanes[WY + j] / wl,
-                        wl * wl / lanes[WWL + j],
-                        phi * lanes[WLWL + j] / (wl * wl),
+                        vectors[WY + j] / wl,
+                        wl * wl / vectors[WWL + j],
+                        phi * vectors[WLWL + j] / (wl * wl),
                         reference[6, 0, g],
                         share,
                     )
-                confounded = share < MIN_KEPT_INFORMATION
+                confounded = share < MIN_EFFICIENCY
                 log_fc[k, g] = effect
                 se[k, g] = np.nan if confounded else error
-                if confounded or T1 + T2 < min_total:
+                if confounded or T1 + T2 < min_gene_counts:
                     statistic[k, g] = np.nan
                     p_value[k, g] = np.nan
                     dispersion[k, g] = np.nan
                     reason = CONFOUNDED if confounded else 0
-                    status[k, g] = reason | LOW_TOTAL if T1 + T2 < min_total else reason
+                    status[k, g] = reason | LOW_TOTAL if T1 + T2 < min_gene_counts else reason
                     continue
                 flags = np.int64(gene_status[g]) | np.int64(target_status[k])
                 if T1 <= 0.0 or T2 <= 0.0:
-                    flags |= ZERO_ARM
+                    flags |= ZERO_GROUP
                 if p < CUT and checked[k]:
                     for i in range(n):
                         y[i] = samples[start + i, g]
@@ -239,13 +241,13 @@ def _compare_rows(
                         n,
                         reference.shape[1] - 1 if floor[k] > 0.0 or reference[7, 0, g] > 0.0 else 0,
                         g,
-                        lends[k],
+                        in_fit[k],
                         mean[g],
                         prior_phi[g],
                         prior_df[g],
                         numerator[g],
                         weight[g],
-                        lost,
+                        df_ratio,
                         reference,
                         share,
                         p,
@@ -270,13 +272,13 @@ def _without_each(
     n,
     n_reference_out,
     g,
-    lends,
+    in_fit,
     mean,
     prior_phi,
     prior_df,
     numerator,
     weight,
-    lost,
+    df_ratio,
     reference,
     share,
     p,
@@ -286,27 +288,27 @@ def _without_each(
     worst = p
     worst_z = z
     whole, whole_weight = (0.0, 0.0)
-    if lends and n_out > 0:
+    if in_fit and n_out > 0:
         whole, whole_weight = group_statistic(y, l, members, 0, n, -1, prior_phi)
     for j in range(n_out + n_reference_out):
         skip = j if j < n_out else -1
         variant = 0 if j < n_out else j - n_out + 1
         T1 = reference[0, variant, g]
-        T2, rate2, E2, D2 = arm(y, l, members, 0, n, skip, reference[4, variant, g])
+        T2, rate2, E2, D2 = group_sums(y, l, members, 0, n, skip, reference[4, variant, g])
         phi = reference[5, variant, g]
         df = reference[6, variant, g]
-        if lends and j < n_out:
+        if in_fit and j < n_out:
             part, part_weight = group_statistic(y, l, members, 0, n, skip, prior_phi)
             phi, df = moderate(
                 prior_phi,
                 prior_df,
                 mean,
                 numerator + part - whole,
-                (weight + part_weight - whole_weight) / lost,
+                (weight + part_weight - whole_weight) / df_ratio,
             )
         now, now_z = 1.0, 0.0
         if T1 + T2 > 0.0:
-            _, _, now_z, now = compare_arms(
+            _, _, now_z, now = compare_two_groups(
                 T1,
                 reference[1, variant, g],
                 reference[2, variant, g],

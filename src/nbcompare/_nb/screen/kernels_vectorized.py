@@ -1,6 +1,6 @@
 """The plain tests of a screen, several genes at once: no branches, one flat scratch array with constant offsets.
 
-The formulas are those of `dispersion.arm`, `contrast.compare_arms`, `rstar.modified_root` and `special.normal_from_t`, which stay the readable
+The formulas are those of `dispersion.group_sums`, `contrast.compare_two_groups`, `rstar.modified_root` and `special.normal_from_t`, which stay the readable
 definition: whatever needs their branches is marked, and tested there.
 """
 
@@ -12,15 +12,15 @@ from numba import njit
 
 from nbcompare._nb.numerics.simd import log, log1p, normal_tail
 
-LANES = 512  # genes of a run: the scratch stays in the fastest memory
+GENES_AT_ONCE = 512  # genes of a run: the scratch stays in the fastest memory
 
 # Places in the scratch. Of the target, summed over its samples:
-TOTAL, WL, WWL, WLWL, WY = (k * LANES for k in range(5))
+TOTAL, WL, WWL, WLWL, WY = (k * GENES_AT_ONCE for k in range(5))
 # Of the gene in the reference arm, and of the data set:
-SLOPE, Y1, E1, DELTA1, TOTAL1, PHI, DF, SHARE = (k * LANES for k in range(5, 13))
+SLOPE, Y1, E1, DELTA1, TOTAL1, PHI, DF, SHARE = (k * GENES_AT_ONCE for k in range(5, 13))
 # Results; MARK is 1 where the test is not plain:
-LOG_FC, SE, STATISTIC, P_VALUE, MARK = (k * LANES for k in range(13, 18))
-SCRATCH = 18 * LANES
+LOG_FC, SE, STATISTIC, P_VALUE, MARK = (k * GENES_AT_ONCE for k in range(13, 18))
+SCRATCH = 18 * GENES_AT_ONCE
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -64,7 +64,7 @@ def sum_target(samples, exposure, block, start, stop, effects, first, n, s):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def compare_lanes(n, s):
+def compare_vectorized(n, s):
     """Log fold change, standard error, signed statistic and p-value of n genes, and which are not plain."""
     for j in range(n):
         share = s[SHARE + j]

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from nbcompare._nb.data import Pseudobulk
-from nbcompare._nb.dispersion.noisy_groups import (
+from nbcompare._nb.dispersion.high_dispersion_groups import (
     mean_statistic,
     ratio_to_trend,
 )
 from nbcompare._nb.dispersion.pearson import sorted_members, sum_statistics
 from nbcompare._nb.dispersion.trend import prior_dispersion
-from nbcompare._nb.screen.reference import reference_arms, shared_information
+from nbcompare._nb.screen.reference import reference_constants, shared_information
 from nbcompare._nb.status import Status
 from nbcompare._nb.two_group.dataset_fit import fit_shared
 from nbcompare._nb.two_group.leave_one_out import can_leave_out
@@ -25,7 +25,7 @@ FEW_GENES = 30
 
 @dataclass(frozen=True)
 class ScreenModel:
-    """Fitted on the reference's samples and those of the groups that lend. Rows of `*_arm` arrays: all samples, then without each."""
+    """Fitted on the reference's samples and those of the groups that lend. Rows of `*_group` arrays: all samples, then without each."""
 
     reference_counts: np.ndarray  # (n_reference, n_genes)
     reference_exposure: np.ndarray  # (n_reference,)
@@ -42,23 +42,23 @@ class ScreenModel:
     prior_df: np.ndarray  # (n_genes,)
     numerator: np.ndarray  # (n_genes,) summed dispersion statistics of the lending groups
     weight: np.ndarray  # (n_genes,)
-    reference_arms: np.ndarray  # (8, n_variants, n_genes) of `reference_arms`
+    reference_constants: np.ndarray  # (8, n_variants, n_genes) of `reference_constants`
     gene_status: np.ndarray  # (n_genes,) uint32 flags of the gene in every comparison
-    group_noise: np.ndarray  # (n_groups,) of the groups of the fit
-    group_lends: np.ndarray  # (n_groups,) bool
-    reference_lends: bool
-    reference_noise: float  # dispersion of the reference relative to the data set's, 1 or above
+    group_dispersion_ratio: np.ndarray  # (n_groups,) of the groups of the fit
+    group_in_fit: np.ndarray  # (n_groups,) bool
+    reference_in_fit: bool
+    reference_dispersion_ratio: float  # dispersion of the reference relative to the data set's, 1 or above
     typical_ratio: float  # dispersion of the groups that lend, relative to the trend
     typical_mean: float  # mean dispersion statistic of these groups
     knots: np.ndarray  # (n_bins,) of the trend
     knot_dispersion: np.ndarray  # (n_bins,)
-    scatter: float
+    log_dispersion_var: float
     trend_error: float
     n_trend_genes: int
-    lost: float
-    lost_without: float
+    df_ratio: float
+    df_ratio_loo: float
     n_samples: int
-    min_total: float
+    min_gene_counts: float
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Every field as an array, for files and other processes."""
@@ -82,27 +82,29 @@ class ScreenBlock:
     p_value: np.ndarray  # (n_targets, n_genes) float64
     dispersion: np.ndarray  # (n_targets, n_genes) of the target's arm
     status: np.ndarray  # (n_targets, n_genes) uint32
-    noise: np.ndarray  # (n_targets,) dispersion relative to the data set's
+    dispersion_ratio: np.ndarray  # (n_targets,) dispersion relative to the data set's
 
 
-def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.0, n_threads: int = 1) -> ScreenModel:
+def fit_screen(
+    pseudobulk: Pseudobulk, reference: int, *, min_gene_counts: float = 10.0, n_threads: int = 1
+) -> ScreenModel:
     """All that the test of a target takes for given, from the reference and the groups that lend."""
     groups = np.arange(pseudobulk.n_groups)
     pairs = np.stack([np.full(len(groups) - 1, reference), groups[groups != reference]], axis=1).astype(np.int64)
-    shared = fit_shared(pseudobulk, pairs, min_total=min_total, n_threads=n_threads)
+    shared = fit_shared(pseudobulk, pairs, min_gene_counts=min_gene_counts, n_threads=n_threads)
     mean = np.maximum(shared.mean, 0.5 / len(pseudobulk.group))  # a gene that only other targets express
     at_mean = shared.trend.at(mean)
-    prior_phi, prior_df = prior_dispersion(mean, at_mean, shared.trend.scatter, shared.trend.error)
+    prior_phi, prior_df = prior_dispersion(mean, at_mean, shared.trend.log_dispersion_var, shared.trend.error)
     members, starts = sorted_members(pseudobulk.group)
-    lending = [members[starts[k] : starts[k + 1]] for k in groups[shared.lends]]
-    by_gene, by_group = np.empty((len(mean), 2)), np.empty((len(lending), 2))
-    lending_starts = np.concatenate([[0], np.cumsum([len(samples) for samples in lending])]).astype(np.int64)
-    lenders = np.concatenate(lending)
+    samples_in_fit = [members[starts[k] : starts[k + 1]] for k in groups[shared.in_fit]]
+    by_gene, by_group = np.empty((len(mean), 2)), np.empty((len(samples_in_fit), 2))
+    fit_starts = np.concatenate([[0], np.cumsum([len(samples) for samples in samples_in_fit])]).astype(np.int64)
+    fit_samples = np.concatenate(samples_in_fit)
     sum_statistics(
-        pseudobulk.counts, shared.exposure, lenders, lending_starts, prior_phi, by_gene, by_group, n_threads=n_threads
+        pseudobulk.counts, shared.exposure, fit_samples, fit_starts, prior_phi, by_gene, by_group, n_threads=n_threads
     )
     samples = members[starts[reference] : starts[reference + 1]]
-    arms = reference_arms(
+    constants_of_reference = reference_constants(
         pseudobulk.counts,
         shared.exposure,
         samples,
@@ -110,12 +112,12 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         prior_df,
         mean,
         by_gene,
-        shared.lost,
-        bool(shared.lends[reference]),
+        shared.df_ratio,
+        bool(shared.in_fit[reference]),
         can_leave_out(np.array(len(samples)), np.array(2 * len(samples))).item()
-        and bool(np.isfinite(shared.lost_without)),
+        and bool(np.isfinite(shared.df_ratio_loo)),
     )
-    usable = pseudobulk.counts.sum(axis=1) >= min_total
+    usable = pseudobulk.counts.sum(axis=1) >= min_gene_counts
     flags = np.where(
         mean > EXTRAPOLATED * shared.trend.mean[-1], np.uint32(Status.HIGH_MEAN_EXTRAPOLATED), np.uint32(0)
     )
@@ -136,21 +138,21 @@ def fit_screen(pseudobulk: Pseudobulk, reference: int, *, min_total: float = 10.
         prior_df=prior_df,
         numerator=by_gene[:, 0].copy(),
         weight=by_gene[:, 1].copy(),
-        reference_arms=arms,
+        reference_constants=constants_of_reference,
         gene_status=flags,
-        group_noise=shared.noise,
-        group_lends=shared.lends,
-        reference_lends=bool(shared.lends[reference]),
-        reference_noise=float(shared.noise[reference]),
-        typical_ratio=ratio_to_trend(pseudobulk, shared.exposure, shared.trend, shared.lost, shared.lends, usable),
-        typical_mean=mean_statistic(pseudobulk, shared.exposure, shared.trend, shared.lost, shared.lends, usable),
+        group_dispersion_ratio=shared.dispersion_ratio,
+        group_in_fit=shared.in_fit,
+        reference_in_fit=bool(shared.in_fit[reference]),
+        reference_dispersion_ratio=float(shared.dispersion_ratio[reference]),
+        typical_ratio=ratio_to_trend(pseudobulk, shared.exposure, shared.trend, shared.df_ratio, shared.in_fit, usable),
+        typical_mean=mean_statistic(pseudobulk, shared.exposure, shared.trend, shared.df_ratio, shared.in_fit, usable),
         knots=shared.trend.mean,
         knot_dispersion=shared.trend.dispersion,
-        scatter=float(shared.trend.scatter),
+        log_dispersion_var=float(shared.trend.log_dispersion_var),
         trend_error=float(shared.trend.error),
         n_trend_genes=int(shared.trend.n_genes),
-        lost=float(shared.lost),
-        lost_without=float(shared.lost_without),
+        df_ratio=float(shared.df_ratio),
+        df_ratio_loo=float(shared.df_ratio_loo),
         n_samples=len(pseudobulk.group),
-        min_total=float(min_total),
+        min_gene_counts=float(min_gene_counts),
     )

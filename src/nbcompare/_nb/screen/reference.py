@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.dispersion.pearson import arm, sorted_members
+from nbcompare._nb.dispersion.pearson import group_sums, sorted_members
 from nbcompare._nb.two_group.block_effects import eliminate_groups, weigh_cells, weigh_samples
 from nbcompare._nb.two_group.gene_test import group_statistic, moderate, totals
 from nbcompare._nb.two_group.leave_one_out import scatters
 
 if TYPE_CHECKING:
     from nbcompare._nb.data import Pseudobulk
-    from nbcompare._nb.two_group.dataset_fit import Shared
+    from nbcompare._nb.two_group.dataset_fit import DatasetFit
 
 
 def shared_information(
-    pseudobulk: Pseudobulk, shared: Shared, reference: int
+    pseudobulk: Pseudobulk, shared: DatasetFit, reference: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Weighting slope, the reference's cells, the factor of all groups' cells, and block effects of every gene."""
     n_genes, n_blocks = len(pseudobulk.counts), pseudobulk.n_blocks
@@ -52,7 +52,7 @@ def _shared_information(size_factor, effects, members, starts, block, slope, ref
         eliminate_groups(of_groups, factor[g])
 
 
-def reference_arms(
+def reference_constants(
     counts: np.ndarray,
     exposure: np.ndarray,
     samples: np.ndarray,
@@ -60,8 +60,8 @@ def reference_arms(
     prior_df: np.ndarray,
     mean: np.ndarray,
     by_gene: np.ndarray,
-    lost: float,
-    lends: bool,
+    df_ratio: float,
+    in_fit: bool,
     leave_out: bool,
 ) -> np.ndarray:
     """Total, rate, E, D, weighting slope, dispersion, degrees of freedom and whether replicates scatter too much.
@@ -69,12 +69,12 @@ def reference_arms(
     (8, n_variants, n_genes), the variants with all samples and without each.
     """
     out = np.empty((8, len(samples) + 1 if leave_out else 1, len(counts)))
-    _reference_arms(counts, exposure, samples, prior_phi, prior_df, mean, by_gene, lost, lends, out)
+    _reference_constants(counts, exposure, samples, prior_phi, prior_df, mean, by_gene, df_ratio, in_fit, out)
     return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _reference_arms(counts, exposure, samples, prior_phi, prior_df, mean, by_gene, lost, lends, out):
+def _reference_constants(counts, exposure, samples, prior_phi, prior_df, mean, by_gene, df_ratio, in_fit, out):
     n = samples.shape[0]
     for g in range(counts.shape[0]):
         y = counts[g]
@@ -85,12 +85,12 @@ def _reference_arms(counts, exposure, samples, prior_phi, prior_df, mean, by_gen
             skip = samples[j - 1] if j > 0 else -1
             total, depth = totals(y, l, samples, 0, n, skip)
             slope = phi * total / depth
-            out[0, j, g], out[1, j, g], out[2, j, g], out[3, j, g] = arm(y, l, samples, 0, n, skip, slope)
+            out[0, j, g], out[1, j, g], out[2, j, g], out[3, j, g] = group_sums(y, l, samples, 0, n, skip, slope)
             out[4, j, g] = slope
             numerator, weight = by_gene[g, 0], by_gene[g, 1]
-            if lends and j > 0:
+            if in_fit and j > 0:
                 part, part_weight = group_statistic(y, l, samples, 0, n, skip, phi)
                 numerator += part - whole
                 weight += part_weight - whole_weight
-            out[5, j, g], out[6, j, g] = moderate(phi, prior_df[g], mean[g], numerator, weight / lost)
+            out[5, j, g], out[6, j, g] = moderate(phi, prior_df[g], mean[g], numerator, weight / df_ratio)
             out[7, j, g] = 1.0 if scatters(y, l, samples, 0, n, out[5, j, g]) else 0.0

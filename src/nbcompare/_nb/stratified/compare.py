@@ -8,7 +8,7 @@ import numpy as np
 
 from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion.trend import (
-    PRIOR_SCATTER,
+    PRIOR_LOG_DISPERSION_VAR,
     Brackets,
     evenly_by_total,
     mean_bins,
@@ -18,7 +18,7 @@ from nbcompare._nb.dispersion.trend import (
 from nbcompare._nb.stratified.design import MatchedDesign, block_constants
 from nbcompare._nb.stratified.kernels import leave_out_matched, test_matched
 from nbcompare._nb.stratified.pearson import BOTH, group_statistics
-from nbcompare._nb.two_group.leave_one_out import CUT, FLOOR, LARGEST_ARM, can_leave_out, is_unbalanced
+from nbcompare._nb.two_group.leave_one_out import CUT, FLOOR, LARGEST_GROUP, can_leave_out, is_unbalanced
 
 START = 0.1  # dispersion of all bins
 MOST_STEPS, SETTLED = 24, 1e-3  # of the trend; largest change of a log dispersion after which the bins are left
@@ -37,7 +37,7 @@ class MatchedTests:
     p_value_all: np.ndarray  # before it
     dispersion: np.ndarray
     genewise: np.ndarray
-    kept: np.ndarray  # share of the information on the difference that blocks leave
+    efficiency: np.ndarray  # share of the information on the difference that blocks leave
     rests_on_one: np.ndarray  # bool: the rule replaced the p-value
     not_left_out: (
         np.ndarray
@@ -58,7 +58,7 @@ def fit_matched_trend(pseudobulk: Pseudobulk, design: MatchedDesign, usable: np.
     genes = np.flatnonzero(usable & (total > 0))
     genes = evenly_by_total(genes, total, MAX_GENES)
     if len(genes) == 0 or design.residual < 1:
-        return Trend(np.ones(1), np.full(1, START), PRIOR_SCATTER, 0)
+        return Trend(np.ones(1), np.full(1, START), PRIOR_LOG_DISPERSION_VAR, 0)
     counts = np.ascontiguousarray(pseudobulk.counts[genes])
     exposure = pseudobulk.exposures if pseudobulk.of_gene is None else np.ascontiguousarray(pseudobulk.of_gene[genes])
     mean = counts.mean(axis=1)
@@ -81,7 +81,7 @@ def matched_tests(
     pseudobulk: Pseudobulk,
     design: MatchedDesign,
     trend: Trend,
-    noise: np.ndarray | None = None,
+    dispersion_ratio: np.ndarray | None = None,
     *,
     leave_out: bool = True,
 ) -> MatchedTests:
@@ -100,18 +100,18 @@ def matched_tests(
     leave_out
         Apply the leave-one-replicate-out rule of `leave_one_out`.
     """
-    noise = np.ones(2) if noise is None else noise
-    out = _test(pseudobulk, design, trend, noise, 0.0)
+    dispersion_ratio = np.ones(2) if dispersion_ratio is None else dispersion_ratio
+    out = _test(pseudobulk, design, trend, dispersion_ratio, 0.0)
     statistic, p_value = out[:, 2].copy(), out[:, 3].copy()
-    asked = p_value < CUT if leave_out else np.zeros(len(out), bool)
+    requested = p_value < CUT if leave_out else np.zeros(len(out), bool)
     samples = samples_to_leave_out(design)
     rests_on_one = np.zeros(len(out), bool)
     if len(samples):
-        genes = np.flatnonzero(asked)
+        genes = np.flatnonzero(requested)
         statistic[genes], p_value[genes], rests_on_one[genes] = _leave_one_out(
-            pseudobulk, design, trend, noise, genes, samples, out
+            pseudobulk, design, trend, dispersion_ratio, genes, samples, out
         )
-    few = design.sizes.min() <= LARGEST_ARM and not len(samples)
+    few = design.sizes.min() <= LARGEST_GROUP and not len(samples)
     return MatchedTests(
         out[:, 0],
         out[:, 1],
@@ -122,15 +122,15 @@ def matched_tests(
         out[:, 5],
         out[:, 6],
         rests_on_one,
-        asked & few,
+        requested & few,
     )
 
 
 def matched_shifted(
-    pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, noise: np.ndarray, log_shift: float
+    pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, dispersion_ratio: np.ndarray, log_shift: float
 ) -> np.ndarray:
     """Signed deviates (n_genes, 1) of the null hypothesis that the log fold change is `log_shift`."""
-    return _test(pseudobulk, design, trend, noise, log_shift)[:, 2:3]
+    return _test(pseudobulk, design, trend, dispersion_ratio, log_shift)[:, 2:3]
 
 
 def samples_to_leave_out(design: MatchedDesign) -> np.ndarray:
@@ -140,7 +140,7 @@ def samples_to_leave_out(design: MatchedDesign) -> np.ndarray:
     second, block = design.codes()
     pair = (np.diff(design.bounds, axis=1) == 1).all(axis=1)  # either sample takes the other along: once is enough
     once = ~(pair[block] & (second == 1))
-    return np.flatnonzero((design.sizes <= LARGEST_ARM)[second] & once & (_left_without(second, block) > MOST_LEFT))
+    return np.flatnonzero((design.sizes <= LARGEST_GROUP)[second] & once & (_left_without(second, block) > MOST_LEFT))
 
 
 def _left_without(second: np.ndarray, block: np.ndarray) -> np.ndarray:
@@ -148,15 +148,15 @@ def _left_without(second: np.ndarray, block: np.ndarray) -> np.ndarray:
     sizes = np.zeros((block.max() + 1, 2))
     np.add.at(sizes, (block, second), 1.0)
 
-    def told(n: np.ndarray) -> np.ndarray:
+    def informative(n: np.ndarray) -> np.ndarray:
         return np.divide(n.prod(axis=-1), n.sum(axis=-1), out=np.zeros(n.shape[:-1]), where=n.sum(axis=-1) > 0)
 
     fewer = sizes[block] - np.eye(2)[second]
-    return 1 - (told(sizes)[block] - told(fewer)) / max(told(sizes).sum(), 1e-9)
+    return 1 - (informative(sizes)[block] - informative(fewer)) / max(informative(sizes).sum(), 1e-9)
 
 
 def _test(
-    pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, noise: np.ndarray, log_shift: float
+    pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, dispersion_ratio: np.ndarray, log_shift: float
 ) -> np.ndarray:
     out = np.empty((len(pseudobulk.counts), 7))
     test_matched(
@@ -165,9 +165,9 @@ def _test(
         design.members,
         design.bounds,
         trend.at(pseudobulk.counts.mean(axis=1)),
-        trend.scatter,
+        trend.log_dispersion_var,
         trend.error,
-        noise,
+        dispersion_ratio,
         design.constants,
         log_shift,
         *design.scratch(),
@@ -180,7 +180,7 @@ def _leave_one_out(
     pseudobulk: Pseudobulk,
     design: MatchedDesign,
     trend: Trend,
-    noise: np.ndarray,
+    dispersion_ratio: np.ndarray,
     genes: np.ndarray,
     left_out: np.ndarray,
     out: np.ndarray,
@@ -192,9 +192,9 @@ def _leave_one_out(
     """
     second, block = design.codes()
     unequal = is_unbalanced(design.sizes.min(), design.sizes.max())
-    asked = np.ones((len(genes), len(left_out)), bool)
+    requested = np.ones((len(genes), len(left_out)), bool)
     if unequal:
-        asked = _scatter(pseudobulk, design, noise, genes, out[genes, 4])[:, second[left_out]]
+        requested = _spread(pseudobulk, design, dispersion_ratio, genes, out[genes, 4])[:, second[left_out]]
     constants = np.array([block_constants(np.delete(second, i), np.delete(block, i))[0] for i in left_out])
     worst, statistic = out[genes, 3].copy(), out[genes, 2].copy()
     leave_out_matched(
@@ -204,11 +204,11 @@ def _leave_one_out(
         design.members,
         design.bounds,
         left_out,
-        asked,
+        requested,
         trend.at(pseudobulk.counts.mean(axis=1)),
-        trend.scatter,
+        trend.log_dispersion_var,
         trend.error,
-        noise,
+        dispersion_ratio,
         constants.reshape(-1, 2),
         *design.scratch(),
         statistic,
@@ -222,15 +222,15 @@ def _leave_one_out(
     )
 
 
-def _scatter(
-    pseudobulk: Pseudobulk, design: MatchedDesign, noise: np.ndarray, genes: np.ndarray, phi: np.ndarray
+def _spread(
+    pseudobulk: Pseudobulk, design: MatchedDesign, dispersion_ratio: np.ndarray, genes: np.ndarray, phi: np.ndarray
 ) -> np.ndarray:
     """Whether the residuals of each group exceed what its dispersion lets expect by two standard deviations, (n_genes, 2) bool."""
     counts = np.ascontiguousarray(pseudobulk.counts[genes])
     exposure = pseudobulk.exposures if pseudobulk.of_gene is None else np.ascontiguousarray(pseudobulk.of_gene[genes])
     out, found = np.empty((len(genes), 3)), np.zeros((len(genes), 2), bool)
     for group in (0, 1):
-        group_statistics(counts, exposure, design, phi, noise, group, out)
+        group_statistics(counts, exposure, design, phi, dispersion_ratio, group, out)
         numerator, degrees = out[:, 0], out[:, 1]
         found[:, group] = (degrees > 0) & (numerator > degrees + 2 * np.sqrt(2 * degrees))
     return found

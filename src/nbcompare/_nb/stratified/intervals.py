@@ -18,7 +18,7 @@ from nbcompare._nb.stratified.mantel_haenszel import block_sums, compare_within_
 
 
 def matched_intervals(
-    pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, noise: np.ndarray
+    pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, dispersion_ratio: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of the log fold changes of `matched_tests`, (n_genes,) each; NaN where nothing can be compared."""
     out = np.full((2, len(pseudobulk.counts)), np.nan)
@@ -28,9 +28,9 @@ def matched_intervals(
         design.members,
         design.bounds,
         trend.at(pseudobulk.counts.mean(axis=1)),
-        trend.scatter,
+        trend.log_dispersion_var,
         trend.error,
-        noise,
+        dispersion_ratio,
         design.constants,
         *design.scratch(),
         out,
@@ -40,15 +40,41 @@ def matched_intervals(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _matched_intervals(
-    counts, exposure, members, bounds, trend, scatter, error, noise, constants, cells, rates, sums, precision, out
+    counts,
+    exposure,
+    members,
+    bounds,
+    trend,
+    log_dispersion_var,
+    error,
+    dispersion_ratio,
+    constants,
+    cells,
+    rates,
+    sums,
+    precision,
+    out,
 ):
     state = np.empty(SIZE)
     for g in range(counts.shape[0]):
         l = exposure[g if exposure.shape[0] > 1 else 0]
-        phi, df, _, kept = moderate_within_blocks(
-            counts[g], l, members, bounds, -1, trend[g], scatter, error, noise, constants, cells, rates, sums, precision
+        phi, df, _, efficiency = moderate_within_blocks(
+            counts[g],
+            l,
+            members,
+            bounds,
+            -1,
+            trend[g],
+            log_dispersion_var,
+            error,
+            dispersion_ratio,
+            constants,
+            cells,
+            rates,
+            sums,
+            precision,
         )
-        if kept > 0.0:
+        if efficiency > 0.0:
             out[0, g], out[1, g] = cells_interval(cells, phi, df, state)
 
 

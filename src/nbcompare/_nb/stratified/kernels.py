@@ -20,7 +20,20 @@ def count_of(information, phi):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def moderate_within_blocks(
-    y, l, members, bounds, skip, trend, scatter, error, noise, constants, cells, rates, sums, precision
+    y,
+    l,
+    members,
+    bounds,
+    skip,
+    trend,
+    log_dispersion_var,
+    error,
+    dispersion_ratio,
+    constants,
+    cells,
+    rates,
+    sums,
+    precision,
 ):
     """Moderated dispersion, its degrees of freedom, the gene's own dispersion and the share of information kept; fills `cells`.
 
@@ -36,17 +49,30 @@ def moderate_within_blocks(
     mean = total / n
     if mean <= 0.0:
         return math.nan, math.nan, math.nan, 0.0
-    phi, _ = prior(mean, trend, scatter, error)
-    fill_cells(y, l, members, bounds, skip, phi, noise, cells)
+    phi, _ = prior(mean, trend, log_dispersion_var, error)
+    fill_cells(y, l, members, bounds, skip, phi, dispersion_ratio, cells)
     ratio = fit_blocks_and_ratio(cells, phi, rates)
-    numerator, degrees, information, kept = pearson_within_blocks(
-        y, l, members, bounds, skip, ratio, rates, phi, noise, BOTH, constants[0], constants[1], sums, precision
+    numerator, degrees, information, efficiency = pearson_within_blocks(
+        y,
+        l,
+        members,
+        bounds,
+        skip,
+        ratio,
+        rates,
+        phi,
+        dispersion_ratio,
+        BOTH,
+        constants[0],
+        constants[1],
+        sums,
+        precision,
     )
-    if kept <= 0.0:
+    if efficiency <= 0.0:
         return math.nan, math.nan, math.nan, 0.0
     tested = tested_information(cells, phi)
     at_test = count_of(tested, phi)
-    _, df = prior(at_test, trend, scatter, error)
+    _, df = prior(at_test, trend, log_dispersion_var, error)
     own = math.nan
     left = 0.0
     if degrees > 0.0:
@@ -56,7 +82,7 @@ def moderate_within_blocks(
         numerator = left + part * (numerator - degrees)
     moderated, _ = moderate(phi, df, at_test, numerator, left)
     df += degrees
-    return moderated, df, own, kept
+    return moderated, df, own, efficiency
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -66,9 +92,9 @@ def test_matched(
     members,
     bounds,
     trend,
-    scatter,
+    log_dispersion_var,
     error,
-    noise,
+    dispersion_ratio,
     constants,
     log_shift,
     cells,
@@ -84,11 +110,24 @@ def test_matched(
     ratio = math.exp(log_shift)
     for g in range(counts.shape[0]):
         l = exposure[g if exposure.shape[0] > 1 else 0]
-        phi, df, own, kept = moderate_within_blocks(
-            counts[g], l, members, bounds, -1, trend[g], scatter, error, noise, constants, cells, rates, sums, precision
+        phi, df, own, efficiency = moderate_within_blocks(
+            counts[g],
+            l,
+            members,
+            bounds,
+            -1,
+            trend[g],
+            log_dispersion_var,
+            error,
+            dispersion_ratio,
+            constants,
+            cells,
+            rates,
+            sums,
+            precision,
         )
         log_fc, se, root, empty = (
-            compare_within_blocks(cells, phi, ratio) if kept > 0.0 else (math.nan, math.nan, math.nan, 0.0)
+            compare_within_blocks(cells, phi, ratio) if efficiency > 0.0 else (math.nan, math.nan, math.nan, 0.0)
         )
         z = math.copysign(normal_from_t(abs(root), df), root)
         out[g, 0] = log_fc + log_shift
@@ -97,7 +136,7 @@ def test_matched(
         out[g, 3] = p_value_of(z, empty)
         out[g, 4] = phi
         out[g, 5] = own
-        out[g, 6] = kept
+        out[g, 6] = efficiency
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -108,11 +147,11 @@ def leave_out_matched(
     members,
     bounds,
     left_out,
-    asked,
+    requested,
     trend,
-    scatter,
+    log_dispersion_var,
     error,
-    noise,
+    dispersion_ratio,
     constants,
     cells,
     rates,
@@ -123,7 +162,7 @@ def leave_out_matched(
 ):
     """The largest p-value of each of these genes without one of the samples `left_out`, and its statistic, in place.
 
-    `asked` (n_genes, n_left_out) bool says which samples are left out of which gene.
+    `requested` (n_genes, n_left_out) bool says which samples are left out of which gene.
     A sample left out takes its block along where it was the group's only one there. A change of sign counts as p = 1.
     """
     for t in range(genes.shape[0]):
@@ -131,19 +170,19 @@ def leave_out_matched(
         l = exposure[g if exposure.shape[0] > 1 else 0]
         whole = statistic[t]
         for s in range(left_out.shape[0]):
-            if not asked[t, s]:
+            if not requested[t, s]:
                 continue
             skip = left_out[s]
-            phi, df, _, kept = moderate_within_blocks(
+            phi, df, _, efficiency = moderate_within_blocks(
                 counts[g],
                 l,
                 members,
                 bounds,
                 skip,
                 trend[g],
-                scatter,
+                log_dispersion_var,
                 error,
-                noise,
+                dispersion_ratio,
                 constants[s],
                 cells,
                 rates,
@@ -152,7 +191,7 @@ def leave_out_matched(
             )
             p = 1.0
             z = 0.0
-            if kept > 0.0:
+            if efficiency > 0.0:
                 _, _, root, empty = compare_within_blocks(cells, phi, 1.0)
                 if root * whole > 0.0:
                     z = math.copysign(normal_from_t(abs(root), df), root)

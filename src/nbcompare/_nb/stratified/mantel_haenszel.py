@@ -24,10 +24,10 @@ Y1, Y2, E1, E2, D1, D2 = range(6)  # columns of `cells`
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fill_cells(y, l, members, bounds, skip, phi, noise, cells):
+def fill_cells(y, l, members, bounds, skip, phi, dispersion_ratio, cells):
     """Pseudo-counts, exposures and dispersion factors of both groups in every block, cells (n_blocks, 6); sample `skip` is left out.
 
-    Samples of a cell weigh 1 / (1 + c phi q l), q the rate of the block and c the ratio `noise` (2,) of the group, which its D contains too.
+    Samples of a cell weigh 1 / (1 + c phi q l), q the rate of the block and c the ratio `dispersion_ratio` (2,) of the group, which its D contains too.
     """
     for r in range(bounds.shape[0]):
         slope = 0.0
@@ -44,7 +44,7 @@ def fill_cells(y, l, members, bounds, skip, phi, noise, cells):
             if bounds[r, g + 1] - bounds[r, g] == 1 and members[bounds[r, g]] != skip:
                 cells[r, Y1 + g] = y[members[bounds[r, g]]]
                 cells[r, E1 + g] = l[members[bounds[r, g]]]
-                cells[r, D1 + g] = noise[g]
+                cells[r, D1 + g] = dispersion_ratio[g]
                 continue
             wl = 0.0
             wwl = 0.0
@@ -54,7 +54,7 @@ def fill_cells(y, l, members, bounds, skip, phi, noise, cells):
                 i = members[j]
                 if i == skip:
                     continue
-                w = 1.0 / (1.0 + noise[g] * slope * l[i])
+                w = 1.0 / (1.0 + dispersion_ratio[g] * slope * l[i])
                 wl += w * l[i]
                 wwl += w * w * l[i]
                 wlwl += w * l[i] * w * l[i]
@@ -62,7 +62,7 @@ def fill_cells(y, l, members, bounds, skip, phi, noise, cells):
             if wl > 0.0:
                 cells[r, Y1 + g] = wy * wl / wwl
                 cells[r, E1 + g] = wl * wl / wwl
-                cells[r, D1 + g] = noise[g] * wlwl / (wl * wl)
+                cells[r, D1 + g] = dispersion_ratio[g] * wlwl / (wl * wl)
             else:
                 cells[r, Y1 + g] = 0.0
                 cells[r, E1 + g] = 0.0

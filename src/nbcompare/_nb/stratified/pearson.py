@@ -20,7 +20,7 @@ from nbcompare._nb.stratified.design import MatchedDesign
 from nbcompare._nb.stratified.mantel_haenszel import D1, D2, E1, E2, Y1, Y2, block_sums, fill_cells
 
 EMPTY = 1e-3  # samples with smaller fitted means tell nothing
-FEWEST_RESIDUALS, FEWEST_TOLD = 0.2, 1e-3
+FEWEST_RESIDUALS, MIN_INFORMATIVE = 0.2, 1e-3
 BOTH = -1  # groups whose residuals are summed, for `only`
 LEAST = 0.25  # count on either side of the rate ratio, so that it stays finite
 
@@ -68,11 +68,11 @@ def leverage_between(sums, of_shared):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def pearson_within_blocks(
-    y, l, members, bounds, skip, ratio, rates, phi, noise, only, k_noise, k_count, sums, precision
+    y, l, members, bounds, skip, ratio, rates, phi, dispersion_ratio, only, k_dispersion, k_count, sums, precision
 ):
     """Numerator, degrees of freedom d, A (see `glm_dispersion`), and the share of the information that blocks leave.
 
-    The dispersion of a group is phi times its ratio `noise` (2,). With `only` 0 or 1 the residuals are those of this group alone, else of both.
+    The dispersion of a group is phi times its ratio `dispersion_ratio` (2,). With `only` 0 or 1 the residuals are those of this group alone, else of both.
     Written on: sums (n_blocks, 2), precision (n_samples,).
     """
     n_blocks = bounds.shape[0]
@@ -89,7 +89,7 @@ def pearson_within_blocks(
                 i = members[j]
                 if i != skip:
                     m = rate * l[i]
-                    precision[i] = 1.0 / (m * (1.0 + noise[g] * phi * m))
+                    precision[i] = 1.0 / (m * (1.0 + dispersion_ratio[g] * phi * m))
                     sums[r, g] += m * m * precision[i]
         whole1 += sums[r, 0]
         whole2 += sums[r, 1]
@@ -97,17 +97,17 @@ def pearson_within_blocks(
             shared += sums[r, 0] * sums[r, 1] / (sums[r, 0] + sums[r, 1])
     if shared <= 0.0:
         return 0.0, 0.0, 0.0, 0.0
-    kept = shared * (whole1 + whole2) / (whole1 * whole2)
+    efficiency = shared * (whole1 + whole2) / (whole1 * whole2)
     of_shared = 1.0 / shared
     squares = 0.0
     residuals = 0.0
-    told = 0.0
+    informative = 0.0
     variance = 0.0
     information = 0.0
     total = 0.0
     used = 0.0
     of_ratio = 0.0
-    of_noise = 0.0
+    of_overdispersion = 0.0
     for r in range(n_blocks):
         both = sums[r, 0] + sums[r, 1]
         if both <= 0.0:
@@ -118,7 +118,7 @@ def pearson_within_blocks(
             if only != BOTH and g != only:
                 continue
             rate = rates[r] * ratio if g == 1 else rates[r]
-            own = noise[g] * phi
+            own = dispersion_ratio[g] * phi
             other = sums[r, 1 - g] * of_both
             share = of_both + other * other * of_shared
             of_group = 0.0
@@ -131,14 +131,14 @@ def pearson_within_blocks(
                 leverage = min(m * slope * share, 1.0)
                 rest = 1.0 - leverage
                 counts = max(0.0, 1.0 - slope * share)
-                spread = 0.5 * own * (leverage + k_noise)
+                spread = 0.5 * own * (leverage + k_dispersion)
                 root = 1.0 / math.sqrt((1.0 + 2.0 * spread) * (1.0 + 3.0 * spread))
                 e = y[i] - m
                 squares += e * e * precision[i]
                 residuals += rest
-                told += rest * counts
-                information += rest * noise[g] * m * slope
-                of_noise += rest * noise[g]
+                informative += rest * counts
+                information += rest * dispersion_ratio[g] * m * slope
+                of_overdispersion += rest * dispersion_ratio[g]
                 total += m
                 used += 1.0
                 variance += root * root * (2.0 * rest * (counts + spread) + rest * rest * (precision[i] + 6.0 * own))
@@ -149,38 +149,64 @@ def pearson_within_blocks(
         variance -= of_block * of_block * of_both
         of_ratio -= sums[r, 1] * of_both * of_block
     if residuals < FEWEST_RESIDUALS:
-        return 0.0, 0.0, 0.0, kept
-    of_noise *= phi / residuals
+        return 0.0, 0.0, 0.0, efficiency
+    of_overdispersion *= phi / residuals
     if (
         only != BOTH
     ):  # where a ratio is sought at any dispersion: the expansion holds below one, and must not outgrow the residuals
-        of_noise = min(of_noise, 1.0)
-    inflated = 1.0 + k_noise * of_noise
-    told /= inflated
-    if told < FEWEST_TOLD:
-        return 0.0, 0.0, 0.0, kept
+        of_overdispersion = min(of_overdispersion, 1.0)
+    inflated = 1.0 + k_dispersion * of_overdispersion
+    informative /= inflated
+    if informative < MIN_INFORMATIVE:
+        return 0.0, 0.0, 0.0, efficiency
     if only != BOTH:
         variance -= 2.0 * leverage_between(sums, of_shared)
-    variance = max(variance - of_ratio * of_ratio * of_shared, 0.3 * told)
-    degrees = 2.0 * told * told / variance
+    variance = max(variance - of_ratio * of_ratio * of_shared, 0.3 * informative)
+    degrees = 2.0 * informative * informative / variance
     scaled = squares * inflated / (1.0 + k_count * used / total)
-    return degrees * (1.0 + (scaled - residuals) / told), degrees, information / residuals, kept
+    return degrees * (1.0 + (scaled - residuals) / informative), degrees, information / residuals, efficiency
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def matched_statistics(
-    counts, exposure, members, bounds, phi, noise, only, k_noise, k_count, cells, rates, sums, precision, out
+    counts,
+    exposure,
+    members,
+    bounds,
+    phi,
+    dispersion_ratio,
+    only,
+    k_dispersion,
+    k_count,
+    cells,
+    rates,
+    sums,
+    precision,
+    out,
 ):
     """Numerator, degrees of freedom and A of every gene at its phi, out (n_genes, 3); exposures (1 or n_genes, n_samples).
 
-    `noise` and `only` as in `pearson_within_blocks`.
+    `dispersion_ratio` and `only` as in `pearson_within_blocks`.
     """
     for g in range(counts.shape[0]):
         l = exposure[g if exposure.shape[0] > 1 else 0]
-        fill_cells(counts[g], l, members, bounds, -1, phi[g], noise, cells)
+        fill_cells(counts[g], l, members, bounds, -1, phi[g], dispersion_ratio, cells)
         ratio = fit_blocks_and_ratio(cells, phi[g], rates)
         numerator, degrees, information, _ = pearson_within_blocks(
-            counts[g], l, members, bounds, -1, ratio, rates, phi[g], noise, only, k_noise, k_count, sums, precision
+            counts[g],
+            l,
+            members,
+            bounds,
+            -1,
+            ratio,
+            rates,
+            phi[g],
+            dispersion_ratio,
+            only,
+            k_dispersion,
+            k_count,
+            sums,
+            precision,
         )
         out[g, 0] = numerator
         out[g, 1] = degrees
@@ -192,12 +218,12 @@ def group_statistics(
     exposure: np.ndarray,
     design: MatchedDesign,
     phi: np.ndarray,
-    noise: np.ndarray,
+    dispersion_ratio: np.ndarray,
     only: int,
     out: np.ndarray,
 ) -> None:
     """`matched_statistics` of the samples of a design."""
-    k_noise, k_count = design.constants
+    k_dispersion, k_count = design.constants
     cells, rates, sums, precision = design.scratch()
     matched_statistics(
         counts,
@@ -205,9 +231,9 @@ def group_statistics(
         design.members,
         design.bounds,
         phi,
-        noise,
+        dispersion_ratio,
         only,
-        k_noise,
+        k_dispersion,
         k_count,
         cells,
         rates,

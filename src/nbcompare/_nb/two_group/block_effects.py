@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.dispersion.pearson import sorted_members
-from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.numerics.parallel import in_parallel
 
 SWEEPS = 4
 
@@ -61,26 +61,28 @@ def fit_blocks(
     members, starts = sorted_members(pseudobulk.group)
     pairs = np.empty((0, 2), np.int64) if pairs is None else pairs
     exposures = np.empty_like(pseudobulk.counts)
-    kept = np.ones((len(pseudobulk.counts), len(pairs)))
+    efficiency = np.ones((len(pseudobulk.counts), len(pairs)))
     block, n_blocks, given = pseudobulk.block, pseudobulk.n_blocks, pseudobulk.exposures
     phi = np.minimum(dispersion, 1.0)
 
     def run(genes: slice) -> None:
         exposure = given if len(given) == 1 else given[genes]
         counts = pseudobulk.counts[genes]
-        _fit_genes(counts, exposure, members, starts, block, n_blocks, phi[genes], pairs, exposures[genes], kept[genes])
+        _fit_genes(
+            counts, exposure, members, starts, block, n_blocks, phi[genes], pairs, exposures[genes], efficiency[genes]
+        )
 
-    in_pieces(run, len(phi), n_threads)
+    in_parallel(run, len(phi), n_threads)
     parts = connected_parts(pseudobulk.group, pseudobulk.block)
     for c, (reference, treated) in enumerate(pairs):
         others = np.delete(parts, treated) if reference < 0 else parts[[reference]]
         if parts[treated] not in others:
-            kept[:, c] = 0.0
-    return exposures, kept
+            efficiency[:, c] = 0.0
+    return exposures, efficiency
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fit_genes(counts, exposure, members, starts, block, n_blocks, phi, pairs, exposures, kept):
+def _fit_genes(counts, exposure, members, starts, block, n_blocks, phi, pairs, exposures, efficiency):
     n_groups = starts.shape[0] - 1
     weight = np.empty(exposure.shape[1])
     scratch = np.empty((3, n_blocks))
@@ -113,11 +115,11 @@ def _fit_genes(counts, exposure, members, starts, block, n_blocks, phi, pairs, e
                     scratch[0, r] = -cells[treated, r]
                     for k in range(n_groups):
                         scratch[0, r] += cells[k, r]
-                kept[g, c] = kept_by_pair(scratch[0], cells[treated])
+                efficiency[g, c] = efficiency_by_pair(scratch[0], cells[treated])
             elif n_groups == 2:
-                kept[g, c] = kept_by_pair(cells[reference], cells[treated])
+                efficiency[g, c] = efficiency_by_pair(cells[reference], cells[treated])
             else:
-                kept[g, c] = kept_among_many(cells[reference], cells[treated], factor, scratch[0])
+                efficiency[g, c] = efficiency_among_many(cells[reference], cells[treated], factor, scratch[0])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -179,7 +181,7 @@ def weigh_cells(weight, e, members, starts, block, skip, cells):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def kept_by_pair(first, second):
+def efficiency_by_pair(first, second):
     """Share of the information on the contrast of two groups that their blocks leave, from the groups' cells (n_blocks,).
 
     With A_r, B_r the cells: sum_r A_r B_r / (A_r + B_r) times (A + B) / (A B).
@@ -196,10 +198,10 @@ def kept_by_pair(first, second):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def kept_among_many(first, second, factor, scratch):
+def efficiency_among_many(first, second, factor, scratch):
     """The same where blocks are estimated from all groups, `factor` from `eliminate_groups`.
 
-    (1/A + 1/B) / (1/A + 1/B + u' S^-1 u), u the difference of the two groups' shares over the blocks. With two groups it is `kept_by_pair`.
+    (1/A + 1/B) / (1/A + 1/B + u' S^-1 u), u the difference of the two groups' shares over the blocks. With two groups it is `efficiency_by_pair`.
     """
     a = first.sum()
     b = second.sum()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nbcompare._nb.data import Pseudobulk, Trend
-from nbcompare._nb.dispersion.noisy_groups import (
+from nbcompare._nb.dispersion.high_dispersion_groups import (
     UNCHANGED,
     mean_statistic,
     ratio_that_counts,
@@ -18,94 +18,94 @@ from nbcompare._nb.dispersion.noisy_groups import (
 )
 from nbcompare._nb.dispersion.pearson import sorted_members
 from nbcompare._nb.two_group.block_effects import fit_blocks, residual_degrees
-from nbcompare._nb.two_group.gene_test import Setting, compare_genes
+from nbcompare._nb.two_group.gene_test import ComparisonData, compare_genes
 
 UNBALANCED = 5  # a group of so many times the replicates of the median group does not lend
 ENOUGH_DEGREES = 30  # of freedom in the small groups, to do without the large one
 
 
 @dataclass(frozen=True)
-class Shared:
+class DatasetFit:
     """Estimated once for a data set."""
 
     exposure: np.ndarray  # (1 or n_genes, n_samples), with block effects
     mean: np.ndarray  # (n_genes,) mean count of a sample
     trend: Trend
     block_dispersion: np.ndarray  # (n_genes,) at which samples were weighted for the block effects
-    lost: float  # residual degrees of freedom without blocks over those with
-    lost_without: float  # the same with one sample less, infinite where none would be left
-    noise: np.ndarray  # (n_groups,) dispersion relative to the data set's, 1 or above
-    lends: np.ndarray  # (n_groups,) bool, whose dispersion statistics are summed
+    df_ratio: float  # residual degrees of freedom without blocks over those with
+    df_ratio_loo: float  # the same with one sample less, infinite where none would be left
+    dispersion_ratio: np.ndarray  # (n_groups,) dispersion relative to the data set's, 1 or above
+    in_fit: np.ndarray  # (n_groups,) bool, whose dispersion statistics are summed
 
-    def setting(self, pseudobulk: Pseudobulk, pairs: np.ndarray) -> Setting:
+    def setting(self, pseudobulk: Pseudobulk, pairs: np.ndarray) -> ComparisonData:
         """All that the tests of these pairs need."""
         members, starts = sorted_members(pseudobulk.group)
-        arms, arm_members = comparison_arms(members, starts, pairs)
+        ranges, sample_order = group_ranges(members, starts, pairs)
         two_groups = pseudobulk.n_groups == 2
-        return Setting(
+        return ComparisonData(
             pseudobulk.counts,
             self.exposure,
             fit_blocks(pseudobulk, self.block_dispersion, pairs)[1],
             members,
             starts,
-            arm_members,
-            arms,
+            sample_order,
+            ranges,
             self.mean,
             self.trend.at(self.mean),
-            self.trend.scatter,
+            self.trend.log_dispersion_var,
             self.trend.error,
-            self.lost,
-            self.lost_without,
+            self.df_ratio,
+            self.df_ratio_loo,
             pseudobulk.group.astype(np.int64),
-            self.noise,
-            self.noisy(pairs) | np.full(len(pairs), two_groups),
-            self.lends,
+            self.dispersion_ratio,
+            self.high_dispersion(pairs) | np.full(len(pairs), two_groups),
+            self.in_fit,
             two_groups,
         )
 
-    def noisy(self, pairs: np.ndarray) -> np.ndarray:
+    def high_dispersion(self, pairs: np.ndarray) -> np.ndarray:
         """Whether a group of these comparisons is noisier than the data set, (n_comparisons,) bool."""
         return np.asarray((self.ratios(pairs) > 1).any(axis=1))
 
     def ratios(self, pairs: np.ndarray) -> np.ndarray:
         """Dispersion of reference and treated group relative to the data set's, (n_comparisons, 2); of several groups the largest."""
         of_reference = [
-            np.delete(self.noise, treated).max() if reference < 0 else self.noise[reference]
+            np.delete(self.dispersion_ratio, treated).max() if reference < 0 else self.dispersion_ratio[reference]
             for reference, treated in pairs
         ]
-        return np.stack([of_reference, self.noise[pairs[:, 1]]], axis=1)
+        return np.stack([of_reference, self.dispersion_ratio[pairs[:, 1]]], axis=1)
 
 
-def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_total: float, n_threads: int = 1) -> Shared:
+def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_gene_counts: float, n_threads: int = 1) -> DatasetFit:
     """Block effects and trend in two rounds, then the groups that are noisier than the others, whom the trend leaves out.
 
     `pairs` says which genes a suspected group leaves unchanged: those of its first comparison.
     """
-    usable = pseudobulk.counts.sum(axis=1) >= min_total
+    usable = pseudobulk.counts.sum(axis=1) >= min_gene_counts
     mean = pseudobulk.counts.mean(axis=1)
-    lends = groups_that_lend(np.bincount(pseudobulk.group))
-    exposure, lost, lost_without = pseudobulk.exposures, 1.0, 1.0
-    trend = trend_of_groups(pseudobulk, exposure, lends, lost, usable, n_threads)
+    in_fit = groups_in_fit(np.bincount(pseudobulk.group))
+    exposure, df_ratio, df_ratio_loo = pseudobulk.exposures, 1.0, 1.0
+    trend = trend_of_groups(pseudobulk, exposure, in_fit, df_ratio, usable, n_threads)
     phi = trend.at(mean)
     free, residual = len(pseudobulk.group) - pseudobulk.n_groups, residual_degrees(pseudobulk)
     if residual <= 1:
-        lost_without = np.inf
+        df_ratio_loo = np.inf
     if pseudobulk.block is not None:
-        lost, lost_without = free / max(residual, 1), (free - 1) / (residual - 1) if residual > 1 else np.inf
+        df_ratio, df_ratio_loo = free / max(residual, 1), (free - 1) / (residual - 1) if residual > 1 else np.inf
         for _ in range(2):
             phi = trend.at(mean)
             exposure = fit_blocks(pseudobulk, phi, n_threads=n_threads)[0]
-            trend = trend_of_groups(pseudobulk, exposure, lends, lost, usable, n_threads)
-    noise = np.ones(pseudobulk.n_groups)
-    shared = Shared(exposure, mean, trend, phi, lost, lost_without, noise, lends)
+            trend = trend_of_groups(pseudobulk, exposure, in_fit, df_ratio, usable, n_threads)
+    dispersion_ratio = np.ones(pseudobulk.n_groups)
+    shared = DatasetFit(exposure, mean, trend, phi, df_ratio, df_ratio_loo, dispersion_ratio, in_fit)
     if pseudobulk.n_groups == 2:
-        noise, trend = ratios_of_two(pseudobulk, exposure, trend, lost, usable)
-        return replace(shared, noise=noise, trend=trend)
-    suspects = np.flatnonzero(suspected_groups(pseudobulk, exposure, trend, lost, n_threads=n_threads))
-    return _without_noisy(pseudobulk, shared, pairs, suspects, usable) if suspects.size else shared
+        dispersion_ratio, trend = ratios_of_two(pseudobulk, exposure, trend, df_ratio, usable)
+        return replace(shared, dispersion_ratio=dispersion_ratio, trend=trend)
+    suspects = np.flatnonzero(suspected_groups(pseudobulk, exposure, trend, df_ratio, n_threads=n_threads))
+    return _without_high_dispersion(pseudobulk, shared, pairs, suspects, usable) if suspects.size else shared
 
 
-def groups_that_lend(sizes: np.ndarray) -> np.ndarray:
+def groups_in_fit(sizes: np.ndarray) -> np.ndarray:
     """All groups; of many, none with five times the replicates of the median group, if the others have 30 degrees of freedom.
 
     A large control says little of how noisy the small groups are, and could outweigh them; its own noise hardly enters a comparison.
@@ -114,59 +114,59 @@ def groups_that_lend(sizes: np.ndarray) -> np.ndarray:
     return small if len(sizes) > 2 and (sizes[small] - 1).sum() >= ENOUGH_DEGREES else np.ones(len(sizes), bool)
 
 
-def comparison_arms(members: np.ndarray, starts: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def group_ranges(members: np.ndarray, starts: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Start and stop of the reference and the treated arm, (n_comparisons, 4), and the list of samples they point into."""
-    arms = np.empty((len(pairs), 4), np.int64)
+    ranges = np.empty((len(pairs), 4), np.int64)
     lists = [members]
     end = len(members)
     for c, (reference, treated) in enumerate(pairs):
         if reference >= 0:
-            arms[c, :2] = starts[reference], starts[reference + 1]
+            ranges[c, :2] = starts[reference], starts[reference + 1]
         else:
             rest = np.concatenate([members[: starts[treated]], members[starts[treated + 1] :]])
             lists.append(rest)
-            arms[c, :2] = end, end + len(rest)
+            ranges[c, :2] = end, end + len(rest)
             end += len(rest)
-        arms[c, 2:] = starts[treated], starts[treated + 1]
-    return arms, np.concatenate(lists)
+        ranges[c, 2:] = starts[treated], starts[treated + 1]
+    return ranges, np.concatenate(lists)
 
 
-def _without_noisy(
-    pseudobulk: Pseudobulk, shared: Shared, pairs: np.ndarray, suspects: np.ndarray, usable: np.ndarray
-) -> Shared:
+def _without_high_dispersion(
+    pseudobulk: Pseudobulk, shared: DatasetFit, pairs: np.ndarray, suspects: np.ndarray, usable: np.ndarray
+) -> DatasetFit:
     """Ratios of the noisy groups, which groups lend their dispersion, and the trend of these.
 
     Two rounds: the trend that the noisy groups have raised names them, the trend without them says how noisy they are.
     """
     p_values = _p_values_of(pseudobulk, shared, pairs, suspects)
     several = np.bincount(pseudobulk.group) > 1
-    noise, trend, lends = shared.noise.copy(), shared.trend, shared.lends
-    suspected = np.isin(np.arange(len(noise)), suspects)
+    dispersion_ratio, trend, in_fit = shared.dispersion_ratio.copy(), shared.trend, shared.in_fit
+    suspected = np.isin(np.arange(len(dispersion_ratio)), suspects)
     for _ in range(2):
-        others = lends & ~suspected
-        others = others if (others & several).any() else lends
+        others = in_fit & ~suspected
+        others = others if (others & several).any() else in_fit
         typical, typical_mean = (
-            ask(pseudobulk, shared.exposure, trend, shared.lost, others, usable)
+            ask(pseudobulk, shared.exposure, trend, shared.df_ratio, others, usable)
             for ask in (ratio_to_trend, mean_statistic)
         )
         for group in suspects:
             unchanged = usable & (p_values[group] > UNCHANGED) if group in p_values else usable
-            own = np.arange(len(noise)) == group
+            own = np.arange(len(dispersion_ratio)) == group
             ratio, mean = (
-                ask(pseudobulk, shared.exposure, trend, shared.lost, own, unchanged)
+                ask(pseudobulk, shared.exposure, trend, shared.df_ratio, own, unchanged)
                 for ask in (ratio_to_trend, mean_statistic)
             )
-            noise[group] = ratio_that_counts(ratio / typical, mean / typical_mean)
-        lends = shared.lends & (noise == 1.0)
-        if not (lends & several).any():
-            return replace(shared, noise=noise, trend=trend)
-        trend = trend_of_groups(pseudobulk, shared.exposure, lends, shared.lost, usable)
-        suspected = noise > 1.0
-    return replace(shared, noise=noise, lends=lends, trend=trend)
+            dispersion_ratio[group] = ratio_that_counts(ratio / typical, mean / typical_mean)
+        in_fit = shared.in_fit & (dispersion_ratio == 1.0)
+        if not (in_fit & several).any():
+            return replace(shared, dispersion_ratio=dispersion_ratio, trend=trend)
+        trend = trend_of_groups(pseudobulk, shared.exposure, in_fit, shared.df_ratio, usable)
+        suspected = dispersion_ratio > 1.0
+    return replace(shared, dispersion_ratio=dispersion_ratio, in_fit=in_fit, trend=trend)
 
 
 def _p_values_of(
-    pseudobulk: Pseudobulk, shared: Shared, pairs: np.ndarray, groups: np.ndarray
+    pseudobulk: Pseudobulk, shared: DatasetFit, pairs: np.ndarray, groups: np.ndarray
 ) -> dict[int, np.ndarray]:
     """P-values (n_genes,) of the first comparison of each of these groups that has one."""
     first = {int(treated): c for c, treated in reversed(list(enumerate(pairs[:, 1]))) if treated in groups}

@@ -9,61 +9,61 @@ import numpy as np
 from numba import njit
 from scipy.special import ndtri
 
-from nbcompare._nb.dispersion.pearson import arm, arm_statistic, weighted_sums
+from nbcompare._nb.dispersion.pearson import group_sums, statistic_of_group, weighted_sums
 from nbcompare._nb.numerics.special import normal_from_t, normal_tail
 from nbcompare._nb.status import Status
 from nbcompare._nb.two_group.rstar import modified_root
 
-SMALLEST_KEPT = 0.02  # share of the information, in the arithmetic of confounded comparisons
+SMALLEST_EFFICIENCY = 0.02  # share of the information, in the arithmetic of confounded comparisons
 
 
 @dataclass(frozen=True)
-class Setting:
+class ComparisonData:
     """Everything that the tests of some comparisons take for given."""
 
     counts: np.ndarray  # (n_genes, n_samples)
     exposure: np.ndarray  # (1 or n_genes, n_samples), with block effects
-    kept: np.ndarray  # (n_genes, n_comparisons) share of the information that blocks leave
+    efficiency: np.ndarray  # (n_genes, n_comparisons) share of the information that blocks leave
     members: np.ndarray  # (n_samples,) samples sorted by group
     starts: np.ndarray  # (n_groups + 1,) where each group starts among the members
-    arm_members: np.ndarray  # samples of the arms
-    arms: np.ndarray  # (n_comparisons, 4) start and stop of reference and treated arm among arm_members
+    sample_order: np.ndarray  # samples of the arms
+    ranges: np.ndarray  # (n_comparisons, 4) start and stop of reference and treated arm among arm_members
     mean: np.ndarray  # (n_genes,) mean count of a sample
     trend: np.ndarray  # (n_genes,) dispersion expected at that mean
-    scatter: float  # variance of log dispersion between genes
+    log_dispersion_var: float  # variance of log dispersion between genes
     error: float  # variance of the trend itself
-    lost: float  # residual degrees of freedom without blocks over those with
-    lost_without: float  # the same with one sample less
+    df_ratio: float  # residual degrees of freedom without blocks over those with
+    df_ratio_loo: float  # the same with one sample less
     group: np.ndarray  # (n_samples,) int64, group of every sample
-    noise: np.ndarray  # (n_groups,) dispersion of the groups relative to the data set's
+    dispersion_ratio: np.ndarray  # (n_groups,) dispersion of the groups relative to the data set's
     own: np.ndarray  # (n_comparisons,) bool: the dispersion comes from the two arms alone
-    lends: np.ndarray  # (n_groups,) bool: groups whose statistics the other comparisons sum
+    in_fit: np.ndarray  # (n_groups,) bool: groups whose statistics the other comparisons sum
     two_groups: bool  # the data set is the two arms: samples are weighted at their common rate; else at the reference's
 
 
-def compare_genes(setting: Setting, *, log_shift: float = 0.0) -> tuple[np.ndarray, ...]:
+def compare_genes(setting: ComparisonData, *, log_shift: float = 0.0) -> tuple[np.ndarray, ...]:
     """Log fold change, standard error, signed statistic, p-value and moderated dispersion, each (n_genes, n_comparisons).
 
     Effects are what is beyond `log_shift`, the log fold change under the null hypothesis.
     """
-    out = tuple(np.full((len(setting.counts), len(setting.arms)), np.nan) for _ in range(5))
+    out = tuple(np.full((len(setting.counts), len(setting.ranges)), np.nan) for _ in range(5))
     _compare_genes(
         setting.counts,
         setting.exposure,
-        setting.kept,
+        setting.efficiency,
         setting.members,
         setting.starts,
-        setting.arm_members,
-        setting.arms,
+        setting.sample_order,
+        setting.ranges,
         setting.mean,
         setting.trend,
-        setting.scatter,
+        setting.log_dispersion_var,
         setting.error,
-        setting.lost,
+        setting.df_ratio,
         setting.group,
-        setting.noise,
+        setting.dispersion_ratio,
         setting.own,
-        setting.lends,
+        setting.in_fit,
         setting.two_groups,
         math.exp(log_shift),
         *out,
@@ -73,7 +73,7 @@ def compare_genes(setting: Setting, *, log_shift: float = 0.0) -> tuple[np.ndarr
 
 def match_statistics(statistic: np.ndarray, p_value: np.ndarray, status: np.ndarray) -> None:
     """The statistics that belong to p-values that a rule has changed, in place: one-sided with an empty group, or without one replicate."""
-    changed = ((status & (Status.ZERO_ARM | Status.SINGLE_REPLICATE)) > 0) & (p_value > 0)
+    changed = ((status & (Status.ZERO_GROUP | Status.SINGLE_REPLICATE)) > 0) & (p_value > 0)
     statistic[changed] = np.copysign(ndtri(p_value[changed] / 2), statistic[changed])
 
 
@@ -81,20 +81,20 @@ def match_statistics(statistic: np.ndarray, p_value: np.ndarray, status: np.ndar
 def _compare_genes(
     counts,
     exposure,
-    kept,
+    efficiency,
     members,
     starts,
-    arm_members,
-    arms,
+    sample_order,
+    ranges,
     mean,
     trend,
-    scatter,
+    log_dispersion_var,
     error,
-    lost,
+    df_ratio,
     group,
-    noise,
+    dispersion_ratio,
     own,
-    lends,
+    in_fit,
     two_groups,
     ratio,
     log_fc,
@@ -109,22 +109,22 @@ def _compare_genes(
             continue
         y = counts[g]
         l = exposure[g if exposure.shape[0] > 1 else 0]
-        prior_phi, prior_df = prior(mean[g], trend[g], scatter, error)
+        prior_phi, prior_df = prior(mean[g], trend[g], log_dispersion_var, error)
         numerator = 0.0
         weight = 0.0
         if need_all:
             for k in range(starts.shape[0] - 1):
-                if not lends[k]:
+                if not in_fit[k]:
                     continue
                 a, b = group_statistic(y, l, members, starts[k], starts[k + 1], -1, prior_phi)
                 numerator += a
                 weight += b
-        for c in range(arms.shape[0]):
+        for c in range(ranges.shape[0]):
             result = contrast(
                 y,
                 l,
-                arm_members,
-                arms[c],
+                sample_order,
+                ranges[c],
                 -1,
                 mean[g],
                 prior_phi,
@@ -132,10 +132,10 @@ def _compare_genes(
                 numerator,
                 weight,
                 own[c],
-                lost,
+                df_ratio,
                 group,
-                noise,
-                kept[g, c],
+                dispersion_ratio,
+                efficiency[g, c],
                 two_groups,
                 ratio,
             )
@@ -143,13 +143,13 @@ def _compare_genes(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def prior(mean, trend, scatter, error):
+def prior(mean, trend, log_dispersion_var, error):
     """Prior mean of the dispersion and its degrees of freedom.
 
     d0 = 1 + 2/x of a scatter of x = scatter rho^2, rho = trend m / (1 + trend m), the trend's own error added to it for the degrees of freedom.
     """
     rho = trend * mean / (1.0 + trend * mean)
-    x = scatter * rho * rho
+    x = log_dispersion_var * rho * rho
     df = 1.0 + 2.0 / max(x, 1e-6)
     shift = 0.5 * x + 1.0 / df + 1.0 / (3.0 * df * df)
     return max(trend - (1.0 - math.exp(-shift)) * (trend + 1.0 / mean), 0.0), 1.0 + 2.0 / max(x + error, 1e-6)
@@ -161,8 +161,8 @@ def group_statistic(y, l, members, start, stop, skip, phi):
     total, depth = totals(y, l, members, start, stop, skip)
     if total < 2.0 or stop - start < 2:
         return 0.0, 0.0
-    _, rate, _, factor = arm(y, l, members, start, stop, skip, phi * total / depth)
-    return arm_statistic(y, l, members, start, stop, skip, total, rate, factor, phi)
+    _, rate, _, factor = group_sums(y, l, members, start, stop, skip, phi * total / depth)
+    return statistic_of_group(y, l, members, start, stop, skip, total, rate, factor, phi)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -170,7 +170,7 @@ def contrast(
     y,
     l,
     members,
-    arms,
+    ranges,
     skip,
     mean,
     prior_phi,
@@ -178,10 +178,10 @@ def contrast(
     numerator,
     weight,
     own,
-    lost,
+    df_ratio,
     group,
-    noise,
-    kept,
+    dispersion_ratio,
+    efficiency,
     two_groups,
     ratio,
 ):
@@ -190,48 +190,76 @@ def contrast(
     `numerator` and `weight` are the dispersion statistics of all groups, used unless `own`. Sample `skip` is left out.
     The exposure of the treated arm is `ratio` times as large in the comparison, not in the dispersion.
     """
-    T1, rate1, E1, delta1, T2, rate2, E2, delta2, phi, df = moderated_arms(
-        y, l, members, arms, skip, mean, prior_phi, prior_df, numerator, weight, own, lost, group, noise, two_groups
+    T1, rate1, E1, delta1, T2, rate2, E2, delta2, phi, df = moderated_groups(
+        y,
+        l,
+        members,
+        ranges,
+        skip,
+        mean,
+        prior_phi,
+        prior_df,
+        numerator,
+        weight,
+        own,
+        df_ratio,
+        group,
+        dispersion_ratio,
+        two_groups,
     )
     if T1 + T2 <= 0.0:
         return np.nan, np.nan, np.nan, np.nan, np.nan
-    log_fc, se, z, p = compare_arms(
-        T1, rate1, E1, delta1, T2, rate2 / ratio, E2 * ratio, delta2, df, max(kept, SMALLEST_KEPT)
+    log_fc, se, z, p = compare_two_groups(
+        T1, rate1, E1, delta1, T2, rate2 / ratio, E2 * ratio, delta2, df, max(efficiency, SMALLEST_EFFICIENCY)
     )
-    return log_fc, se, z, p, noise[group[members[arms[2]]]] * phi
+    return log_fc, se, z, p, dispersion_ratio[group[members[ranges[2]]]] * phi
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def moderated_arms(
-    y, l, members, arms, skip, mean, prior_phi, prior_df, numerator, weight, own, lost, group, noise, two_groups
+def moderated_groups(
+    y,
+    l,
+    members,
+    ranges,
+    skip,
+    mean,
+    prior_phi,
+    prior_df,
+    numerator,
+    weight,
+    own,
+    df_ratio,
+    group,
+    dispersion_ratio,
+    two_groups,
 ):
     """Total, rate, pseudo-exposure and its dispersion of both arms of a comparison, the moderated dispersion and its degrees of freedom.
 
     The arguments are those of `contrast`.
     """
-    total, depth = totals(y, l, members, arms[0], arms[1], skip)
-    total2, depth2 = totals(y, l, members, arms[2], arms[3], skip)
+    total, depth = totals(y, l, members, ranges[0], ranges[1], skip)
+    total2, depth2 = totals(y, l, members, ranges[2], ranges[3], skip)
     if total + total2 <= 0.0:
         return 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, np.nan, np.nan
     if two_groups:
         total += total2
         depth += depth2
     slope = prior_phi * total / depth
-    T1, rate1, E1, D1, first, d1 = arm_of_groups(
-        y, l, members, arms[0], arms[1], skip, group, noise, slope, prior_phi, own
+    T1, rate1, E1, D1, first, d1 = rate_of_group(
+        y, l, members, ranges[0], ranges[1], skip, group, dispersion_ratio, slope, prior_phi, own
     )
-    T2, rate2, E2, D2, second, d2 = arm_of_groups(
-        y, l, members, arms[2], arms[3], skip, group, noise, slope, prior_phi, own
+    T2, rate2, E2, D2, second, d2 = rate_of_group(
+        y, l, members, ranges[2], ranges[3], skip, group, dispersion_ratio, slope, prior_phi, own
     )
     if own:
         numerator = first + second
         weight = d1 + d2
-    phi, df = moderate(prior_phi, prior_df, mean, numerator, weight / lost)
+    phi, df = moderate(prior_phi, prior_df, mean, numerator, weight / df_ratio)
     return T1, rate1, E1, phi * D1, T2, rate2, E2, phi * D2, phi, df
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def arm_of_groups(y, l, members, start, stop, skip, group, noise, slope, prior_phi, own):
+def rate_of_group(y, l, members, start, stop, skip, group, dispersion_ratio, slope, prior_phi, own):
     """Total, rate, pseudo-exposure E and dispersion factor D of one or several groups, and if `own` their dispersion statistic.
 
     The samples of a group lie side by side; its dispersion is noise[group] times the gene's, and its weights are 1 / (1 + noise slope l). With
@@ -254,7 +282,7 @@ def arm_of_groups(y, l, members, start, stop, skip, group, noise, slope, prior_p
         while last < stop and group[members[last]] == k:
             last += 1
         if not (last == first + 1 and members[first] == skip):
-            c = noise[k]
+            c = dispersion_ratio[k]
             T, wl, wwl, wlwl, wy = weighted_sums(y, l, members, first, last, skip, c * slope)
             rate = wy / wl
             total += T
@@ -265,7 +293,7 @@ def arm_of_groups(y, l, members, start, stop, skip, group, noise, slope, prior_p
             plain_poisson += wwl
             plain_square += c * wlwl
             if own:
-                a, d = arm_statistic(y, l, members, first, last, skip, T, rate, wlwl / (wl * wl), c * prior_phi)
+                a, d = statistic_of_group(y, l, members, first, last, skip, T, rate, wlwl / (wl * wl), c * prior_phi)
                 numerator += a
                 weight += d
         first = last
@@ -297,12 +325,12 @@ def moderate(prior_phi, prior_df, mean, numerator, weight):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def compare_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, kept):
+def compare_two_groups(T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, efficiency):
     """Log fold change, standard error, signed statistic and p-value from totals, rates, pseudo-exposures and their dispersions.
 
-    The p-value is one-sided where an arm has no counts: that of an effect away from it. See `counts_of_arms`.
+    The p-value is one-sided where an arm has no counts: that of an effect away from it. See `counts_of_groups`.
     """
-    y1, E1, delta1, y2, E2, delta2, empty = counts_of_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, kept)
+    y1, E1, delta1, y2, E2, delta2, empty = counts_of_groups(T1, rate1, E1, delta1, T2, rate2, E2, delta2, efficiency)
     root = modified_root(y1, y2, E1, E2, delta1, delta2)
     z = math.copysign(normal_from_t(abs(root), df), root)
     p = p_value_of(z, empty)
@@ -318,16 +346,16 @@ def p_value_of(z, empty):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def counts_of_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, kept):
+def counts_of_groups(T1, rate1, E1, delta1, T2, rate2, E2, delta2, efficiency):
     """Pseudo-count, exposure and dispersion of both arms, and -1 or 1 where the second or the first arm has no counts, else 0.
 
     Blocks that keep a share of the information shrink pseudo-exposures and raise dispersions by it. An arm without counts is given half a
     pseudo-count of the other's.
     """
-    E1 *= kept
-    E2 *= kept
-    delta1 /= kept
-    delta2 /= kept
+    E1 *= efficiency
+    E2 *= efficiency
+    delta1 /= efficiency
+    delta2 /= efficiency
     y1 = rate1 * E1
     y2 = rate2 * E2
     empty = 0.0

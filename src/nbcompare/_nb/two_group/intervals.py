@@ -18,36 +18,36 @@ from numba import njit
 
 from nbcompare._nb.numerics.interval_search import NORMAL, ONE_SIDED, SIZE, X, advance, begin, t_critical
 from nbcompare._nb.two_group.gene_test import (
-    SMALLEST_KEPT,
-    Setting,
-    counts_of_arms,
+    SMALLEST_EFFICIENCY,
+    ComparisonData,
+    counts_of_groups,
     group_statistic,
-    moderated_arms,
+    moderated_groups,
     prior,
 )
 from nbcompare._nb.two_group.rstar import modified_root
 
 
-def genes_intervals(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+def genes_intervals(setting: ComparisonData) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of the log fold changes of `compare_genes`, (n_genes, n_comparisons) each; NaN without counts."""
-    lower, upper = (np.full((len(setting.counts), len(setting.arms)), np.nan) for _ in range(2))
+    lower, upper = (np.full((len(setting.counts), len(setting.ranges)), np.nan) for _ in range(2))
     _genes_intervals(
         setting.counts,
         setting.exposure,
-        setting.kept,
+        setting.efficiency,
         setting.members,
         setting.starts,
-        setting.arm_members,
-        setting.arms,
+        setting.sample_order,
+        setting.ranges,
         setting.mean,
         setting.trend,
-        setting.scatter,
+        setting.log_dispersion_var,
         setting.error,
-        setting.lost,
+        setting.df_ratio,
         setting.group,
-        setting.noise,
+        setting.dispersion_ratio,
         setting.own,
-        setting.lends,
+        setting.in_fit,
         setting.two_groups,
         lower,
         upper,
@@ -78,20 +78,20 @@ def _critical_values(degrees, out):
 def _genes_intervals(
     counts,
     exposure,
-    kept,
+    efficiency,
     members,
     starts,
-    arm_members,
-    arms,
+    sample_order,
+    ranges,
     mean,
     trend,
-    scatter,
+    log_dispersion_var,
     error,
-    lost,
+    df_ratio,
     group,
-    noise,
+    dispersion_ratio,
     own,
-    lends,
+    in_fit,
     two_groups,
     lower,
     upper,
@@ -103,22 +103,22 @@ def _genes_intervals(
             continue
         y = counts[g]
         l = exposure[g if exposure.shape[0] > 1 else 0]
-        prior_phi, prior_df = prior(mean[g], trend[g], scatter, error)
+        prior_phi, prior_df = prior(mean[g], trend[g], log_dispersion_var, error)
         numerator = 0.0
         weight = 0.0
         if need_all:
             for k in range(starts.shape[0] - 1):
-                if not lends[k]:
+                if not in_fit[k]:
                     continue
                 a, b = group_statistic(y, l, members, starts[k], starts[k + 1], -1, prior_phi)
                 numerator += a
                 weight += b
-        for c in range(arms.shape[0]):
-            T1, rate1, E1, delta1, T2, rate2, E2, delta2, _, df = moderated_arms(
+        for c in range(ranges.shape[0]):
+            T1, rate1, E1, delta1, T2, rate2, E2, delta2, _, df = moderated_groups(
                 y,
                 l,
-                arm_members,
-                arms[c],
+                sample_order,
+                ranges[c],
                 -1,
                 mean[g],
                 prior_phi,
@@ -126,21 +126,21 @@ def _genes_intervals(
                 numerator,
                 weight,
                 own[c],
-                lost,
+                df_ratio,
                 group,
-                noise,
+                dispersion_ratio,
                 two_groups,
             )
             if T1 + T2 > 0.0:
-                lower[g, c], upper[g, c] = arms_interval(
-                    T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, max(kept[g, c], SMALLEST_KEPT), state
+                lower[g, c], upper[g, c] = groups_interval(
+                    T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, max(efficiency[g, c], SMALLEST_EFFICIENCY), state
                 )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def arms_interval(T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, kept, state):
-    """Bounds of what `contrast.compare_arms` tests; `state` is memory for the search."""
-    y1, E1, delta1, y2, E2, delta2, empty = counts_of_arms(T1, rate1, E1, delta1, T2, rate2, E2, delta2, kept)
+def groups_interval(T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, efficiency, state):
+    """Bounds of what `contrast.compare_two_groups` tests; `state` is memory for the search."""
+    y1, E1, delta1, y2, E2, delta2, empty = counts_of_groups(T1, rate1, E1, delta1, T2, rate2, E2, delta2, efficiency)
     return counts_interval(y1, E1, delta1, y2, E2, delta2, df, empty, state)
 
 

@@ -7,16 +7,16 @@ import math
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.two_group.gene_test import Setting, contrast, group_statistic, prior
+from nbcompare._nb.two_group.gene_test import ComparisonData, contrast, group_statistic, prior
 
 CUT = 0.02  # p-values below this are checked
-LARGEST_ARM = 20  # replicates of larger arms are not left out
+LARGEST_GROUP = 20  # replicates of larger arms are not left out
 UNBALANCED = 2  # from so many times the replicates in one group on the rule differs
 FLOOR = 0.2  # smaller p-values without one replicate never replace p
 
 
 def leave_one_out(
-    setting: Setting, p_value: np.ndarray, statistic: np.ndarray, dispersion: np.ndarray
+    setting: ComparisonData, p_value: np.ndarray, statistic: np.ndarray, dispersion: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """P-values and statistics by the rule, and where it replaced them.
 
@@ -25,8 +25,8 @@ def leave_one_out(
     has twice the replicates of the other or more, sqrt(p) alone is the bound, and only the replicates of an arm that scatters more than its
     dispersion lets expect are left out: within-arm scatter says nothing of the difference, so nulls keep their level.
     """
-    sizes = np.stack([setting.arms[:, 1] - setting.arms[:, 0], setting.arms[:, 3] - setting.arms[:, 2]], axis=1)
-    checked = can_leave_out(sizes.min(axis=1), sizes.max(axis=1)) & np.isfinite(setting.lost_without)
+    sizes = np.stack([setting.ranges[:, 1] - setting.ranges[:, 0], setting.ranges[:, 3] - setting.ranges[:, 2]], axis=1)
+    checked = can_leave_out(sizes.min(axis=1), sizes.max(axis=1)) & np.isfinite(setting.df_ratio_loo)
     genes, comparisons = np.nonzero((p_value < CUT) & checked)
     guarded, replaced = p_value.copy(), np.zeros(p_value.shape, bool)
     if len(genes) == 0:
@@ -38,21 +38,21 @@ def leave_one_out(
         comparisons,
         setting.counts,
         setting.exposure,
-        setting.kept,
+        setting.efficiency,
         setting.members,
         setting.starts,
         setting.group,
-        setting.arm_members,
-        setting.arms,
+        setting.sample_order,
+        setting.ranges,
         setting.mean,
         setting.trend,
-        setting.scatter,
+        setting.log_dispersion_var,
         setting.error,
-        setting.lost,
-        setting.lost_without,
-        setting.noise,
+        setting.df_ratio,
+        setting.df_ratio_loo,
+        setting.dispersion_ratio,
         setting.own,
-        setting.lends,
+        setting.in_fit,
         setting.two_groups,
         unbalanced,
         dispersion,
@@ -73,7 +73,7 @@ def leave_one_out(
 
 def can_leave_out(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
     """Whether the rule applies to groups of so many replicates: three or more, two where the other group has twice as many."""
-    return (smaller >= np.where(is_unbalanced(smaller, larger), 2, 3)) & (smaller <= LARGEST_ARM)
+    return (smaller >= np.where(is_unbalanced(smaller, larger), 2, 3)) & (smaller <= LARGEST_GROUP)
 
 
 def is_unbalanced(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
@@ -87,21 +87,21 @@ def _leave_one_out(
     comparisons,
     counts,
     exposure,
-    kept,
+    efficiency,
     members,
     starts,
     group,
-    arm_members,
-    arms,
+    sample_order,
+    ranges,
     mean,
     trend,
-    scatter,
+    log_dispersion_var,
     error,
-    lost,
-    lost_without,
-    noise,
+    df_ratio,
+    df_ratio_loo,
+    dispersion_ratio,
     own,
-    lends,
+    in_fit,
     two_groups,
     unbalanced,
     dispersion,
@@ -121,12 +121,12 @@ def _leave_one_out(
         whole = statistic[g, c]
         worst[t] = p_value[g, c]
         worst_statistic[t] = whole
-        prior_phi, prior_df = prior(mean[g], trend[g], scatter, error)
+        prior_phi, prior_df = prior(mean[g], trend[g], log_dispersion_var, error)
         numerator = 0.0
         all_weight = 0.0
         if not own[c]:
             for k in range(n_groups):
-                if not lends[k]:
+                if not in_fit[k]:
                     continue
                 a, b = group_statistic(y, l, members, starts[k], starts[k + 1], -1, prior_phi)
                 statistics[k, 0] = a
@@ -134,16 +134,16 @@ def _leave_one_out(
                 numerator += a
                 all_weight += b
         for side in range(2):
-            start = arms[c, 2 * side]
-            stop = arms[c, 2 * side + 1]
-            if stop - start > LARGEST_ARM:
+            start = ranges[c, 2 * side]
+            stop = ranges[c, 2 * side + 1]
+            if stop - start > LARGEST_GROUP:
                 continue
             if unbalanced[c]:
-                phi = dispersion[g, c] / noise[group[arm_members[arms[c, 2]]]]
-                if not any_scatters(y, l, arm_members, start, stop, group, noise, phi):
+                phi = dispersion[g, c] / dispersion_ratio[group[sample_order[ranges[c, 2]]]]
+                if not any_scatters(y, l, sample_order, start, stop, group, dispersion_ratio, phi):
                     continue
             for j in range(start, stop):
-                skip = arm_members[j]
+                skip = sample_order[j]
                 mean_left = mean[g]
                 if two_groups:
                     mean_left += (mean[g] - y[skip]) / (n_samples - 1)
@@ -152,21 +152,21 @@ def _leave_one_out(
                         worst_statistic[t] = 0.0
                         continue
                 if own[c]:
-                    phi, df = prior(mean_left, trend[g], scatter, error)
-                    left, left_weight, ratio = 0.0, 0.0, lost_without
+                    phi, df = prior(mean_left, trend[g], log_dispersion_var, error)
+                    left, left_weight, ratio = 0.0, 0.0, df_ratio_loo
                 else:
                     phi, df = prior_phi, prior_df
                     k = group[skip]
-                    left, left_weight, ratio = numerator, all_weight, lost
-                    if lends[k]:
+                    left, left_weight, ratio = numerator, all_weight, df_ratio
+                    if in_fit[k]:
                         a, b = group_statistic(y, l, members, starts[k], starts[k + 1], skip, prior_phi)
                         left += a - statistics[k, 0]
                         left_weight += b - statistics[k, 1]
                 _, _, z, p, _ = contrast(
                     y,
                     l,
-                    arm_members,
-                    arms[c],
+                    sample_order,
+                    ranges[c],
                     skip,
                     mean_left,
                     phi,
@@ -176,8 +176,8 @@ def _leave_one_out(
                     own[c],
                     ratio,
                     group,
-                    noise,
-                    kept[g, c],
+                    dispersion_ratio,
+                    efficiency[g, c],
                     two_groups,
                     1.0,
                 )
@@ -189,7 +189,7 @@ def _leave_one_out(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def any_scatters(y, l, members, start, stop, group, noise, phi):
+def any_scatters(y, l, members, start, stop, group, dispersion_ratio, phi):
     """`scatters` of any of the groups whose samples lie side by side, each at its own dispersion."""
     first = start
     while first < stop:
@@ -197,7 +197,7 @@ def any_scatters(y, l, members, start, stop, group, noise, phi):
         last = first + 1
         while last < stop and group[members[last]] == k:
             last += 1
-        if scatters(y, l, members, first, last, noise[k] * phi):
+        if scatters(y, l, members, first, last, dispersion_ratio[k] * phi):
             return True
         first = last
     return False

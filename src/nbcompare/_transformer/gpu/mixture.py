@@ -176,10 +176,12 @@ def summarise(mixture: DeviceMixture, levels: Sequence[float]) -> tuple[Tensor, 
     rows[LOG_DISPERSION], rows[LOG_DISPERSION_SD] = dispersion.moments()
     rows[LOG_DISPERSION_MEDIAN] = dispersion.quantile(half, rows[LOG_DISPERSION])
     none = null.new_empty((0, len(null)))
-    wanted = [torch.full_like(null, level) for level in levels]
-    changes = torch.stack([beta.quantile(level, mean) for level in wanted]) if wanted else none
+    requested_levels = [torch.full_like(null, level) for level in levels]
+    changes = torch.stack([beta.quantile(level, mean) for level in requested_levels]) if requested_levels else none
     dispersions = (
-        torch.stack([dispersion.quantile(level, rows[LOG_DISPERSION]) for level in wanted]) if wanted else none
+        torch.stack([dispersion.quantile(level, rows[LOG_DISPERSION]) for level in requested_levels])
+        if requested_levels
+        else none
     )
     return rows, torch.stack([mean, sd]), changes, dispersions
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nbcompare._nb.posterior.mixture import Mixture
-from nbcompare._nb.posterior.prior import NULL_SHARE
+from nbcompare._nb.posterior.prior import NULL_PROPORTION
 from nbcompare._transformer.gpu.batch import as_tests
 from nbcompare._transformer.gpu.features import compute_features
 from nbcompare._transformer.gpu.mixture import DeviceMixture, assemble
@@ -42,7 +42,9 @@ def mixture_of(network: Network, batch: Batch, device: str) -> DeviceMixture:
     prior = as_rows(priors, device)
     laplace, features = compute_features(*as_tests(data, prior))
     factor, alternative, null = raw_in_parts(network, features.T.to(network.spread.dtype))
-    log_odds = torch.log(prior[NULL_SHARE]) - torch.log1p(-prior[NULL_SHARE]) + laplace[LOG_BAYES_FACTOR] + factor
+    log_odds = (
+        torch.log(prior[NULL_PROPORTION]) - torch.log1p(-prior[NULL_PROPORTION]) + laplace[LOG_BAYES_FACTOR] + factor
+    )
     return assemble(laplace, log_odds, alternative, null)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nbcompare._nb.posterior.prior import FAMILY, INVERSE_GAMMA, LOG_FC_SD, LOG_MEAN, LOG_MEAN_SD, NULL_SHARE
+from nbcompare._nb.posterior.prior import FAMILY, INVERSE_GAMMA, LOG_FC_SD, LOG_MEAN, LOG_MEAN_SD, NULL_PROPORTION
 from nbcompare._transformer.cpu.features import laplace_prior
 from nbcompare._transformer.training_range import HIGHEST_LOG_MEAN, Ranges
 
@@ -25,11 +25,11 @@ class Simulated:
 
 
 def simulate(
-    rng: np.random.Generator, n_tests: int, ranges: Ranges, *, null_share: np.ndarray | float = 0.5
+    rng: np.random.Generator, n_tests: int, ranges: Ranges, *, null_proportion: np.ndarray | float = 0.5
 ) -> Simulated:
     """Fresh tests. In training half of them are null, whatever the share in the data: the network learns the Bayes factor."""
     prior = draw_prior(rng, n_tests, ranges)
-    prior[:, NULL_SHARE] = null_share
+    prior[:, NULL_PROPORTION] = null_proportion
     truth, null = draw_truth(rng, prior)
     present = [replicates(rng, n_tests, ranges)]
     other = replicates(rng, n_tests, ranges)
@@ -49,10 +49,10 @@ def draw_prior(rng: np.random.Generator, n: int, ranges: Ranges) -> np.ndarray:
     log_uniform = lambda low, high: np.exp(rng.uniform(np.log(low), np.log(high), n))
     low, high = np.log(ranges.dispersion)
     usual = np.clip(rng.normal(-2.0, 1.3, n), low, high)
-    least, most = ranges.scatter
-    scatter = rng.uniform(least, most, n)
+    least, most = ranges.log_dispersion_sd
+    log_dispersion_sd = rng.uniform(least, most, n)
     small = log_uniform(1e-3, 0.1)
-    scatter = np.where((rng.random(n) < 0.1) & (least < small), np.minimum(small, most), scatter)
+    log_dispersion_sd = np.where((rng.random(n) < 0.1) & (least < small), np.minimum(small, most), log_dispersion_sd)
     log_mean_sd = log_uniform(*ranges.log_mean_sd)
     lowest, highest = np.log(ranges.mean)
     highest = np.maximum(np.minimum(highest, HIGHEST_LOG_MEAN - 1.5 * log_mean_sd), lowest)
@@ -61,7 +61,7 @@ def draw_prior(rng: np.random.Generator, n: int, ranges: Ranges) -> np.ndarray:
             rng.uniform(lowest, highest),
             log_mean_sd,
             np.where(rng.random(n) < 0.5, rng.uniform(low, high, n), usual),
-            scatter,
+            log_dispersion_sd,
             (rng.random(n) < ranges.heavy_share).astype(np.float64),
             np.full(n, 0.5),
             log_uniform(*ranges.scale),
@@ -78,7 +78,7 @@ def draw_truth(rng: np.random.Generator, prior: np.ndarray) -> tuple[np.ndarray,
     inverse = np.log(np.where(heavy, rate, 1.0)) - log_gamma_draw(rng, np.where(heavy, shape, 1.0))
     alpha = np.where(heavy, inverse, location + spread * rng.standard_normal(n))
     centre = prior[:, LOG_MEAN] + prior[:, LOG_MEAN_SD] * rng.standard_normal(n)
-    null = rng.random(n) < prior[:, NULL_SHARE]
+    null = rng.random(n) < prior[:, NULL_PROPORTION]
     beta = np.where(null, 0.0, prior[:, LOG_FC_SD] * rng.standard_normal(n))
     return np.stack([alpha, centre, beta], axis=1), null
 
@@ -104,8 +104,8 @@ def draw_group(rng, n: np.ndarray, eta, alpha, spread, shift) -> list[np.ndarray
     exposure = np.exp(shift[rows] + spread[rows] * rng.standard_normal(len(rows)))
     mean = exposure * np.exp(eta[rows])
     shape = np.exp(-alpha[rows])
-    noise = np.where(shape > 1e8, 1.0, rng.standard_gamma(np.minimum(shape, 1e8)) / shape)
-    counts = rng.poisson(np.minimum(mean * noise, 1e12))
+    gamma_factor = np.where(shape > 1e8, 1.0, rng.standard_gamma(np.minimum(shape, 1e8)) / shape)
+    counts = rng.poisson(np.minimum(mean * gamma_factor, 1e12))
     padded_counts, padded_exposure = np.zeros((len(n), width)), np.zeros((len(n), width))
     padded_counts[here] = counts
     padded_exposure[here] = exposure

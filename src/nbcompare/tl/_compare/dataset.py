@@ -16,10 +16,10 @@ from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.dispersion.underdispersion import flagged
 from nbcompare.tl._compare.effects import with_effects
 from nbcompare.tl._compare.estimate import contrasted, moderated, unmoderated
-from nbcompare.tl._formula.plan import described, make_plan, run_design_tests, sample_flags, shifted_design_tests
+from nbcompare.tl._formula.plan import design_to_dict, make_plan, run_design_tests, sample_flags, shifted_design_tests
 from nbcompare.tl._posterior.compare import POSTERIOR_METHODS, with_posterior
 from nbcompare.tl._samples.checks import warn_of_underdispersion
-from nbcompare.tl._samples.groups import blocks_that_tell, make_design, sample_depths
+from nbcompare.tl._samples.groups import informative_blocks, make_design, sample_depths
 from nbcompare.tl._samples.offsets import offset_factors
 
 
@@ -32,7 +32,7 @@ class Outcome:
     trend: dict[str, Any]  # empty where the test knows none
     comparisons: list[str]
     samples: pd.DataFrame  # with `size_factor`
-    became: dict[str, Any]  # what arguments such as "auto" became, by name
+    resolved: dict[str, Any]  # what arguments such as "auto" became, by name
     design: dict[str, Any] = field(default_factory=dict)  # formula, coefficients, model matrix, contrasts
     coefficients: np.ndarray | None = None  # (n_genes, n_coefficients) of the design
     prior: dict[str, Any] = field(default_factory=dict)  # of the posterior
@@ -58,7 +58,7 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
         offset=options["offset"],
     )
     too_little = warn_of_underdispersion(design.pseudobulk)
-    given = {name: options[name] for name in ("method", "cox_reid", "min_total")}
+    given = {name: options[name] for name in ("method", "cox_reid", "min_gene_counts")}
     trend: dict[str, Any] = {}
     shifted = None
     prior: dict[str, Any] = {}
@@ -72,10 +72,10 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
     if too_little:
         arrays["status"] = flagged(arrays["status"])
     arrays = with_effects(arrays, shifted, options)
-    table = without_known(samples.table).assign(size_factor=design.pseudobulk.exposure, **blocks_that_tell(samples))
-    became = {"size_factors_used": design.factors_used}
+    table = without_known(samples.table).assign(size_factor=design.pseudobulk.exposure, **informative_blocks(samples))
+    resolved = {"size_factors_used": design.factors_used}
     factors = offset_factors(design.pseudobulk.exposure, design.pseudobulk.of_gene)
-    return Outcome(arrays, columns, trend, design.comparisons, table, became, prior=prior, offset_factors=factors)
+    return Outcome(arrays, columns, trend, design.comparisons, table, resolved, prior=prior, offset_factors=factors)
 
 
 def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:
@@ -97,15 +97,15 @@ def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, option
         arrays["status"] = flagged(arrays["status"])
     arrays = with_effects(arrays, shifted_design_tests(plan, samples, genes_first, exposures, options), options)
     table = without_known(samples.table).assign(size_factor=exposure)
-    became = {"size_factors_used": used}
+    resolved = {"size_factors_used": used}
     return Outcome(
         arrays,
         columns,
         trend,
         plan.names,
         table,
-        became,
-        described(plan, options),
+        resolved,
+        design_to_dict(plan, options),
         coefficients,
         offset_factors=offset_factors(exposure, of_gene),
     )

@@ -69,4 +69,4 @@ def _against_threshold(
 
 
 def _all(arrays: Mapping[str, np.ndarray], p: np.ndarray) -> dict[str, np.ndarray]:
-    return {"pvals_all_replicates": p} if "pvals_all_replicates" in arrays else {}
+    return {"pvals_unfiltered": p} if "pvals_unfiltered" in arrays else {}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nbcompare._nb.data import Fit, Group, Test, Trend
+from nbcompare._nb.data import Fit, Group, TestResult, Trend
 from nbcompare._nb.glm.compare import DesignTests
 from nbcompare._nb.glm.likelihood_intervals import ratio_intervals
 from nbcompare._nb.glm.likelihood_ratio import likelihood_ratio_test
@@ -29,7 +29,7 @@ def estimator(method: str, cox_reid: bool) -> Callable[[Group, Group], Fit]:
 
 
 def moderated(
-    design: Design, *, method: str, cox_reid: bool, shared: bool, min_total: float, lfc_threshold: float = 0.0
+    design: Design, *, method: str, cox_reid: bool, shared: bool, min_gene_counts: float, lfc_threshold: float = 0.0
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any], np.ndarray | None]:
     """Arrays (n_genes, n_comparisons), columns (n_genes,) and the trend of the moderated r* test; the effects are those of `method`.
 
@@ -39,7 +39,7 @@ def moderated(
         design.pseudobulk,
         design.pairs,
         shared=shared,
-        min_total=min_total,
+        min_gene_counts=min_gene_counts,
         threshold=lfc_threshold * np.log(2),
         intervals=True,
     )
@@ -52,25 +52,27 @@ def moderated_arrays(
     """The same of tests that are done."""
     log_fc, se, genewise = result.log_fc, result.se, result.genewise
     if method == "mle":
-        fits = [estimator(method, cox_reid)(*pair) for pair in arms(design)]
+        fits = [estimator(method, cox_reid)(*pair) for pair in group_pairs(design)]
         log_fc, genewise = _columns(fits, "log_fc"), _columns(fits, "dispersion")
         several = design.pairs[:, 0] < 0  # groups as one reference: the moderated test knows how they differ
-        se = np.where(several, result.se, _standard_errors(result, fits, arms(design)))
+        se = np.where(several, result.se, _standard_errors(result, fits, group_pairs(design)))
     status = result.status | _sample_flags(design)
     arrays = {
         **_tested(log_fc, se, result.statistic, result.p_value, result.dispersion, status),
         **_bounds(result.interval, status),
-        "pvals_all_replicates": np.where((status & NOT_TESTED) > 0, np.nan, result.p_value_all),
+        "pvals_unfiltered": np.where((status & NOT_TESTED) > 0, np.nan, result.p_value_all),
         "dispersions_genewise": genewise,
     }
     columns = {"base_mean": _base_mean(design), "dispersion_trend": result.trend.at(result.mean)}
-    return arrays, columns, _stored_trend(result.trend, result.noise)
+    return arrays, columns, _stored_trend(result.trend, result.dispersion_ratio)
 
 
 def _standard_errors(result: Moderated, fits: list[Fit], pairs: list[tuple[Group, Group]]) -> np.ndarray:
     """Of maximum likelihood effects, (n_genes, n_comparisons), each group with the dispersion that the test gives it."""
     columns = []
-    for fit, of_treated, (first, second), pair in zip(fits, result.dispersion.T, result.noise, pairs, strict=True):
+    for fit, of_treated, (first, second), pair in zip(
+        fits, result.dispersion.T, result.dispersion_ratio, pairs, strict=True
+    ):
         phi = of_treated / second
         columns.append(
             standard_error(_at(fit, np.where(np.isnan(phi), fit.dispersion, phi)), *pair, ratios=(first, second))
@@ -79,15 +81,15 @@ def _standard_errors(result: Moderated, fits: list[Fit], pairs: list[tuple[Group
 
 
 def unmoderated(
-    design: Design, *, method: str, test: str, cox_reid: bool, min_total: float
+    design: Design, *, method: str, test: str, cox_reid: bool, min_gene_counts: float
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Arrays (n_genes, n_comparisons) and columns (n_genes,) of the Wald or the likelihood ratio test, each comparison alone."""
-    apply: Callable[[Fit, Group, Group], Test] = wald_test if test == "wald" else likelihood_ratio_test
-    pairs = arms(design)
+    apply: Callable[[Fit, Group, Group], TestResult] = wald_test if test == "wald" else likelihood_ratio_test
+    pairs = group_pairs(design)
     fits = [estimator(method, cox_reid)(*pair) for pair in pairs]
     tests = [apply(fit, *pair) for fit, pair in zip(fits, pairs, strict=True)]
     total = np.stack([a.counts.sum(axis=1) + b.counts.sum(axis=1) for a, b in pairs], axis=1)
-    low = np.where(total < min_total, np.uint32(Status.LOW_TOTAL), np.uint32(0))
+    low = np.where(total < min_gene_counts, np.uint32(Status.LOW_TOTAL), np.uint32(0))
     status = _columns(tests, "status") | low | _sample_flags(design)
     log_fc, se = _columns(fits, "log_fc"), _columns(tests, "se")
     if test == "wald":
@@ -115,7 +117,7 @@ def contrasted(
     arrays |= _bounds(result.interval, status)
     columns, trend = {"base_mean": base_mean}, {}
     if test == "moderated":
-        arrays["pvals_all_replicates"] = np.where((status & NOT_TESTED) > 0, np.nan, result.p_value_all)
+        arrays["pvals_unfiltered"] = np.where((status & NOT_TESTED) > 0, np.nan, result.p_value_all)
     if result.trend.n_genes:
         arrays["dispersions_genewise"] = np.repeat(result.genewise[:, None], n_contrasts, axis=1)
         columns["dispersion_trend"] = result.trend.at(result.mean)
@@ -123,13 +125,13 @@ def contrasted(
     return arrays, columns, trend, result.coefficients / np.log(2)
 
 
-def _stored_trend(trend: Trend, noise: np.ndarray) -> dict[str, Any]:
+def _stored_trend(trend: Trend, dispersion_ratio: np.ndarray) -> dict[str, Any]:
     return {
         "mean": trend.mean,
         "dispersion": trend.dispersion,
-        "scatter": trend.scatter,
+        "log_dispersion_var": trend.log_dispersion_var,
         "n_genes": trend.n_genes,
-        "noise": noise,
+        "dispersion_ratio": dispersion_ratio,
     }
 
 
@@ -157,7 +159,7 @@ def _bounds(interval: np.ndarray | None, status: np.ndarray) -> dict[str, np.nda
     return {"lfc_lower": lower.copy(), "lfc_upper": upper.copy()}
 
 
-def arms(design: Design) -> list[tuple[Group, Group]]:
+def group_pairs(design: Design) -> list[tuple[Group, Group]]:
     """Reference and treated arm of every comparison."""
     group = design.pseudobulk.group
     return [

@@ -28,10 +28,12 @@ class Part:
     status: Status  # the same as a bit
 
 
-def join(parts: Mapping[str, Part], asked: Sequence[str]) -> Outcome:
+def join(parts: Mapping[str, Part], requested: Sequence[str]) -> Outcome:
     """One outcome with the columns of all splits."""
     found = {split: part.outcome for split, part in parts.items() if part.outcome is not None}
-    comparisons = list(dict.fromkeys([*asked, *(name for outcome in found.values() for name in outcome.comparisons)]))
+    comparisons = list(
+        dict.fromkeys([*requested, *(name for outcome in found.values() for name in outcome.comparisons)])
+    )
     n_genes = next(iter(found.values())).arrays["pvals"].shape[0]
     words = dict.fromkeys(word for outcome in found.values() for word in outcome.arrays)
     arrays = {word: _empty(found, word, (n_genes, len(parts) * len(comparisons))) for word in words}
@@ -43,19 +45,19 @@ def join(parts: Mapping[str, Part], asked: Sequence[str]) -> Outcome:
         trend[str(number)] = {}
         if (outcome := found.get(split)) is None:
             continue
-        places = [comparisons.index(name) for name in outcome.comparisons]
+        positions = [comparisons.index(name) for name in outcome.comparisons]
         for word, values in outcome.arrays.items():
-            arrays[word][:, [first + place for place in places]] = values
+            arrays[word][:, [first + place for place in positions]] = values
         for word, of_gene in outcome.columns.items():
             columns[word][:, number] = of_gene
-        trend[str(number)] = _with_noise_of_all(outcome.trend, places, len(comparisons))
+        trend[str(number)] = _with_ratios_of_all(outcome.trend, positions, len(comparisons))
     samples = pd.concat([_named(outcome.samples, split) for split, outcome in found.items()], ignore_index=True)
-    became = _became([outcome.became for outcome in found.values()])
+    resolved = _resolved([outcome.resolved for outcome in found.values()])
     priors = {str(n): found[split].prior for n, split in enumerate(parts) if split in found and found[split].prior}
     factors = [outcome.offset_factors for outcome in found.values() if outcome.offset_factors is not None]
     of_offsets = np.concatenate(factors, axis=1) if factors else None  # columns as the rows of samples
     return Outcome(
-        arrays, columns, trend, comparisons, samples, became, *_designs(found, list(parts)), priors, of_offsets
+        arrays, columns, trend, comparisons, samples, resolved, *_designs(found, list(parts)), priors, of_offsets
     )
 
 
@@ -111,16 +113,16 @@ def _empty(found: Mapping[str, Outcome], word: str, shape: tuple[int, int]) -> n
     return np.full(shape, np.nan if kind.kind == "f" else 0, kind)
 
 
-def _with_noise_of_all(trend: Mapping[str, Any], places: list[int], n_comparisons: int) -> dict[str, Any]:
-    """The trend with a row of `noise` for each comparison, also for those that this split lacks."""
-    if "noise" not in trend:
+def _with_ratios_of_all(trend: Mapping[str, Any], positions: list[int], n_comparisons: int) -> dict[str, Any]:
+    """The trend with a row of `dispersion_ratio` for each comparison, also for those that this split lacks."""
+    if "dispersion_ratio" not in trend:
         return dict(trend)
-    noise = np.ones((n_comparisons, 2))
-    noise[places] = trend["noise"]
-    return {**trend, "noise": noise}
+    dispersion_ratio = np.ones((n_comparisons, 2))
+    dispersion_ratio[positions] = trend["dispersion_ratio"]
+    return {**trend, "dispersion_ratio": dispersion_ratio}
 
 
-def _became(of_splits: list[dict[str, Any]]) -> dict[str, Any]:
+def _resolved(of_splits: list[dict[str, Any]]) -> dict[str, Any]:
     """What the arguments became where all splits agree, else the different values."""
     different = {name: list(dict.fromkeys(one[name] for one in of_splits)) for name in of_splits[0]}
     return {name: values[0] if len(values) == 1 else values for name, values in different.items()}

@@ -26,7 +26,7 @@ def check_levels(samples: SampleTable, reference: str, groups: str | Sequence[st
     if reference != "rest" and reference not in known:
         msg = f"There is no group {reference!r} to be the reference. {choices(reference, [*known, 'rest'])}"
         raise ValueError(msg)
-    for group in _asked(samples, reference, groups):
+    for group in _requested(samples, reference, groups):
         if group not in known:
             msg = f"There is no group {group!r} to compare. {choices(group, known)}"
             raise ValueError(msg)
@@ -49,38 +49,38 @@ def compare_splits(
     cannot be compared is NaN with a status; an error only if that is everything.
     """
     named = options["contrast"] is not None
-    asked = [] if named else _asked(samples, str(options["reference"]), options["groups"])
+    requested = [] if named else _requested(samples, str(options["reference"]), options["groups"])
     if options["design"] is not None:
         options = {**options, "number_labels": number_labels(adata, samples, options)}
     of_sample = samples.table["split"].to_numpy()
     parts = {
-        split: _compared(adata, samples.of_split(split), counts[of_sample == split], options, asked)
+        split: _compared(adata, samples.of_split(split), counts[of_sample == split], options, requested)
         for split in samples.splits
     }
     if all(part.outcome is None for part in parts.values()):
         raise ValueError(refusal(parts))
-    outcome = join(parts, asked)
+    outcome = join(parts, requested)
     table = tabulate(parts, outcome)
     warn_of_untested(table)
     splits = as_text([split for split in parts for _ in outcome.comparisons])
     return replace(outcome, comparisons=outcome.comparisons * len(parts)), splits, table
 
 
-def _asked(samples: SampleTable, reference: str, groups: str | Sequence[str]) -> list[str]:
+def _requested(samples: SampleTable, reference: str, groups: str | Sequence[str]) -> list[str]:
     every = isinstance(groups, str) and groups == "all"
-    asked = samples.conditions if every else [the_level(group, samples.conditions) for group in level_list(groups)]
-    return [group for group in dict.fromkeys(asked) if group != reference]
+    requested = samples.conditions if every else [the_level(group, samples.conditions) for group in level_list(groups)]
+    return [group for group in dict.fromkeys(requested) if group != reference]
 
 
 def _compared(
-    adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any], asked: list[str]
+    adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any], requested: list[str]
 ) -> Part:
     """One split: those of the comparisons asked for whose groups have samples."""
-    present = [group for group in asked if (samples.table["condition"] == group).any()]
+    present = [group for group in requested if (samples.table["condition"] == group).any()]
     n_samples, dropped = len(samples.table), samples.dropped
-    if reason := _nothing_to_compare(samples, options, asked, present):
+    if reason := _nothing_to_compare(samples, options, requested, present):
         return Part(n_samples, dropped, None, reason, Status.GROUP_MISSING)
-    chosen, refused = ({"groups": present}, "") if asked else _possible(adata, samples, options)
+    chosen, refused = ({"groups": present}, "") if requested else _possible(adata, samples, options)
     try:
         outcome = compare_samples(adata, samples, counts, {**options, **chosen})
     except ValueError as error:
@@ -109,15 +109,17 @@ def _possible(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) 
     return {"contrast": kept if by_name else list(kept.values())}, "; ".join(dict.fromkeys(refused.values()))
 
 
-def _nothing_to_compare(samples: SampleTable, options: Mapping[str, Any], asked: list[str], present: list[str]) -> str:
+def _nothing_to_compare(
+    samples: SampleTable, options: Mapping[str, Any], requested: list[str], present: list[str]
+) -> str:
     """Why a split has no comparison, for want of groups; empty if it has, or if that is not for groups to say."""
     left, reference = set(samples.table["condition"]), str(options["reference"])
     if not left:
         return f"no sample is left ({', '.join(dict.fromkeys(samples.dropped['reason']))})"
-    if not asked:
+    if not requested:
         return ""
     if reference != "rest" and reference not in left:
         return absence(samples.dropped, reference)
     if not present:
-        return "; ".join(absence(samples.dropped, group) for group in asked)
+        return "; ".join(absence(samples.dropped, group) for group in requested)
     return f"all samples are of {present[0]!r}" if len(left) < 2 else ""

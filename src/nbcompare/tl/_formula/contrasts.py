@@ -28,7 +28,7 @@ class Hypothesis:
 def read_contrasts(model: Model, contrast: Contrast) -> list[Hypothesis]:
     """The hypotheses that `contrast` asks for; refuses what names nothing, says nothing, or says it twice."""
     if isinstance(contrast, Mapping) and contrast and not _are_weights(contrast):
-        found = [Hypothesis(str(name), _weights(model, asked)) for name, asked in contrast.items()]
+        found = [Hypothesis(str(name), _weights(model, requested)) for name, requested in contrast.items()]
     elif isinstance(contrast, list) and contrast and all(_is_difference(model, one) for one in contrast):
         found = [Hypothesis(_name(model, one), _weights(model, one)) for one in contrast]
     else:
@@ -53,28 +53,30 @@ def group_contrasts(
     return found
 
 
-def _weights(model: Model, asked: Any) -> np.ndarray:
+def _weights(model: Model, requested: Any) -> np.ndarray:
     """Weights (n_coefficients, k) of one hypothesis."""
-    if isinstance(asked, str):
-        return np.eye(len(model.coefficients))[:, _coefficients(model, asked)]
-    if isinstance(asked, Mapping):
-        if not _are_weights(asked) or not asked:
-            msg = f"A contrast is {asked!r}, but as a dict it gives a number for each of some coefficients. {_form()}"
+    if isinstance(requested, str):
+        return np.eye(len(model.coefficients))[:, _coefficients(model, requested)]
+    if isinstance(requested, Mapping):
+        if not _are_weights(requested) or not requested:
+            msg = (
+                f"A contrast is {requested!r}, but as a dict it gives a number for each of some coefficients. {_form()}"
+            )
             raise TypeError(msg)
         weights = np.zeros((len(model.coefficients), 1))
-        for name, value in asked.items():
+        for name, value in requested.items():
             weights[_one_coefficient(model, name), 0] = float(value)
         return weights
-    if _is_levels(model, asked):
-        column, level, baseline = asked
+    if _is_levels(model, requested):
+        column, level, baseline = requested
         return _difference(model, {column: level}, {column: baseline})
-    if _is_pair(asked):
-        return _difference(model, *asked)
-    if _are_numbers(asked):
-        return _as_vectors(model, asked)
-    if isinstance(asked, Iterable) and (parts := list(asked)):
+    if _is_pair(requested):
+        return _difference(model, *requested)
+    if _are_numbers(requested):
+        return _as_vectors(model, requested)
+    if isinstance(requested, Iterable) and (parts := list(requested)):
         return np.concatenate([_weights(model, part) for part in parts], axis=1)
-    msg = f"contrast {asked!r} is none of the forms of a contrast. {_form()}"
+    msg = f"contrast {requested!r} is none of the forms of a contrast. {_form()}"
     raise TypeError(msg)
 
 
@@ -113,47 +115,47 @@ def _difference(model: Model, one: Mapping[str, Any], other: Mapping[str, Any]) 
     return (rows[0] - rows[1])[:, None]
 
 
-def _value(model: Model, column: str, asked: Any) -> Any:
+def _value(model: Model, column: str, requested: Any) -> Any:
     """A value as the column holds it: a level, whatever its type was, or a number."""
     if column not in model.columns:
         msg = f"A contrast names {column!r}, which is no column of design {model.design!r}. {choices(str(column), model.columns)}"
         raise KeyError(msg)
     if column in model.labels:
         levels = {str(level): level for level in model.levels(column)}
-        name = the_level(asked, levels)
+        name = the_level(requested, levels)
         if name not in levels:
-            msg = f"A contrast names the level {asked!r} of {column!r}, which no sample has. {choices(str(asked), list(levels))}"
-            if isinstance(asked, Real | np.number) and not isinstance(asked, bool):
+            msg = f"A contrast names the level {requested!r} of {column!r}, which no sample has. {choices(str(requested), list(levels))}"
+            if isinstance(requested, Real | np.number) and not isinstance(requested, bool):
                 msg += f" {column!r} is used as labels: for a slope write I({column}) in the design."
             raise ValueError(msg)
         return levels[name]
     try:
-        value = float(asked)
+        value = float(requested)
     except (TypeError, ValueError):
         value = np.nan
     if not np.isfinite(value):
         msg = (
-            f"A contrast names the value {asked!r} of {column!r}, which is a quantity in design {model.design!r}: give numbers, or "
+            f"A contrast names the value {requested!r} of {column!r}, which is a quantity in design {model.design!r}: give numbers, or "
             f"write C({column}) in the design to compare levels."
         )
         raise ValueError(msg)
     return value
 
 
-def _as_vectors(model: Model, asked: Any) -> np.ndarray:
+def _as_vectors(model: Model, requested: Any) -> np.ndarray:
     """One vector of weights, or the rows of a matrix of them."""
-    if isinstance(asked, list | tuple) and any(is_labelled(part) for part in asked):
-        return np.concatenate([_as_vectors(model, part) for part in asked], axis=1)
+    if isinstance(requested, list | tuple) and any(is_labelled(part) for part in requested):
+        return np.concatenate([_as_vectors(model, part) for part in requested], axis=1)
     needed = (
         f"one weight is needed for each of the {len(model.coefficients)} coefficients (rows of a matrix are tested together): "
         f"{', '.join(map(repr, model.coefficients))}."
     )
     axes = (
         {"contrast": None, "coefficient": model.coefficients}
-        if np.ndim(asked) > 1
+        if np.ndim(requested) > 1
         else {"coefficient": model.coefficients}
     )
-    return np.atleast_2d(numbers_of(asked, axes, "contrast", needed)).T
+    return np.atleast_2d(numbers_of(requested, axes, "contrast", needed)).T
 
 
 def _check_weights(model: Model, hypothesis: Hypothesis) -> None:
@@ -173,23 +175,27 @@ def _check_weights(model: Model, hypothesis: Hypothesis) -> None:
         raise ValueError(msg)
 
 
-def _name(model: Model, asked: Any) -> str:
+def _name(model: Model, requested: Any) -> str:
     """What a contrast is called that was given no name."""
-    if isinstance(asked, str):
-        return asked
-    if isinstance(asked, Mapping):
-        return _sum({str(name): float(value) for name, value in asked.items()}) if _are_weights(asked) else str(asked)
-    if _is_levels(model, asked):
-        return f"{asked[1]} vs {asked[2]}"
-    if _is_pair(asked):
-        return " vs ".join(" ".join(str(value) for value in side.values()) for side in asked)
-    if _are_numbers(asked):
+    if isinstance(requested, str):
+        return requested
+    if isinstance(requested, Mapping):
         return (
-            _sum(dict(zip(model.coefficients, _as_vectors(model, asked)[:, 0], strict=True)))
-            if np.ndim(asked) == 1
+            _sum({str(name): float(value) for name, value in requested.items()})
+            if _are_weights(requested)
+            else str(requested)
+        )
+    if _is_levels(model, requested):
+        return f"{requested[1]} vs {requested[2]}"
+    if _is_pair(requested):
+        return " vs ".join(" ".join(str(value) for value in side.values()) for side in requested)
+    if _are_numbers(requested):
+        return (
+            _sum(dict(zip(model.coefficients, _as_vectors(model, requested)[:, 0], strict=True)))
+            if np.ndim(requested) == 1
             else "contrast"
         )
-    return " & ".join(_name(model, part) for part in asked) if isinstance(asked, Iterable) else "contrast"
+    return " & ".join(_name(model, part) for part in requested) if isinstance(requested, Iterable) else "contrast"
 
 
 def _sum(weights: Mapping[str, float]) -> str:
@@ -200,35 +206,45 @@ def _sum(weights: Mapping[str, float]) -> str:
     return text[2:] if text.startswith("+") else text.replace("- ", "-", 1) or "0"
 
 
-def _is_difference(model: Model, asked: Any) -> bool:
-    return _is_levels(model, asked) or _is_pair(asked) or (isinstance(asked, Mapping) and _are_weights(asked))
-
-
-def _is_levels(model: Model, asked: Any) -> bool:
-    """`(column, level, baseline)`, unless all three are coefficients that are tested together."""
+def _is_difference(model: Model, requested: Any) -> bool:
     return (
-        isinstance(asked, list | tuple)
-        and len(asked) == 3
-        and isinstance(asked[0], str)
-        and not any(isinstance(part, list | tuple | Mapping) or np.ndim(part) > 0 for part in asked)
-        and not all(isinstance(part, str) and (part in model.coefficients or part in model.terms) for part in asked)
+        _is_levels(model, requested)
+        or _is_pair(requested)
+        or (isinstance(requested, Mapping) and _are_weights(requested))
     )
 
 
-def _is_pair(asked: Any) -> bool:
+def _is_levels(model: Model, requested: Any) -> bool:
+    """`(column, level, baseline)`, unless all three are coefficients that are tested together."""
+    return (
+        isinstance(requested, list | tuple)
+        and len(requested) == 3
+        and isinstance(requested[0], str)
+        and not any(isinstance(part, list | tuple | Mapping) or np.ndim(part) > 0 for part in requested)
+        and not all(isinstance(part, str) and (part in model.coefficients or part in model.terms) for part in requested)
+    )
+
+
+def _is_pair(requested: Any) -> bool:
     """A tuple of two sets of values of columns; a list of dicts would be weights."""
-    return isinstance(asked, tuple) and len(asked) == 2 and all(isinstance(side, Mapping) and side for side in asked)
+    return (
+        isinstance(requested, tuple)
+        and len(requested) == 2
+        and all(isinstance(side, Mapping) and side for side in requested)
+    )
 
 
-def _are_weights(asked: Mapping[Any, Any]) -> bool:
-    return all(isinstance(value, Real | np.number) and not isinstance(value, bool) for value in asked.values())
+def _are_weights(requested: Mapping[Any, Any]) -> bool:
+    return all(isinstance(value, Real | np.number) and not isinstance(value, bool) for value in requested.values())
 
 
-def _are_numbers(asked: Any) -> bool:
+def _are_numbers(requested: Any) -> bool:
     try:
-        if isinstance(asked, pd.Series | pd.DataFrame):
-            return asked.size > 0 and all(pd.api.types.is_numeric_dtype(dtype) for dtype in pd.DataFrame(asked).dtypes)
-        array = np.asarray(asked)
+        if isinstance(requested, pd.Series | pd.DataFrame):
+            return requested.size > 0 and all(
+                pd.api.types.is_numeric_dtype(dtype) for dtype in pd.DataFrame(requested).dtypes
+            )
+        array = np.asarray(requested)
         return array.dtype.kind in "iuf" and array.size > 0 and array.ndim > 0
     except ValueError:  # ragged
         return False

@@ -12,7 +12,7 @@ from anndata import AnnData
 from pandas.api.types import infer_dtype
 
 from nbcompare._anndata import SampleTable, levels_of, read_obs
-from nbcompare._anndata.levels import MISSING_WORDS
+from nbcompare._anndata.levels import MISSING_NAMES
 from nbcompare._messages import warn
 from nbcompare.tl._formula.model_matrix import formula_columns, plain_columns
 
@@ -82,7 +82,7 @@ def _refuse_text_of_numbers(column: pd.Series, name: str) -> None:
     if values.dtype.kind in "Mm":
         return
     text = values.astype(str)
-    text = text[~text.str.strip().str.lower().isin(MISSING_WORDS)]
+    text = text[~text.str.strip().str.lower().isin(MISSING_NAMES)]
     numbers = pd.to_numeric(text, errors="coerce")
     if not len(text) or numbers.isna().any() or not all(isinstance(value, str) for value in values):
         return

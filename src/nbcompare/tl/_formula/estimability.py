@@ -136,11 +136,11 @@ def aliased(matrix: np.ndarray) -> dict[int, dict[int, float]]:
 
 def _causes(model: Model, aliases: dict[int, dict[int, float]]) -> list[str]:
     """Sentences for what the aliased coefficients have in common, the plainest there are."""
-    owner = {j: term for term, where in model.terms.items() for j in where}
+    term_of = {j: term for term, where in model.terms.items() for j in where}
     causes: dict[str, None] = {}
     for j, weights in aliases.items():
-        own = model.term_columns[owner[j]]
-        others = {name for k in weights for name in model.term_columns[owner[k]]} - set(own)
+        own = model.term_columns[term_of[j]]
+        others = {name for k in weights for name in model.term_columns[term_of[k]]} - set(own)
         causes[_empty_cells(model, own) or _pairwise(model, own, others) or _sum_of(model, j, weights)] = None
     return list(causes)
 
@@ -152,7 +152,7 @@ def _empty_cells(model: Model, columns: list[str]) -> str:
         return ""
     seen = set(model.covariates[labels].itertuples(index=False, name=None))
     cells = product(*(model.levels(name) for name in labels))
-    empty = [_words(dict(zip(labels, cell, strict=True))) for cell in cells if cell not in seen]
+    empty = [_level_text(dict(zip(labels, cell, strict=True))) for cell in cells if cell not in seen]
     if not empty:
         return ""
     return f"no sample has {' or '.join(empty[:MOST_NAMED])}{' or ...' if len(empty) > MOST_NAMED else ''}"
@@ -242,7 +242,7 @@ def _spent(model: Model, reduction: Reduction) -> str:
     return ", ".join(f"{'intercept' if term == '1' else term} {n}" for term, n in spent.items())
 
 
-def _words(levels: dict[str, object]) -> str:
+def _level_text(levels: dict[str, object]) -> str:
     return " and ".join(f"{name} {level!r}" for name, level in levels.items())
 
 

@@ -21,7 +21,7 @@ from nbcompare.tl._formula.estimability import Reduction, check_design, check_es
 from nbcompare.tl._formula.model_matrix import Model, build_model
 from nbcompare.tl._samples.groups import comparisons_with
 
-TELLS = 1e-9  # least weight of a sample in the least-squares estimate of a contrast, relative to the largest
+MIN_WEIGHT = 1e-9  # least weight of a sample in the least-squares estimate of a contrast, relative to the largest
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Plan:
         """Samples that tell of each comparison, (n_samples, n_comparisons) bool."""
         estimates = np.linalg.pinv(self.matrix)
         weights = np.stack([np.abs(one.T @ estimates).max(axis=0) for one in self.weights], axis=1)
-        return weights > TELLS * weights.max(axis=0)
+        return weights > MIN_WEIGHT * weights.max(axis=0)
 
 
 def check_design_options(options: Mapping[str, Any]) -> None:
@@ -169,7 +169,7 @@ def run_design_tests(
             test=test,
             dispersion=dispersion,
             cox_reid=options["cox_reid"],
-            min_total=options["min_total"],
+            min_gene_counts=options["min_gene_counts"],
             level=_levels(samples),
             intervals=intervals,
         )
@@ -202,7 +202,7 @@ def shifted_design_tests(
             plan.matrix,
             plan.weights,
             null=np.full(len(plan.hypotheses), shift),
-            min_total=options["min_total"],
+            min_gene_counts=options["min_gene_counts"],
             level=_levels(samples),
         ).statistic
 
@@ -223,7 +223,7 @@ def sample_flags(plan: Plan, samples: SampleTable, unstable: np.ndarray) -> np.n
     return flags
 
 
-def described(plan: Plan, options: Mapping[str, Any]) -> dict[str, Any]:
+def design_to_dict(plan: Plan, options: Mapping[str, Any]) -> dict[str, Any]:
     """The design as it is stored."""
     degrees = [one.weights.shape[1] for one in plan.hypotheses]
     test = options["test"]

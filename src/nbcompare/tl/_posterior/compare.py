@@ -17,15 +17,24 @@ from nbcompare._nb.posterior.mixture import Mixture
 from nbcompare._nb.posterior.prior import Prior, take_prior, with_one_dispersion
 from nbcompare._nb.posterior.summary import grid_posterior, summarise_mixture
 from nbcompare._nb.status import NOT_TESTED, Status
-from nbcompare.tl._compare.estimate import arms, moderated_arrays
-from nbcompare.tl._posterior.dispersion_prior import Lending
-from nbcompare.tl._posterior.prior_words import LOG_2, RANGES, as_given, given_fields
+from nbcompare.tl._compare.estimate import group_pairs, moderated_arrays
+from nbcompare.tl._posterior.dispersion_prior import DispersionPriors
+from nbcompare.tl._posterior.prior_fields import LOG_2, RANGES, as_given, given_fields
 from nbcompare.tl._samples.groups import Design
 
 POSTERIOR_METHODS = ("transformer", "quadrature")
 CONTRADICTION = 0.5  # between two probabilities that nothing changes
 OF_DISPERSION = ("prior_dispersions", "prior_dispersion_log_sd")
-WORDS = ("logfoldchanges", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr", "pareto_k")
+POSTERIOR_NAMES = (
+    "logfoldchanges",
+    "lfc_median",
+    "lfc_sd",
+    "lfc_lower",
+    "lfc_upper",
+    "null_probability",
+    "lfsr",
+    "pareto_k",
+)
 
 
 def check_posterior_options(options: Mapping[str, Any]) -> None:
@@ -97,36 +106,38 @@ def with_posterior(
     """Arrays (n_genes, n_comparisons), columns, trend and prior: p-values of the moderated test, effects of the posterior."""
     given = given_fields(options["prior"])
     check_prior(options["prior"], len(design.pseudobulk.counts))
-    result = moderated_tests(design.pseudobulk, design.pairs, min_total=options["min_total"])
+    result = moderated_tests(design.pseudobulk, design.pairs, min_gene_counts=options["min_gene_counts"])
     arrays, columns, trend = moderated_arrays(result, design, method="mom", cox_reid=False)
     tests = arrays["logfoldchanges"]
-    for word in WORDS:
+    for word in POSTERIOR_NAMES:
         arrays[word] = np.full(result.p_value.shape, np.nan)
     arrays["lfc_unshrunken"], arrays["dispersions"] = tests, np.full(result.p_value.shape, np.nan)
     if options["method"] == "quadrature":
         del arrays["pareto_k"]
     for word in OF_DISPERSION:
         arrays[word] = np.full(result.p_value.shape, np.nan)
-    lending = Lending(design, result, told=tells_dispersion(given))
-    of_data_set = given["log_dispersion_sd"] if "log_dispersion_sd" in given else float(np.sqrt(result.trend.scatter))
+    dispersion_priors = DispersionPriors(design, result, is_given=gives_dispersion(given))
+    of_data_set = (
+        given["log_dispersion_sd"] if "log_dispersion_sd" in given else float(np.sqrt(result.trend.log_dispersion_var))
+    )
     priors = []
-    for c, (reference, treated) in enumerate(arms(design)):
+    for c, (reference, treated) in enumerate(group_pairs(design)):
         tested = np.flatnonzero((arrays["status"][:, c] & NOT_TESTED) == 0)
         data = (reference.counts[tested], reference.exposure, treated.counts[tested], treated.exposure)
-        expected, degrees = lending.expected(c, result.noise[c])
+        expected, degrees = dispersion_priors.expected(c, result.dispersion_ratio[c])
         estimates = Estimates(result.log_fc[:, c], result.se[:, c], result.dispersion[:, c], degrees)
-        prior, anchor = prior_and_approximation(
+        prior, approximation = prior_and_approximation(
             data,
             estimates.take(tested),
             expected.take(tested),
-            given_of_genes(given, tested) | ratios_of(result.noise[c]),
+            given_of_genes(given, tested) | ratios_of(result.dispersion_ratio[c]),
         )
         priors.append(replace(prior, log_dispersion_sd=of_data_set))
         for word, values in zip(
             OF_DISPERSION, (np.exp(prior.log_dispersion) * prior.ratio_treated, prior.log_dispersion_sd), strict=True
         ):
             arrays[word][tested, c] = values
-        posterior, outside = posterior_of_tests(data, prior, anchor, options)
+        posterior, outside = posterior_of_tests(data, prior, approximation, options)
         for word, values in as_stored(posterior).items():
             if word in arrays:
                 arrays[word][tested, c] = values
@@ -134,14 +145,14 @@ def with_posterior(
     return arrays, columns, trend, as_given(priors)
 
 
-def tells_dispersion(given: Mapping[str, Any]) -> bool:
+def gives_dispersion(given: Mapping[str, Any]) -> bool:
     """Whether the user says what dispersions to expect, so that other groups need not."""
     return "log_dispersion" in given or "log_dispersion_sd" in given
 
 
-def ratios_of(noise: np.ndarray) -> dict[str, float]:
+def ratios_of(dispersion_ratio: np.ndarray) -> dict[str, float]:
     """The dispersion ratios of reference and treated group, (2,), as fields of `Prior`."""
-    return {"ratio_reference": float(noise[0]), "ratio_treated": float(noise[1])}
+    return {"ratio_reference": float(dispersion_ratio[0]), "ratio_treated": float(dispersion_ratio[1])}
 
 
 def given_of_genes(given: Mapping[str, Any], genes: np.ndarray) -> dict[str, Any]:
@@ -150,14 +161,14 @@ def given_of_genes(given: Mapping[str, Any], genes: np.ndarray) -> dict[str, Any
 
 
 def posterior_of_tests(
-    data: Data, prior: Prior, anchor: Mixture, options: Mapping[str, Any], *, batch_size: int | None = None
+    data: Data, prior: Prior, approximation: Mixture, options: Mapping[str, Any], *, batch_size: int | None = None
 ) -> tuple[Posterior, np.ndarray]:
     """Posterior of every test, and which lie outside of what the network was trained on, (n_tests,) bool.
 
     Where the two groups differ in dispersion, quadrature answers, because the network was trained on groups with one dispersion.
     `batch_size` is of the network.
     """
-    posterior, outside = _unchecked(data, prior, anchor, options, batch_size)
+    posterior, outside = _unchecked(data, prior, approximation, options, batch_size)
     return posterior.checked(), outside
 
 
@@ -169,7 +180,7 @@ def flags_of(posterior: Posterior, outside: np.ndarray) -> np.ndarray:
 
 
 def _unchecked(
-    data: Data, prior: Prior, anchor: Mixture, options: Mapping[str, Any], batch_size: int | None
+    data: Data, prior: Prior, approximation: Mixture, options: Mapping[str, Any], batch_size: int | None
 ) -> tuple[Posterior, np.ndarray]:
     """`posterior_of_tests` before the look at what could not be computed."""
     n = len(data[0])
@@ -178,23 +189,23 @@ def _unchecked(
         return grid_posterior(*data, prior), outside
     prior, alike = with_one_dispersion(prior, n)
     if alike.all():
-        return _by_network(data, prior, anchor, options, batch_size)
+        return _by_network(data, prior, approximation, options, batch_size)
     one, two = np.flatnonzero(alike), np.flatnonzero(~alike)
     exact = grid_posterior(*_rows(data, two), take_prior(prior, n, two))
     if one.size == 0:
         return exact, outside
     found, outside[one] = _by_network(
-        _rows(data, one), take_prior(prior, n, one), anchor.take(one), options, batch_size
+        _rows(data, one), take_prior(prior, n, one), approximation.take(one), options, batch_size
     )
     return _joined(found, exact, one, two), outside
 
 
 def _by_network(
-    data: Data, prior: Prior, anchor: Mixture, options: Mapping[str, Any], batch_size: int | None
+    data: Data, prior: Prior, approximation: Mixture, options: Mapping[str, Any], batch_size: int | None
 ) -> tuple[Posterior, np.ndarray]:
     """Posterior of tests whose groups have one dispersion, and which lie outside of what the network was trained on.
 
-    Those are by quadrature with `refine`, in closed form without. Without, quadrature answers where network and closed form contradict
+    Those are by quadrature with `importance_sampling`, in closed form without. Without, quadrature answers where network and closed form contradict
     each other about whether anything changes: the network starts from one mode of the dispersion, and one test in thousands has two.
     """
     n = len(data[0])
@@ -205,17 +216,17 @@ def _by_network(
     network = load_network(options["network"])
     where: dict[str, Any] = {"network": network, "device": options["device"], "batch_size": batch_size}
     outside = ~in_range(*data, prior, ranges=network.ranges)
-    if not options["refine"]:
-        judged = summarize(*data, prior, **where)
-        outside |= changes_contradict((judged.change_mean, judged.change_sd), change_moments(anchor))
-        apart = np.abs(judged.posterior.null_probability - anchor.null_probability) > CONTRADICTION
+    if not options["importance_sampling"]:
+        by_network = summarize(*data, prior, **where)
+        outside |= changes_contradict((by_network.change_mean, by_network.change_sd), change_moments(approximation))
+        apart = np.abs(by_network.posterior.null_probability - approximation.null_probability) > CONTRADICTION
         out, doubtful = np.flatnonzero(outside), np.flatnonzero(apart & ~outside)
-        closed = summarise_mixture(anchor.take(out))
+        closed = summarise_mixture(approximation.take(out))
         closed.source[:] = CLOSED_FORM
         grid = grid_posterior(*_rows(data, doubtful), take_prior(prior, n, doubtful))
-        return judged.posterior.replaced(out, closed).replaced(doubtful, grid), outside
+        return by_network.posterior.replaced(out, closed).replaced(doubtful, grid), outside
     mixture = posterior_of(*data, prior, **where)
-    outside |= contradicts(mixture, anchor)
+    outside |= contradicts(mixture, approximation)
     inside, out = np.flatnonzero(~outside), np.flatnonzero(outside)
     refined = refine(*_rows(data, inside), take_prior(prior, n, inside), mixture.take(inside))
     grid = grid_posterior(*_rows(data, out), take_prior(prior, n, out))

@@ -69,18 +69,18 @@ def read_sample_counts(
     layer: str | None,
     min_cells: int,
     min_counts: float,
-    cells_as_replicates: bool | None,
+    allow_cells_as_replicates: bool | None,
     joined: Sequence[str] = (),
     may_lack: bool = False,
     named: Collection[str] = (),
     check: Callable[[SampleTable], None] | None = None,
-    block_size: int = BLOCK_SIZE,
+    chunk_size: int = BLOCK_SIZE,
     may_share: bool = False,
     progress: Callable[[float], object] | None = None,
 ) -> tuple[SampleTable, np.ndarray]:
     """The samples that are large enough, and their counts (n_samples, n_genes); with `may_share` perhaps those of `adata`.
 
-    `joined` are levels that are one group. `named` are the levels that the user names as reference or groups. `cells_as_replicates` is None where the caller has no such argument. `check` may refuse the samples of enough
+    `joined` are levels that are one group. `named` are the levels that the user names as reference or groups. `allow_cells_as_replicates` is None where the caller has no such argument. `check` may refuse the samples of enough
     cells before they are summed.
     """
     samples = read_samples(
@@ -103,13 +103,13 @@ def read_sample_counts(
         layer=layer,
         min_cells=min_cells,
         min_counts=min_counts,
-        block_size=block_size,
+        chunk_size=chunk_size,
         may_share=may_share,
         progress=progress,
     )
     one_each = replicate_key is None or bool((np.bincount(samples.codes[samples.codes >= 0]) == 1).all())
-    if one_each and cells_column(adata) is None and not cells_as_replicates:
-        _refuse_cells(samples, groupby, replicate_key, can_insist=cells_as_replicates is not None)
+    if one_each and cells_column(adata) is None and not allow_cells_as_replicates:
+        _refuse_cells(samples, groupby, replicate_key, can_insist=allow_cells_as_replicates is not None)
     return samples, counts
 
 
@@ -153,7 +153,7 @@ def _refuse_cells(
             "replicates, and taking them for such gives p-values that are far too small. Pass replicate_key, the column of "
             ".obs with donor, animal, well or batch"
         )
-        msg += "; or, if each row is an independent sample, cells_as_replicates=True." if can_insist else "."
+        msg += "; or, if each row is an independent sample, allow_cells_as_replicates=True." if can_insist else "."
         raise ValueError(msg)
 
 
@@ -175,20 +175,20 @@ def comparisons_with(
             "Lower min_cells or min_counts, or choose another reference."
         )
         raise ValueError(msg)
-    asked = (
+    requested = (
         known
         if isinstance(groups, str) and groups == "all"
         else [the_level(group, known) for group in level_list(groups)]
     )
-    for group in asked:
+    for group in requested:
         if group not in known:
             msg = f"There is no group {group!r} to compare. {choices(group, known)}"
             raise ValueError(msg)
-    gone = [group for group in asked if group in lost]
+    gone = [group for group in requested if group in lost]
     if gone and name_dropped:
         msg = f"No sample of {', '.join(map(repr, gone))} is left ({_reasons(samples, gone[0])}): not compared."
         warn(msg)
-    comparisons = [group for group in dict.fromkeys(asked) if group in levels and group != reference]
+    comparisons = [group for group in dict.fromkeys(requested) if group in levels and group != reference]
     if not comparisons or len(levels) < 2:
         msg = f"There is nothing to compare with the reference {reference!r}: the groups with samples are {levels}."
         raise ValueError(msg)
@@ -289,22 +289,24 @@ def check_replicates(samples: SampleTable, pseudobulk: Pseudobulk, pairs: np.nda
         raise UntestableError(msg, Status.NO_REPLICATES)
 
 
-def blocks_that_tell(samples: SampleTable) -> dict[str, np.ndarray]:
-    """Whether the block of each sample has samples of several conditions, as a column `block_tells`; none without blocks."""
+def informative_blocks(samples: SampleTable) -> dict[str, np.ndarray]:
+    """Whether the block of each sample has samples of several conditions, as a column `informative_block`; none without blocks."""
     if "block" not in samples.table:
         return {}
-    return {"block_tells": (samples.table.groupby("block")["condition"].transform("nunique") > 1).to_numpy()}
+    return {"informative_block": (samples.table.groupby("block")["condition"].transform("nunique") > 1).to_numpy()}
 
 
-def name_idle_blocks(table: pd.DataFrame) -> None:
+def warn_uninformative_blocks(table: pd.DataFrame) -> None:
     """Say which blocks hold samples of one condition alone, from which no difference can be told."""
-    if "block_tells" not in table or table["block_tells"].all():
+    if "informative_block" not in table or table["informative_block"].all():
         return
-    idle = list(dict.fromkeys(table.loc[~table["block_tells"], "block"].astype(str)))
-    shown = ", ".join(map(repr, idle[:10])) + (f", ... ({len(idle)} in all)" if len(idle) > 10 else "")
+    uninformative = list(dict.fromkeys(table.loc[~table["informative_block"], "block"].astype(str)))
+    shown = ", ".join(map(repr, uninformative[:10])) + (
+        f", ... ({len(uninformative)} in all)" if len(uninformative) > 10 else ""
+    )
     msg = (
         f"Blocks with samples of one condition only, {shown}, do not contribute to the comparison. They are marked in the table of samples "
-        "(column 'block_tells')."
+        "(column 'informative_block')."
     )
     warn(msg)
 
@@ -351,7 +353,7 @@ def _term(columns: str | Sequence[str]) -> str:
     return ":".join(name if name.isidentifier() else f"`{name}`" for name in column_names(columns))
 
 
-def offer_blocks(samples: SampleTable, replicate_key: str | Sequence[str] | None) -> None:
+def suggest_block_key(samples: SampleTable, replicate_key: str | Sequence[str] | None) -> None:
     shared = samples.table.groupby("replicate")["condition"].nunique()
     if replicate_key is not None and len(shared) > 1 and (shared > 1).all():
         msg = (

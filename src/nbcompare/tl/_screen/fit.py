@@ -18,7 +18,7 @@ from nbcompare._nb.screen.model import ScreenModel, fit_screen
 from nbcompare._nb.status import Status
 from nbcompare.tl._samples.checks import warn_of_underdispersion
 from nbcompare.tl._screen.samples import ScreenData
-from nbcompare.tl._screen.targets import Targets, block_codes, check_fit, lending, samples_of_fit
+from nbcompare.tl._screen.targets import Targets, block_codes, check_fit, choose_fit_perturbations, samples_of_fit
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Depths:
 
     reference: DepthReference | None  # None where depths are given
     log_unit: float  # of given depths: mean log over the samples of the fit
-    judged: bool  # whether samples whose depth the counts do not determine are not tested: under "auto"
+    may_exclude: bool  # whether samples whose depth the counts do not determine are not tested: under "auto"
 
     def at(
         self,
@@ -44,7 +44,7 @@ class Depths:
             return np.exp(np.log(given[rows]) - self.log_unit), np.zeros(len(rows), bool)
         factors, unknown = depth_factors(self.reference, counts, groups, rows=rows, n_threads=n_threads)
         absent = np.isnan(factors)
-        return np.where(absent, 1.0, factors), (unknown & self.judged) | absent
+        return np.where(absent, 1.0, factors), (unknown & self.may_exclude) | absent
 
 
 def depths_by(method: str, counts: np.ndarray, groups: np.ndarray, *, n_threads: int = 1) -> Depths:
@@ -64,7 +64,7 @@ class ScreenFit:
     base_mean: np.ndarray  # (n_genes,) mean of counts / size factor over the samples of the fit
     reference_flags: np.uint32  # status bits that the reference's samples lend to all tests
     blocks: np.ndarray  # labels of the blocks, empty without
-    lenders: np.ndarray  # names of the perturbations of the fit, whose groups count from 1
+    fit_perturbations: np.ndarray  # names of the perturbations of the fit, whose groups count from 1
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """For a file."""
@@ -73,11 +73,11 @@ class ScreenFit:
             **{f"model_{name}": values for name, values in self.model.to_arrays().items()},
             **{f"depth_{name}": values for name, values in depth.items()},
             "log_unit": np.array(self.depths.log_unit),
-            "depths_judged": np.array(self.depths.judged),
+            "depths_judged": np.array(self.depths.may_exclude),
             "base_mean": self.base_mean,
             "reference_flags": np.array(self.reference_flags),
             "blocks": self.blocks,
-            "lenders": self.lenders,
+            "lenders": self.fit_perturbations,
         }
 
     @classmethod
@@ -102,15 +102,15 @@ class ScreenFit:
 
     def places_of(self, names: np.ndarray) -> np.ndarray:
         """Groups of perturbations in the fit, -1 for one that was not part of it."""
-        places = {name: place for place, name in enumerate(self.lenders, start=1)}
+        places = {name: place for place, name in enumerate(self.fit_perturbations, start=1)}
         return np.array([places.get(name, -1) for name in names], dtype=np.int64)
 
 
 def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any], *, n_threads: int = 1) -> ScreenFit:
     """Fit on the reference and evenly spaced perturbations."""
     samples = data.samples
-    lenders = targets[lending(targets, params["n_lenders"])]
-    rows, group = samples_of_fit(samples, params["reference"], lenders)
+    fit_perturbations = targets[choose_fit_perturbations(targets, params["n_fit_perturbations"])]
+    rows, group = samples_of_fit(samples, params["reference"], fit_perturbations)
     chosen = data.counts[rows].astype(np.float64, copy=False)
     if data.depths is None:
         depths = depths_by(params["size_factors"], chosen, group, n_threads=n_threads)
@@ -124,7 +124,7 @@ def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any], *, 
     del chosen  # half a gigabyte for 3,000 samples of 20,000 genes
     check_fit(samples, pseudobulk)
     of_reference = sample_flags(samples, rows, unstable)[group == 0]
-    model = fit_screen(pseudobulk, 0, min_total=params["min_total"], n_threads=n_threads)
+    model = fit_screen(pseudobulk, 0, min_gene_counts=params["min_gene_counts"], n_threads=n_threads)
     if warn_of_underdispersion(pseudobulk):
         model = replace(model, gene_status=flagged(model.gene_status))
     return ScreenFit(
@@ -133,7 +133,7 @@ def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any], *, 
         pseudobulk.counts @ (1 / exposure) / len(exposure),
         np.bitwise_or.reduce(of_reference),
         labels,
-        lenders.names,
+        fit_perturbations.names,
     )
 
 

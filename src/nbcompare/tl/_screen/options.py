@@ -19,7 +19,7 @@ from nbcompare.tl._posterior.compare import check_network, check_prior, refuse_u
 
 EstimateMethod = Literal["mom", "transformer", "quadrature"]
 METHODS = tuple(method for method in get_args(Method) if not method.startswith("tmm"))  # which knows no further samples
-NOT_OF_THE_RESULT = ("path", "append", "block_size", "n_jobs", "progress", "verbose", "device")
+NOT_OF_THE_RESULT = ("path", "append", "chunk_size", "n_jobs", "progress", "verbose", "device")
 NEW_IN_A_RUN = (
     "samples",
     "sample_counts",
@@ -27,8 +27,8 @@ NEW_IN_A_RUN = (
     "layer",
     "min_cells",
     "min_counts",
-    "n_lenders",
-    "targets_a_block",
+    "n_fit_perturbations",
+    "perturbations_per_chunk",
 )  # what an append may change
 FILES = (".h5ad", ".h5", ".hdf5", ".h5mu")  # names of files, which a store is not
 
@@ -53,7 +53,7 @@ def check_options(params: Mapping[str, Any]) -> None:
         raise ValueError(msg)
 
 
-def recorded(params: Mapping[str, Any]) -> dict[str, Any]:
+def as_stored_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that the results depend on, as files can hold them."""
     factors, by_themselves = params["size_factors"], ("size_factors", "prior", "network", *NOT_OF_THE_RESULT)
     of_result = {name: plain(value) for name, value in params.items() if name not in by_themselves}
@@ -74,7 +74,7 @@ def check_store(store: ScreenStore, params: Mapping[str, Any]) -> None:
     if not store.path.parent.is_dir():
         msg = f"path is {path!r}, but there is no folder {str(store.path.parent)!r}."
         raise FileNotFoundError(msg)
-    if store.taken:
+    if store.is_foreign:
         msg = f"path is {path!r}, where something else lies already. Choose another path, or remove what is there."
         raise FileExistsError(msg)
     _check_rights(store.path)
@@ -93,7 +93,7 @@ def check_store(store: ScreenStore, params: Mapping[str, Any]) -> None:
     if store.runs:
         began = store.runs[0]["fingerprint"]["params"]["reference"]
         same = {**params, "reference": the_level(params["reference"], [began])}
-        _refuse_other(store, {"params": recorded(same)}, without=NEW_IN_A_RUN if params["append"] else ())
+        _refuse_other(store, {"params": as_stored_params(same)}, without=NEW_IN_A_RUN if params["append"] else ())
 
 
 def _check_rights(path: Path) -> None:
@@ -107,17 +107,17 @@ def _check_rights(path: Path) -> None:
         raise PermissionError(msg) from error
 
 
-def check_run(store: ScreenStore, asked: Mapping[str, Any], *, append: bool) -> None:
+def check_run(store: ScreenStore, requested: Mapping[str, Any], *, append: bool) -> None:
     """Refuse to go on with what another call began, and to add what was counted or compared otherwise."""
     if append:
-        _refuse_other(store, asked, without=NEW_IN_A_RUN)
-    if store.runs and not (append and store.idle):
-        _refuse_other(store, asked, run=-1 if append else 0)
+        _refuse_other(store, requested, without=NEW_IN_A_RUN)
+    if store.runs and not (append and store.is_complete):
+        _refuse_other(store, requested, run=-1 if append else 0)
 
 
 def _check_method(params: Mapping[str, Any]) -> None:
     """Refuse what does not go with the method; loads the network, so that a missing one is told first."""
-    if params["refine"] and params["method"] != "transformer":
+    if params["importance_sampling"] and params["method"] != "transformer":
         msg = f"refine=True corrects the network of method='transformer', but method is {params['method']!r}. Leave it out."
         raise ValueError(msg)
     if params["method"] == "mom":
@@ -149,9 +149,11 @@ def _sha256_of_network(params: Mapping[str, Any]) -> str | None:
     return load_network(params["network"]).sha256
 
 
-def _refuse_other(store: ScreenStore, asked: Mapping[str, Any], *, run: int = 0, without: Sequence[str] = ()) -> None:
+def _refuse_other(
+    store: ScreenStore, requested: Mapping[str, Any], *, run: int = 0, without: Sequence[str] = ()
+) -> None:
     """Refuse a call whose fingerprint differs from a run's, apart from the entries and parameters in `without`."""
-    differing = differences(store.runs[run]["fingerprint"], asked, without)
+    differing = differences(store.runs[run]["fingerprint"], requested, without)
     if differing:
         msg = (
             f"The screen at {str(store.path)!r} was made from other input: {'; '.join(differing)}. "

@@ -17,34 +17,34 @@ from nbcompare._nb.screen.compare import stands_alone
 from nbcompare._nb.screen.model import ScreenModel
 from nbcompare._nb.status import NOT_TESTED
 from nbcompare.tl._posterior.compare import (
-    WORDS,
+    POSTERIOR_NAMES,
     as_stored,
     flags_of,
     given_of_genes,
+    gives_dispersion,
     posterior_of_tests,
     ratios_of,
-    tells_dispersion,
 )
-from nbcompare.tl._posterior.prior_words import LOG_2, as_given, given_fields
+from nbcompare.tl._posterior.prior_fields import LOG_2, as_given, given_fields
 from nbcompare.tl._screen.options import threads_of
 
 ON_CPU = 2**12  # tests at once; fixed, as is what follows, so that the free memory does not change the last digits
 ON_DEVICE, BYTES_ON_DEVICE = 2**18, 2**31
-OF_PERTURBATION = ("null_share", "lfc_sd", "mean", "mean_log_sd")  # of the prior; the rest is the screen's
+OF_PERTURBATION = ("null_proportion", "lfc_sd", "mean", "mean_log_sd")  # of the prior; the rest is the screen's
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PosteriorRequest:
     """Which posterior is asked for; goes to other processes as it is."""
 
     options: dict[str, Any]  # method, network, device, refine
     given: dict[str, Any]  # fields of `Prior`
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def layer_names(self) -> tuple[str, ...]:
         """Layers that a posterior adds; the importance weights are those of the refinement."""
-        has_weights = self.options["method"] == "transformer" and self.options["refine"]
-        return ("lfc_unshrunken", *(word for word in WORDS if has_weights or word != "pareto_k"))
+        has_weights = self.options["method"] == "transformer" and self.options["importance_sampling"]
+        return ("lfc_unshrunken", *(word for word in POSTERIOR_NAMES if has_weights or word != "pareto_k"))
 
     def batch_size(self, n_replicates: int) -> int:
         """Tests at once, of so many replicates in both arms together."""
@@ -63,14 +63,19 @@ class Control:
     counts: np.ndarray  # (n_genes, n_replicates)
     exposure: np.ndarray  # (n_genes, n_replicates), or one row for all genes
     statistics: Statistics
-    noise: float  # dispersion relative to the data set's
+    dispersion_ratio: float  # dispersion relative to the data set's
 
     @classmethod
     def of(cls, model: ScreenModel) -> Control:
         counts = np.ascontiguousarray(model.reference_counts.T, dtype=np.float64)
         exposure = _adjusted(model, model.reference_exposure, model.reference_block)
-        noise = model.reference_noise
-        return cls(counts, exposure, statistics_of_group(counts, exposure, model.prior_phi * noise), noise)
+        dispersion_ratio = model.reference_dispersion_ratio
+        return cls(
+            counts,
+            exposure,
+            statistics_of_group(counts, exposure, model.prior_phi * dispersion_ratio),
+            dispersion_ratio,
+        )
 
 
 @dataclass(frozen=True)
@@ -80,21 +85,22 @@ class TestsOfTarget:
     genes: np.ndarray  # (n_tests,)
     data: Data
     prior: Prior
-    anchor: Mixture
+    approximation: Mixture
 
 
-def wanted(params: Mapping[str, Any]) -> Wanted | None:
+def wanted(params: Mapping[str, Any]) -> PosteriorRequest | None:
     """What a call asks for, None where it is no posterior."""
     if params["method"] == "mom":
         return None
-    return Wanted(
-        {name: params[name] for name in ("method", "network", "device", "refine")}, given_fields(params["prior"])
+    return PosteriorRequest(
+        {name: params[name] for name in ("method", "network", "device", "importance_sampling")},
+        given_fields(params["prior"]),
     )
 
 
-def one_thread_each(asked: Wanted | None) -> AbstractContextManager[None]:
+def one_thread_each(requested: PosteriorRequest | None) -> AbstractContextManager[None]:
     """While this lasts the network runs in the thread that asks it, one for each block."""
-    if asked is None or asked.options["method"] == "quadrature":
+    if requested is None or requested.options["method"] == "quadrature":
         return nullcontext()
     from nbcompare._transformer.device import one_thread
 
@@ -102,24 +108,24 @@ def one_thread_each(asked: Wanted | None) -> AbstractContextManager[None]:
 
 
 def add_posterior(
-    asked: Wanted,
+    requested: PosteriorRequest,
     model: ScreenModel,
     samples: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
-    noise: np.ndarray,
-    lends: np.ndarray,
+    dispersion_ratio: np.ndarray,
+    in_fit: np.ndarray,
     layers: dict[str, np.ndarray],
     *,
     n_threads: int,
 ) -> dict[str, np.ndarray]:
     """Fill the layers of the posterior (n_targets, n_genes), log2, from those of the tests; the priors, (n_targets,) each.
 
-    `samples` are counts (n_replicates, n_genes), exposure and block of every target, `noise` (n_targets,) their dispersion ratios, `lends`
+    `samples` are counts (n_replicates, n_genes), exposure and block of every target, `dispersion_ratio` (n_targets,) their dispersion ratios, `in_fit`
     (n_targets,) whether their statistics are among the model's. `layers` hold the tests' log2 fold change as `lfc_unshrunken`,
     `lfc_se`, `dispersions` and `status`; the dispersions are replaced.
     """
     from numba import get_num_threads, set_num_threads
 
-    batch_size = asked.batch_size(len(model.reference_exposure) + max(len(rows) for rows, _, _ in samples))
+    batch_size = requested.batch_size(len(model.reference_exposure) + max(len(rows) for rows, _, _ in samples))
     at_once = max(1, batch_size // len(model.mean))
     threads = get_num_threads()
     set_num_threads(min(n_threads, threads_of(None)))  # of this thread: the others have blocks of their own
@@ -129,30 +135,30 @@ def add_posterior(
         for first in range(0, len(samples), at_once):
             targets = range(first, min(first + at_once, len(samples)))
             tests = [
-                _tests_of(asked, model, control, samples[k], float(noise[k]), bool(lends[k]), layers, k)
+                _tests_of(requested, model, control, samples[k], float(dispersion_ratio[k]), bool(in_fit[k]), layers, k)
                 for k in targets
             ]
-            _judge(asked, tests, layers, targets, batch_size)
+            _summarize(requested, tests, layers, targets, batch_size)
             priors += [one.prior if len(one.genes) else None for one in tests]
     finally:
         set_num_threads(threads)
     return priors_of(priors)
 
 
-def prior_of_screen(asked: Wanted, scatter: float) -> dict[str, Any]:
+def prior_of_screen(requested: PosteriorRequest, log_dispersion_var: float) -> dict[str, Any]:
     """What of the prior is the same for all perturbations, under the users' names."""
-    fixed = Prior(0.0, 1.0, 0.0, np.sqrt(scatter), 1.0, 0.5, 1.0)
-    named = as_given([Prior(**(vars(fixed) | {k: v for k, v in asked.given.items() if not np.ndim(v)}))])
+    fixed = Prior(0.0, 1.0, 0.0, np.sqrt(log_dispersion_var), 1.0, 0.5, 1.0)
+    named = as_given([Prior(**(vars(fixed) | {k: v for k, v in requested.given.items() if not np.ndim(v)}))])
     return {"dispersion_log_sd": float(named["dispersion_log_sd"][0]), "tail": named["tail"]}
 
 
 def _tests_of(
-    asked: Wanted,
+    requested: PosteriorRequest,
     model: ScreenModel,
     control: Control,
     samples: tuple[np.ndarray, np.ndarray, np.ndarray | None],
-    noise: float,
-    lends: bool,
+    dispersion_ratio: float,
+    in_fit: bool,
     layers: Mapping[str, np.ndarray],
     k: int,
 ) -> TestsOfTarget:
@@ -165,21 +171,21 @@ def _tests_of(
     log_fc, se, dispersion = (
         layers[word][k].astype(np.float64) for word in ("lfc_unshrunken", "lfc_se", "dispersions")
     )
-    own = statistics_of_group(counts, adjusted, model.prior_phi * noise)
-    alone = stands_alone(model, noise)
+    own = statistics_of_group(counts, adjusted, model.prior_phi * dispersion_ratio)
+    alone = stands_alone(model, dispersion_ratio)
     weight = own.df + control.statistics.df if alone else model.weight
-    in_model = ([control.statistics] if model.reference_lends else []) + ([own] if lends else [])
-    others = Statistics(model.numerator, model.weight).without(*in_model).after(model.lost)
-    lent = None if alone or tells_dispersion(asked.given) else others
-    expected = expected_dispersion(model.mean, model.trend, model.scatter, lent, model.trend_error)
-    estimates = Estimates(log_fc * LOG_2, se * LOG_2, dispersion, model.prior_df + weight / model.lost)
-    prior, anchor = prior_and_approximation(
+    in_model = ([control.statistics] if model.reference_in_fit else []) + ([own] if in_fit else [])
+    others = Statistics(model.numerator, model.weight).without(*in_model).after(model.df_ratio)
+    from_others = None if alone or gives_dispersion(requested.given) else others
+    expected = expected_dispersion(model.mean, model.trend, model.log_dispersion_var, from_others, model.trend_error)
+    estimates = Estimates(log_fc * LOG_2, se * LOG_2, dispersion, model.prior_df + weight / model.df_ratio)
+    prior, approximation = prior_and_approximation(
         data,
         estimates.take(genes),
         expected.take(genes),
-        given_of_genes(asked.given, genes) | ratios_of(np.array([control.noise, noise])),
+        given_of_genes(requested.given, genes) | ratios_of(np.array([control.dispersion_ratio, dispersion_ratio])),
     )
-    return TestsOfTarget(genes, data, prior, anchor)
+    return TestsOfTarget(genes, data, prior, approximation)
 
 
 def _adjusted(model: ScreenModel, exposure: np.ndarray, block: np.ndarray | None) -> np.ndarray:
@@ -189,16 +195,20 @@ def _adjusted(model: ScreenModel, exposure: np.ndarray, block: np.ndarray | None
     return np.ascontiguousarray((exposure[:, None] * model.effects[block]).T)
 
 
-def _judge(
-    asked: Wanted, tests: Sequence[TestsOfTarget], layers: dict[str, np.ndarray], targets: range, batch_size: int
+def _summarize(
+    requested: PosteriorRequest,
+    tests: Sequence[TestsOfTarget],
+    layers: dict[str, np.ndarray],
+    targets: range,
+    batch_size: int,
 ) -> None:
     """Write the posterior of these targets."""
-    data, prior, anchor = _joined(tests)
-    posterior, outside = posterior_of_tests(data, prior, anchor, asked.options, batch_size=batch_size)
+    data, prior, approximation = _joined(tests)
+    posterior, outside = posterior_of_tests(data, prior, approximation, requested.options, batch_size=batch_size)
     bounds = np.cumsum([0, *(len(one.genes) for one in tests)])
     found, flags = as_stored(posterior), flags_of(posterior, outside)
     for one, k, start, stop in zip(tests, targets, bounds[:-1], bounds[1:], strict=True):
-        for word in (*asked.words[1:], "dispersions"):
+        for word in (*requested.layer_names[1:], "dispersions"):
             layers[word][k] = np.nan
             layers[word][k, one.genes] = found[word][start:stop]
         layers["status"][k, one.genes] |= flags[start:stop]
@@ -207,7 +217,7 @@ def _judge(
 def _joined(tests: Sequence[TestsOfTarget]) -> tuple[Data, Prior, Mixture]:
     """The tests of several targets one after the other, replicates that one lacks at exposure 0."""
     if len(tests) == 1:
-        return tests[0].data, tests[0].prior, tests[0].anchor
+        return tests[0].data, tests[0].prior, tests[0].approximation
     arrays = []
     for i in range(4):
         parts = [one.data[i] for one in tests]
@@ -222,8 +232,8 @@ def _joined(tests: Sequence[TestsOfTarget]) -> tuple[Data, Prior, Mixture]:
             start += n
         arrays.append(joined)
     prior = joined_prior([one.prior for one in tests], [len(one.genes) for one in tests])
-    anchor = Mixture.joined([one.anchor for one in tests])
-    return (arrays[0], arrays[1], arrays[2], arrays[3]), prior, anchor
+    approximation = Mixture.joined([one.approximation for one in tests])
+    return (arrays[0], arrays[1], arrays[2], arrays[3]), prior, approximation
 
 
 def priors_of(priors: Sequence[Prior | None]) -> dict[str, np.ndarray]:

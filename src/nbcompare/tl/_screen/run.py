@@ -18,7 +18,7 @@ from nbcompare._nb.screen.intervals import target_intervals
 from nbcompare._nb.screen.model import ScreenBlock
 from nbcompare._nb.status import NOT_TESTED, Status, status_of
 from nbcompare.tl._screen.fit import ScreenFit, sample_flags
-from nbcompare.tl._screen.posterior import Wanted, add_posterior, one_thread_each, priors_of, wanted
+from nbcompare.tl._screen.posterior import PosteriorRequest, add_posterior, one_thread_each, priors_of, wanted
 from nbcompare.tl._screen.samples import ScreenData
 from nbcompare.tl._screen.targets import Targets, block_codes
 
@@ -46,11 +46,11 @@ class Screen:
     block: np.ndarray | None  # (n_rows,) int64
     genes: np.ndarray  # (n_genes,) object array of str
     fdr: float  # false discovery rate at which hits are counted
-    posterior: Wanted | None = None
+    posterior: PosteriorRequest | None = None
     intervals: bool = False  # whether the tests' confidence intervals are layers; a posterior has its own
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def layer_names(self) -> tuple[str, ...]:
         """Layers that a block fills."""
         return (*FIELDS, "pvals_adj", *added_layers(self.posterior, intervals=self.intervals))
 
@@ -60,11 +60,11 @@ class Screen:
         return "logfoldchanges" if self.posterior is None else "lfc_unshrunken"
 
 
-def added_layers(posterior: Wanted | None, *, intervals: bool) -> tuple[str, ...]:
+def added_layers(posterior: PosteriorRequest | None, *, intervals: bool) -> tuple[str, ...]:
     """Layers that a screen with this posterior, or with confidence intervals, has in addition to the others."""
     if posterior is None:
         return BOUNDS if intervals else ()
-    return tuple(word for word in posterior.words if word not in FIELDS)
+    return tuple(word for word in posterior.layer_names if word not in FIELDS)
 
 
 def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[str, Any], *, n_threads: int) -> Screen:
@@ -103,7 +103,7 @@ def run_blocks(
     of_block = max(1, n_threads // max(len(blocks), 1))  # a small screen is one block
 
     def run(rows: slice) -> int:
-        into = store.arrays(rows, screen.words)
+        into = store.arrays(rows, screen.layer_names)
         run_rows = slice(rows.start - first_row, rows.stop - first_row)
         summary = compare_block(screen, run_rows, into, n_threads=of_block)
         store.write_block(rows, into, summary)
@@ -151,7 +151,7 @@ def _compare_sampled(screen: Screen, run: slice, into: dict[str, np.ndarray], *,
         block,
         targets.bounds,
         screen.fit.places_of(targets.names),
-        out=ScreenBlock(noise=np.ones(len(targets)), **of_test),
+        out=ScreenBlock(dispersion_ratio=np.ones(len(targets)), **of_test),
         n_threads=n_threads,
     )
     flags = np.bitwise_or.reduceat(screen.flags[rows], targets.bounds[:-1]) | screen.fit.reference_flags
@@ -162,24 +162,26 @@ def _compare_sampled(screen: Screen, run: slice, into: dict[str, np.ndarray], *,
         into[word] /= into[word].dtype.type(LOG_2)
     adjust_rows(into["pvals"], into["pvals_adj"])
     own = _genes_on_target(screen, targets)
-    tested = (screen.fit.model, counts, exposure, block, targets.bounds, result.noise, into["status"])
+    tested = (screen.fit.model, counts, exposure, block, targets.bounds, result.dispersion_ratio, into["status"])
     bounds_on_target = np.empty((len(targets), 1)), np.empty((len(targets), 1))
     target_intervals(*tested, *bounds_on_target, genes=own, n_threads=n_threads)
     if screen.posterior is None and screen.intervals:
         target_intervals(*tested, *(into[word] for word in BOUNDS), n_threads=n_threads)
         for word in BOUNDS:
             into[word] /= into[word].dtype.type(LOG_2)
-    summary = _summary(screen, targets, own, into, result.noise)
+    summary = _summary(screen, targets, own, into, result.dispersion_ratio)
     summary |= {
         f"on_target_{word}": values[:, 0] / LOG_2 for word, values in zip(BOUNDS, bounds_on_target, strict=True)
     }
     if screen.posterior is None:
         return summary
-    pieces = [slice(*pair) for pair in zip(targets.bounds[:-1], targets.bounds[1:], strict=True)]
-    samples = [(counts[piece], exposure[piece], None if block is None else block[piece]) for piece in pieces]
+    chunks = [slice(*pair) for pair in zip(targets.bounds[:-1], targets.bounds[1:], strict=True)]
+    samples = [(counts[chunk], exposure[chunk], None if block is None else block[chunk]) for chunk in chunks]
     model, places = screen.fit.model, screen.fit.places_of(targets.names)
-    lends = (places >= 0) & model.group_lends[places]
-    return summary | add_posterior(screen.posterior, model, samples, result.noise, lends, into, n_threads=n_threads)
+    in_fit = (places >= 0) & model.group_in_fit[places]
+    return summary | add_posterior(
+        screen.posterior, model, samples, result.dispersion_ratio, in_fit, into, n_threads=n_threads
+    )
 
 
 def adjust_over_all(store: ScreenResult, *, n_threads: int) -> None:
@@ -206,13 +208,13 @@ def adjust_over_all(store: ScreenResult, *, n_threads: int) -> None:
 
 def in_threads(
     work: Callable[[Any], Any],
-    pieces: Sequence[Any],
+    chunks: Sequence[Any],
     n_threads: int,
     progress: Callable[[Any], object] = lambda _: None,
 ) -> None:
     """Do the work of every piece; after an error, or an interrupt, those not begun are left. `progress` is told what it gave."""
     with ThreadPoolExecutor(n_threads) as pool:
-        running = [pool.submit(work, piece) for piece in pieces]
+        running = [pool.submit(work, chunk) for chunk in chunks]
         try:
             for done in as_completed(running):
                 progress(done.result())
@@ -251,7 +253,7 @@ def warn_of_shared_names(targets: Targets, genes: pd.Index) -> None:
 
 
 def _summary(
-    screen: Screen, targets: Targets, own: np.ndarray, layers: dict[str, np.ndarray], noise: np.ndarray
+    screen: Screen, targets: Targets, own: np.ndarray, layers: dict[str, np.ndarray], dispersion_ratio: np.ndarray
 ) -> dict[str, Any]:
     """What is told of each perturbation, (n_targets,), and how many of them move each gene; `own` are the genes on target."""
     hits = count_hits(layers["pvals_adj"], screen.fdr)
@@ -262,7 +264,7 @@ def _summary(
         "n_replicates": targets.stops - targets.starts,
         "n_tested": hits.n_tested,
         "n_hits": hits.n_hits,
-        "dispersion_ratio": noise,
+        "dispersion_ratio": dispersion_ratio,
         "on_target_logfoldchange": np.where(own < 0, np.nan, layers[screen.estimate][own_of].astype(np.float64)),
         "on_target_lfc_se": np.where(own < 0, np.nan, layers["lfc_se"][own_of].astype(np.float64)),
         "on_target_pval": np.where(own < 0, np.nan, layers["pvals"][own_of]),

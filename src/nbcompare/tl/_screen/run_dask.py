@@ -101,7 +101,7 @@ def _part(screen: Screen, run: slice) -> Screen:
 
 def _version_and_runs(path: str) -> tuple[str, str | None]:
     """On a worker: the version of the package, and what it reads where the store should be."""
-    runs = ScreenStore(path).books / "runs.json"
+    runs = ScreenStore(path).bookkeeping / "runs.json"
     return version("nbcompare"), runs.read_text() if runs.is_file() else None
 
 
@@ -116,7 +116,7 @@ def _test_block(path: str, rows: slice, part: Screen, shared: tuple[dict[str, np
     model, genes = shared
     whole = replace(part, fit=ScreenFit.from_arrays(model), genes=genes, counts=part.counts.astype(np.float64))
     store = _attached(path)
-    into = store.arrays(rows, whole.words)
+    into = store.arrays(rows, whole.layer_names)
     with one_thread_each(whole.posterior):
         summary = compare_block(whole, slice(0, len(part.targets)), into)
     store.write_block(rows, into, summary)

@@ -30,7 +30,7 @@ class ScreenData:
     depths: np.ndarray | None  # (n_samples,) size factors where they are given
 
     @property
-    def described(self) -> pd.DataFrame:
+    def description(self) -> pd.DataFrame:
         """The table of samples with the given size factors."""
         table = without_known(self.samples.table)
         return table if self.depths is None else table.assign(given=self.depths)
@@ -46,8 +46,8 @@ def read_screen(adata: AnnData | str | PathLike, params: Mapping[str, Any]) -> S
                 cells,
                 params["groupby"],
                 replicate_key=replicate_key,
-                **{name: params[name] for name in ("block_key", "layer", "min_cells", "min_counts", "block_size")},
-                cells_as_replicates=None,
+                **{name: params[name] for name in ("block_key", "layer", "min_cells", "min_counts", "chunk_size")},
+                allow_cells_as_replicates=None,
                 joined=params.get("reference_levels", ()),
                 may_lack=params["append"],
                 named=[params["reference"]],

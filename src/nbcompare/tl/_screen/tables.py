@@ -20,7 +20,7 @@ from nbcompare.tl._screen.run import Screen
 from nbcompare.tl._screen.samples import ScreenData
 from nbcompare.tl._screen.targets import targets_of
 
-REFERENCE_DISPERSION = 5  # row of `ScreenModel.reference_arms`
+REFERENCE_DISPERSION = 5  # row of `ScreenModel.reference_constants`
 
 
 def tables(
@@ -49,7 +49,7 @@ def sample_tables(data: ScreenData, screen: Screen, reference: str | None) -> di
     return {
         **{f"samples {name}": column.to_numpy() for name, column in used.items()},
         **{f"dropped {name}": column.to_numpy() for name, column in samples.dropped.items()},
-        **{f"left {reason}": np.array(number) for reason, number in samples.n_cells_left_out.items()},
+        **{f"left {reason}": np.array(number) for reason, number in samples.n_cells_excluded.items()},
     }
 
 
@@ -101,7 +101,7 @@ def _genes(var: pd.DataFrame, fit: ScreenFit, summaries: Sequence[Mapping[str, n
     return var.assign(
         base_mean=fit.base_mean,
         dispersion_trend=fit.model.trend,
-        dispersion=fit.model.reference_arms[REFERENCE_DISPERSION, 0],
+        dispersion=fit.model.reference_constants[REFERENCE_DISPERSION, 0],
         n_perturbations=np.sum([summary["n_perturbations"] for summary in summaries], axis=0),
     )
 
@@ -117,7 +117,7 @@ def _joined(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
         for name, prefix in {"samples": "samples ", "dropped_samples": "dropped "}.items()
     }
     left = {reason: int(sum(run[f"left {reason}"] for run in runs)) for reason in part(runs[0], "left ")}
-    return {**tables, "n_cells_left_out": left}
+    return {**tables, "n_cells_excluded": left}
 
 
 def _description(
@@ -125,7 +125,9 @@ def _description(
 ) -> dict[str, Any]:
     """Parameters, samples, the model's trend, and what the layers' numbers mean."""
     params, fit = fingerprint["params"], screen.fit
-    prior = {} if screen.posterior is None else {"prior": prior_of_screen(screen.posterior, fit.model.scatter)}
+    prior = (
+        {} if screen.posterior is None else {"prior": prior_of_screen(screen.posterior, fit.model.log_dispersion_var)}
+    )
     return {
         "params": params,
         "reference": params["reference"],
@@ -133,9 +135,9 @@ def _description(
         "trend": {
             "mean": fit.model.knots,
             "dispersion": fit.model.knot_dispersion,
-            "scatter": fit.model.scatter,
+            "log_dispersion_var": fit.model.log_dispersion_var,
             "n_genes": fit.model.n_trend_genes,
-            "reference_ratio": fit.model.reference_noise,
+            "reference_ratio": fit.model.reference_dispersion_ratio,
         },
         **prior,
         "fdr": {

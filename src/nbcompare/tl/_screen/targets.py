@@ -11,7 +11,7 @@ import pandas as pd
 from nbcompare._anndata import SampleTable, ScreenResult
 from nbcompare._messages import listed, warn
 from nbcompare._nb.data import Pseudobulk
-from nbcompare.tl._samples.groups import check_replicates, comparisons_with, offer_blocks
+from nbcompare.tl._samples.groups import check_replicates, comparisons_with, suggest_block_key
 
 LEAST_ROWS = 16  # of a block, so that a small screen keeps several threads busy and a large one does not fall to pieces
 N_PARTS = 16
@@ -84,7 +84,7 @@ def perturbations(samples: SampleTable, reference: str, replicate_key: Sequence[
     levels = list(dict.fromkeys(samples.table["condition"]))
     names = comparisons_with(samples, levels, reference, "all", name_dropped=False)
     if "block" not in samples.table:
-        offer_blocks(samples, replicate_key)
+        suggest_block_key(samples, replicate_key)
     return _with_dropped(targets_of(samples, names), samples, [*levels, reference])
 
 
@@ -99,7 +99,7 @@ def _with_dropped(targets: Targets, samples: SampleTable, known: Sequence[str]) 
 
 def added_targets(samples: SampleTable, reference: str, result: ScreenResult) -> Targets:
     """The conditions that are not in the finished runs of a screen; warns of those that an earlier run dropped."""
-    n_known = result.runs[-1]["stop"] if result.idle else result.runs[-1]["start"]
+    n_known = result.runs[-1]["stop"] if result.is_complete else result.runs[-1]["start"]
     summaries = result.summaries()
     known = np.concatenate([summary["names"] for summary in summaries])[:n_known]
     n_replicates = np.concatenate([summary["n_replicates"] for summary in summaries])[:n_known]
@@ -114,17 +114,17 @@ def added_targets(samples: SampleTable, reference: str, result: ScreenResult) ->
     return _with_dropped(targets, samples, [*names, *known, reference])
 
 
-def lending(targets: Targets, n_lenders: int) -> np.ndarray:
+def choose_fit_perturbations(targets: Targets, n_fit_perturbations: int) -> np.ndarray:
     """Places of the perturbations that the model is fitted on, evenly spaced."""
     n = targets.n_sampled
-    return np.unique(np.linspace(0, n - 1, min(n_lenders, n)).round().astype(np.int64))
+    return np.unique(np.linspace(0, n - 1, min(n_fit_perturbations, n)).round().astype(np.int64))
 
 
-def samples_of_fit(samples: SampleTable, reference: str, lenders: Targets) -> tuple[np.ndarray, np.ndarray]:
+def samples_of_fit(samples: SampleTable, reference: str, fit_perturbations: Targets) -> tuple[np.ndarray, np.ndarray]:
     """Samples of the reference, then of the lenders, and their groups: 0 the reference, then each lender's."""
     control = targets_of(samples, [reference])
-    both = [control.samples, lenders.samples]
-    groups = np.repeat(np.arange(1, len(lenders) + 1), np.diff(lenders.bounds))
+    both = [control.samples, fit_perturbations.samples]
+    groups = np.repeat(np.arange(1, len(fit_perturbations) + 1), np.diff(fit_perturbations.bounds))
     return np.concatenate(both), np.concatenate([np.zeros(len(both[0]), np.int64), groups])
 
 
@@ -145,17 +145,17 @@ def block_codes(samples: SampleTable, labels: np.ndarray, rows: np.ndarray) -> n
         msg = (
             f"Blocks {', '.join(map(repr, list(dict.fromkeys(new))[:10]))} hold {len(new)} samples, but none of the reference "
             "or of the perturbations that the model is fitted on, so their difference from the other blocks cannot be estimated. "
-            "Raise n_lenders, leave those cells out, or leave block_key out."
+            "Raise n_fit_perturbations, leave those cells out, or leave block_key out."
         )
         raise ValueError(msg)
     return codes.astype(np.int64)
 
 
-def rows_of_a_block(targets_a_block: int | None, n_targets: int, n_genes: int, bytes_a_test: int) -> int:
+def rows_of_a_block(perturbations_per_chunk: int | None, n_targets: int, n_genes: int, bytes_a_test: int) -> int:
     """Perturbations tested at once and kept in one chunk: as asked for, or about 128 MB of layers.
 
     It does not depend on the number of threads: neither do the files.
     """
-    if targets_a_block is not None:
-        return min(targets_a_block, max(n_targets, 1))
+    if perturbations_per_chunk is not None:
+        return min(perturbations_per_chunk, max(n_targets, 1))
     return max(1, min(2**27 // (bytes_a_test * n_genes), max(LEAST_ROWS, -(-n_targets // N_PARTS))))

@@ -43,7 +43,7 @@ TWO, FOUR = np.repeat([0, 1], [30, 3]), np.repeat([0, 1, 2, 3], 4)
 @pytest.mark.parametrize(
     ("level", "ratios"), [(TWO, (1, 4.0)), (np.repeat([0, 1], [12, 3]), (1, 4.0)), (FOUR, (1, 1, 1, 4.0))]
 )
-def test_a_noisy_level_has_its_own_dispersion_and_tests_keep_their_level(level, ratios):
+def test_a_high_dispersion_level_has_its_own_dispersion_and_tests_keep_their_level(level, ratios):
     """Without a ratio p < .001 comes up 14 to 30 times too often."""
     design = with_covariate(level)
     contrast = np.zeros(design.shape[1])
@@ -54,7 +54,7 @@ def test_a_noisy_level_has_its_own_dispersion_and_tests_keep_their_level(level, 
     assert found.ratios[0, 0] == 1
     assert found.ratios[0, 1] == pytest.approx(4, rel=0.2)
     tested = (found.status[:, 0] & NOT_TESTED) == 0
-    assert (found.status[tested, 0] & Status.NOISY_GROUP).all()
+    assert (found.status[tested, 0] & Status.HIGH_DISPERSION_GROUP).all()
     np.testing.assert_allclose(found.dispersions[tested, 0], found.dispersion[tested] * found.ratios[0, 1])
     for at, most in ((0.05, 1.15), (0.01, 1.15), (0.001, 1.3)):
         assert within(p, at, most)
@@ -77,7 +77,7 @@ def test_levels_of_one_dispersion_have_no_ratio(level):
     )
 
 
-def test_pairs_do_not_say_which_of_two_levels_is_noisy():
+def test_pairs_do_not_say_which_of_two_levels_is_high_dispersion():
     """The residuals of a pair are each other's opposite: no ratio can be estimated, and none is made up."""
     level = np.tile([0, 1], 8)
     design = np.column_stack([np.eye(8)[np.repeat(np.arange(8), 2)], level])
@@ -89,7 +89,7 @@ def test_pairs_do_not_say_which_of_two_levels_is_noisy():
 
 
 @pytest.mark.parametrize(("level", "ratios"), [(TWO, (1, 4.0)), (FOUR, (1, 1, 1, 4.0)), (FOUR, (1, 1, 1, 1))])
-def test_designs_that_are_groups_are_the_plain_call_also_with_a_noisy_group(level, ratios):
+def test_designs_that_are_groups_are_the_plain_call_also_with_a_high_dispersion_group(level, ratios):
     counts, offset, _ = simulate(4, level, ratios, 2000)
     others = np.arange(1, level.max() + 1)
     plain = moderated_tests(
@@ -101,11 +101,11 @@ def test_designs_that_are_groups_are_the_plain_call_also_with_a_noisy_group(leve
         np.testing.assert_allclose(getattr(found, name), getattr(plain, name), rtol=1e-6, atol=1e-8, err_msg=name)
     np.testing.assert_allclose(found.dispersions, plain.dispersion)
     np.testing.assert_array_equal(found.status, plain.status)
-    np.testing.assert_allclose(found.ratios, plain.noise)
+    np.testing.assert_allclose(found.ratios, plain.dispersion_ratio)
     assert (found.ratios.max() > 2) == (max(ratios) > 1)
 
 
-def test_hypotheses_of_several_groups_know_the_noisy_one():
+def test_hypotheses_of_several_groups_know_the_high_dispersion_one():
     counts, offset, _ = simulate(5, FOUR, (1, 1, 1, 4.0))
     design = np.column_stack([np.ones(16), FOUR[:, None] == [1, 2, 3]]).astype(float)
     found = design_tests(counts, offset, design, [np.eye(4)[:, 1:], np.array([0, 0.5, 0.5, -1])])

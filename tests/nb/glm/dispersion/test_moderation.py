@@ -16,10 +16,10 @@ def pairs(n):
     return np.column_stack([np.eye(n)[np.repeat(np.arange(n), 2)], np.tile([0.0, 1], n)])
 
 
-def null_counts(rng, design, n_genes, scatter, low=2.0, high=500.0, effect=0.3):
+def null_counts(rng, design, n_genes, log_dispersion_var, low=2.0, high=500.0, effect=0.3):
     """Counts without a difference in the last column; log dispersions around .05 with this variance."""
     mean = np.exp(rng.uniform(np.log(low), np.log(high), n_genes))
-    phi = 0.05 * np.exp(rng.normal(0, np.sqrt(scatter), n_genes))[:, None]
+    phi = 0.05 * np.exp(rng.normal(0, np.sqrt(log_dispersion_var), n_genes))[:, None]
     exposure = np.exp(0.3 * rng.normal(size=len(design)))
     nuisance = rng.normal(0, effect, (n_genes, design.shape[1] - 1))
     m = mean[:, None] * exposure * np.exp(nuisance @ design[:, :-1].T)
@@ -42,7 +42,9 @@ def test_a_gene_whose_counts_lie_in_one_sample_has_few_degrees_of_freedom():
     mean = counts.mean(axis=1)
     trend = found.trend.at(mean)
     m = mean[:, None] * np.exp(offset) / np.exp(offset).mean()
-    prior = prior_degrees(found.trend.scatter * (trend * (m / (1 + trend[:, None] * m)).mean(axis=1)) ** 2)[0]
+    prior = prior_degrees(found.trend.log_dispersion_var * (trend * (m / (1 + trend[:, None] * m)).mean(axis=1)) ** 2)[
+        0
+    ]
     assert found.degrees[0] < prior[0] + 12
     assert (found.degrees <= prior + 12 * 1.5).all()  # the prior's at the pooled mean, and no more than the residuals
 
@@ -80,32 +82,34 @@ def test_degrees_of_a_contrast_are_those_of_the_formula(spread):
     wald = np.abs(found.log_fc[:, 0] / found.se[:, 0])
     divided = np.maximum(at_contrast / weight.mean(axis=1), 1)
     p = 2 * stats.t.sf(wald, found.degrees / divided)
-    told = wald > 0.5
+    informative = wald > 0.5
     if spread == 0:  # the same means under the null, q = 1, but for noise
-        np.testing.assert_allclose(np.log(found.p_value[told, 0]), np.log(p[told]), atol=0.02, rtol=0.02)
+        np.testing.assert_allclose(np.log(found.p_value[informative, 0]), np.log(p[informative]), atol=0.02, rtol=0.02)
     else:
         assert (divided > 1.2).mean() > 0.2
-        close = np.abs(np.log(found.p_value[told, 0]) - np.log(p[told])) < 0.05 * np.abs(np.log(p[told]))
+        close = np.abs(np.log(found.p_value[informative, 0]) - np.log(p[informative])) < 0.05 * np.abs(
+            np.log(p[informative])
+        )
         assert close.mean() > 0.7  # the others have q below one under the null
         without = 2 * stats.t.sf(wald, found.degrees)
-        assert np.mean(without[told] < found.p_value[told, 0] * 1.001) > 0.7
+        assert np.mean(without[informative] < found.p_value[informative, 0] * 1.001) > 0.7
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("design", "scatter"),
+    ("design", "log_dispersion_var"),
     [
         (pairs(4), 1.82),
         (pairs(8), 1.0),
         (np.column_stack([np.ones(16), np.random.default_rng(4).normal(size=(16, 2)), np.repeat([0.0, 1], 8)]), 1.82),
     ],
 )
-def test_far_tail_of_null_p_values(design, scatter):
+def test_far_tail_of_null_p_values(design, log_dispersion_var):
     """120,000 genes of very unequal dispersions: 1e-4 within .6-1.5 of nominal, no p below 1e-8 (it was 1e-24)."""
     p = []
     for seed in range(2):
         rng = np.random.default_rng([seed, 77])
-        counts, offset = null_counts(rng, design, 60_000, scatter)
+        counts, offset = null_counts(rng, design, 60_000, log_dispersion_var)
         p.append(design_tests(counts, offset, design, [last(design)], level=design[:, -1]).p_value[:, 0])
     p = np.concatenate(p)
     p = p[np.isfinite(p)]

@@ -16,8 +16,8 @@ def donors_and_batches():
 
 def visits():
     """Two groups of four donors, three visits with dropouts: 20 samples, 12 coefficients."""
-    kept = np.sort(np.random.default_rng(1).permutation(24)[:20])
-    donor, visit = np.repeat(np.arange(8), 3)[kept], np.eye(3)[np.tile([0, 1, 2], 8)[kept]][:, 1:]
+    efficiency = np.sort(np.random.default_rng(1).permutation(24)[:20])
+    donor, visit = np.repeat(np.arange(8), 3)[efficiency], np.eye(3)[np.tile([0, 1, 2], 8)[efficiency]][:, 1:]
     return np.column_stack([np.eye(8)[donor], visit, visit * (donor % 2)[:, None]])
 
 
@@ -52,8 +52,8 @@ def test_every_bin_of_the_trend_is_at_its_root(design):
         numerator, degrees = out[b, :2].sum(axis=0)
         if degrees > 50:
             assert abs(numerator / degrees - 1) < 0.05
-    told = trend.mean > 1  # genes of fewer counts are those that pass the filter
-    np.testing.assert_allclose(trend.dispersion[told], truth(trend.mean[told]), rtol=0.2)
+    informative = trend.mean > 1  # genes of fewer counts are those that pass the filter
+    np.testing.assert_allclose(trend.dispersion[informative], truth(trend.mean[informative]), rtol=0.2)
 
 
 def test_brackets_find_roots_that_the_step_jumps_over():

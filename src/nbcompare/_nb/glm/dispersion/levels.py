@@ -1,6 +1,6 @@
-"""Dispersion ratios of the levels of a factor in a design: `shared` and `noise` for designs that are not groups of samples.
+"""Dispersion ratios of the levels of a factor in a design: `shared` and `dispersion_ratio` for designs that are not groups of samples.
 
-Residuals of a level are those of the fit of all samples, and its statistic counts what leverages leave them. The policy is that of `noise`:
+Residuals of a level are those of the fit of all samples, and its statistic counts what leverages leave them. The policy is that of `dispersion_ratio`:
 a ratio is relative to the other levels and at least one, and noisy levels do not enter the trend.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from nbcompare._nb.data import Trend
-from nbcompare._nb.dispersion.noisy_groups import NOISY, NOISY_OF_TWO, is_suspected, robust_ratio
+from nbcompare._nb.dispersion.high_dispersion_groups import MIN_RATIO, MIN_RATIO_OF_TWO, is_suspected, robust_ratio
 from nbcompare._nb.dispersion.trend import MIN_GENES_FOR_TREND, evenly_by_total
 from nbcompare._nb.glm.dispersion.trend import design_statistics, fit_design_trend, statistics_of_parts
 from nbcompare._nb.glm.fit.design import DesignMatrices
@@ -68,7 +68,7 @@ class Levels:
             started.append(coefficients)
             return out[:, 0], out[:, 1], np.minimum(expected * out[:, 2], 1.0)
 
-        return robust_ratio(statistics, trend.scatter)
+        return robust_ratio(statistics, trend.log_dispersion_var)
 
 
 def level_ratios(
@@ -92,9 +92,9 @@ def level_ratios(
     ratios = _of_two(levels) if len(known) == 2 else _of_many(levels, known, trend)
     if (ratios == 1).all():
         return none, trend
-    noisy = ratios >= (NOISY_OF_TWO if len(known) == 2 else NOISY)
+    high_dispersion = ratios >= (MIN_RATIO_OF_TWO if len(known) == 2 else MIN_RATIO)
     of_samples = np.asarray(ratios @ levels.parts)
-    part = levels.part(~noisy) if (known & ~noisy).any() else None
+    part = levels.part(~high_dispersion) if (known & ~high_dispersion).any() else None
     return of_samples, fit_design_trend(
         counts, offset, matrices, usable, ratio=of_samples, part=part, n_threads=n_threads
     )
@@ -132,7 +132,7 @@ def _of_many(levels: Levels, known: np.ndarray, trend: Trend) -> np.ndarray:
         for j in suspects:
             own = np.arange(len(known)) == j
             ratios[j] = max(1.0, levels.ratio_to(trend, own, np.where(own, 1.0, ratios)) / of_others)
-        ratios[ratios < NOISY] = 1.0
+        ratios[ratios < MIN_RATIO] = 1.0
         suspected = ratios > 1
         if not (known & ~suspected).any():
             break

@@ -11,7 +11,7 @@ from nbcompare._nb.dispersion.trend import prior_degrees, prior_dispersion
 from nbcompare._nb.glm.dispersion.trend import design_statistics
 from nbcompare._nb.glm.fit.design import DesignMatrices
 from nbcompare._nb.glm.fit.one_way import group_statistics
-from nbcompare._nb.two_group.dataset_fit import Shared
+from nbcompare._nb.two_group.dataset_fit import DatasetFit
 
 SMALLEST_TAU2 = 0.02
 SMALLEST_INFORMATION = 1e-9
@@ -52,7 +52,7 @@ def moderate_design(
     mean = counts.mean(axis=1)
     at_mean = trend.at(mean)
     pooled = pooled_information(pooled_means(counts, offset), at_mean, ratio)
-    x = trend.scatter * (at_mean * pooled) ** 2
+    x = trend.log_dispersion_var * (at_mean * pooled) ** 2
     shift, prior_df = prior_degrees(x)[1], prior_degrees(x + trend.error)[0]
     working = np.maximum(at_mean - (1 - np.exp(-shift)) / pooled, 0.0)
     return moderate(counts, offset, matrices, working, prior_df, trend, mean, ratio, n_threads=n_threads)
@@ -99,17 +99,19 @@ def moderate(
     )
 
 
-def moderate_groups(counts: np.ndarray, offset: np.ndarray, group: np.ndarray, shared: Shared) -> Moderation:
+def moderate_groups(counts: np.ndarray, offset: np.ndarray, group: np.ndarray, shared: DatasetFit) -> Moderation:
     """The same of designs that are groups of samples, by the statistics of `dispersion`: what `moderated` makes of the groups that lend."""
     mean = shared.mean
-    working, prior_df = prior_dispersion(mean, shared.trend.at(mean), shared.trend.scatter, shared.trend.error)
-    statistics = group_statistics(counts, np.exp(offset), group, working, shared.noise, shared.lends)
+    working, prior_df = prior_dispersion(
+        mean, shared.trend.at(mean), shared.trend.log_dispersion_var, shared.trend.error
+    )
+    statistics = group_statistics(counts, np.exp(offset), group, working, shared.dispersion_ratio, shared.in_fit)
     numerator, own_df, information = statistics.T
     tau2 = np.maximum((prior_df + numerator) / (prior_df + own_df), SMALLEST_TAU2)
     with np.errstate(divide="ignore", invalid="ignore"):
         phi = np.where(mean > 0, np.maximum(working + (tau2 - 1) / information, 0), np.nan)
         own = np.maximum(working + (numerator / own_df - 1) / information, 0)
-    ratio = shared.noise[group]
+    ratio = shared.dispersion_ratio[group]
     return Moderation(
         phi,
         working,

@@ -17,20 +17,20 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb.glm.fit.newton import Matrices, common_depth, make_fitted, make_space
-from nbcompare._nb.glm.fit.newton_vectorized import LANES, fit_genes, make_lanes
+from nbcompare._nb.glm.fit.newton_vectorized import GENES_AT_ONCE, allocate_vectors, fit_genes
 from nbcompare._nb.numerics.cholesky_vectorized import factor, forward, sum_squares, transposed_times
 
 EMPTY = 1e-3  # samples with smaller fitted means tell nothing
 FEWEST_RESIDUALS = 0.2
 
 # What is summed over the samples of a gene:
-SQUARES, RESIDUALS, TOLD, VARIANCE, INFORMATION, TOTAL, USED, SAMPLES = range(8)
+SQUARES, RESIDUALS, INFORMATIVE, VARIANCE, INFORMATION, TOTAL, USED, SAMPLES = range(8)
 N_SUMS = 8
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def pearson_of_genes(
-    counts, log_exposure, rows, columns, products, ratio, phi, parts, constants, centred, begun, b, out
+    counts, log_exposure, rows, columns, products, ratio, phi, parts, constants, centred, is_started, b, out
 ):
     """Numerator, degrees of freedom and A of every gene at its phi, from the coefficients b if begun, into b.
 
@@ -42,36 +42,38 @@ def pearson_of_genes(
     y = np.empty(n)
     fitted = make_fitted(n, p)
     space = make_space(n, p)
-    lanes = make_lanes(n, p)
+    vectors = allocate_vectors(n, p)
     depth = common_depth(log_exposure)
-    z = np.empty((p, LANES))
-    sums = np.empty((N_SUMS, LANES))
-    for first in range(0, counts.shape[0], LANES):
-        size = min(LANES, counts.shape[0] - first)
-        fit_genes(counts, log_exposure, depth, centred, phi, first, size, begun, b, design, lanes, y, fitted, space)
+    z = np.empty((p, GENES_AT_ONCE))
+    sums = np.empty((N_SUMS, GENES_AT_ONCE))
+    for first in range(0, counts.shape[0], GENES_AT_ONCE):
+        size = min(GENES_AT_ONCE, counts.shape[0] - first)
+        fit_genes(
+            counts, log_exposure, depth, centred, phi, first, size, is_started, b, design, vectors, y, fitted, space
+        )
         for k in range(size):
             for j in range(p):
-                b[first + k, j] = lanes.b[j, k] if lanes.total[k] > 0.0 else 0.0
+                b[first + k, j] = vectors.b[j, k] if vectors.total[k] > 0.0 else 0.0
         for part in range(parts.shape[0]):
-            sum_squares_of_residuals(design, parts[part], size, constants[part, 0], lanes, z, sums)
+            sum_squares_of_residuals(design, parts[part], size, constants[part, 0], vectors, z, sums)
             for k in range(size):
                 g = first + k
                 out[g, part, 0], out[g, part, 1], out[g, part, 2] = (
                     statistic_of_gene(sums, k, phi[g], constants[part, 0], constants[part, 1])
-                    if lanes.total[k] > 0.0
+                    if vectors.total[k] > 0.0
                     else (0.0, 0.0, 0.0)
                 )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sum_squares_of_residuals(design, part, size, k_noise, lanes, z, sums):
+def sum_squares_of_residuals(design, part, size, k_dispersion, vectors, z, sums):
     """X2, and what its mean and variance are made of, over the samples of a part, of genes side by side, at their fits."""
     n, p = design.rows.shape
     for i in range(n):
         c = design.ratio[i]
         for k in range(size):
-            lanes.w[i, k] = lanes.m[i, k] / (1.0 + c * lanes.phi[k] * lanes.m[i, k])
-    factor(lanes.w, design.products, size, p, lanes.a)
+            vectors.w[i, k] = vectors.m[i, k] / (1.0 + c * vectors.phi[k] * vectors.m[i, k])
+    factor(vectors.w, design.products, size, p, vectors.a)
     for j in range(N_SUMS):
         for k in range(size):
             sums[j, k] = 0.0
@@ -79,55 +81,61 @@ def sum_squares_of_residuals(design, part, size, k_noise, lanes, z, sums):
         for j in range(p):
             for k in range(size):
                 z[j, k] = design.columns[j, i]
-        forward(lanes.a, size, p, z)
-        sum_squares(z, size, p, lanes.gain)
-        add_sample(i, part[i], design.ratio[i], lanes, size, k_noise, sums)
-    transposed_times(lanes.move, design.columns, size, p, z)
-    forward(lanes.a, size, p, z)
-    sum_squares(z, size, p, lanes.gain)
+        forward(vectors.a, size, p, z)
+        sum_squares(z, size, p, vectors.gain)
+        add_sample(i, part[i], design.ratio[i], vectors, size, k_dispersion, sums)
+    transposed_times(vectors.move, design.columns, size, p, z)
+    forward(vectors.a, size, p, z)
+    sum_squares(z, size, p, vectors.gain)
     for k in range(size):
-        sums[VARIANCE, k] -= lanes.gain[k]
+        sums[VARIANCE, k] -= vectors.gain[k]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def add_sample(i, counted, ratio, lanes, size, k_noise, sums):
+def add_sample(i, counted, ratio, vectors, size, k_dispersion, sums):
     """Adds sample i, whose leverages are lanes.gain w, to the sums, if counted (1, else 0).
 
     Into lanes.move go v: with z = L^-1 X', the variance loses the square of z v.
     """
-    y, m, w, h, phi, v = lanes.y, lanes.m, lanes.w, lanes.gain, lanes.phi, lanes.move
+    y, m, w, h, phi, v = vectors.y, vectors.m, vectors.w, vectors.gain, vectors.phi, vectors.move
     for k in range(size):
         own = ratio * phi[k]
         mean = m[i, k]
-        tells = counted if mean >= EMPTY else 0.0
+        usable = counted if mean >= EMPTY else 0.0
         sums[TOTAL, k] += counted * mean
         sums[SAMPLES, k] += counted
-        sums[USED, k] += tells
+        sums[USED, k] += usable
         mean = mean if mean >= EMPTY else EMPTY
         leverage = h[k] * w[i, k]
         leverage = 1.0 if leverage > 1.0 else leverage
-        rest = tells * (1.0 - leverage)
+        rest = usable * (1.0 - leverage)
         spread = mean * (1.0 + own * mean)
-        e = tells * (y[i, k] - mean)
+        e = usable * (y[i, k] - mean)
         counts = 1.0 - leverage / mean
         counts = 0.0 if counts < 0.0 else counts
-        noise = 0.5 * (own * leverage + phi[k] * k_noise)
-        shrink = 1.0 / ((1.0 + 2.0 * noise) * (1.0 + 3.0 * noise))
+        dispersion_ratio = 0.5 * (own * leverage + phi[k] * k_dispersion)
+        shrink = 1.0 / ((1.0 + 2.0 * dispersion_ratio) * (1.0 + 3.0 * dispersion_ratio))
         sums[SQUARES, k] += e * e / spread
         sums[RESIDUALS, k] += rest
-        sums[TOLD, k] += rest * counts
-        sums[VARIANCE, k] += (2.0 * rest * (counts + noise) + rest * rest * (1.0 / spread + 6.0 * own)) * shrink
+        sums[INFORMATIVE, k] += rest * counts
+        sums[VARIANCE, k] += (
+            2.0 * rest * (counts + dispersion_ratio) + rest * rest * (1.0 / spread + 6.0 * own)
+        ) * shrink
         sums[INFORMATION, k] += rest * ratio * w[i, k]
         v[i, k] = rest * (1.0 + 2.0 * own * mean) * math.sqrt(shrink * w[i, k] / spread)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def statistic_of_gene(sums, k, phi, k_noise, k_count):
+def statistic_of_gene(sums, k, phi, k_dispersion, k_count):
     """Numerator, degrees of freedom d, and A = sum P w / R, the part of 1 / (phi + 1/m); (0, 0, m / (1 + phi m)) where nothing is told."""
-    told = sums[TOLD, k] / (1.0 + phi * k_noise)
-    if sums[RESIDUALS, k] < FEWEST_RESIDUALS or told < 1e-3:
+    informative = sums[INFORMATIVE, k] / (1.0 + phi * k_dispersion)
+    if sums[RESIDUALS, k] < FEWEST_RESIDUALS or informative < 1e-3:
         mean = sums[TOTAL, k] / max(sums[SAMPLES, k], 1.0)
         return 0.0, 0.0, mean / (1.0 + phi * mean)
-    degrees = 2.0 * told * told / max(sums[VARIANCE, k], 0.3 * told)
-    scaled = sums[SQUARES, k] * (1.0 + phi * k_noise) / (1.0 + k_count * sums[USED, k] / sums[TOTAL, k])
-    return degrees * (1.0 + (scaled - sums[RESIDUALS, k]) / told), degrees, sums[INFORMATION, k] / sums[RESIDUALS, k]
+    degrees = 2.0 * informative * informative / max(sums[VARIANCE, k], 0.3 * informative)
+    scaled = sums[SQUARES, k] * (1.0 + phi * k_dispersion) / (1.0 + k_count * sums[USED, k] / sums[TOTAL, k])
+    return (
+        degrees * (1.0 + (scaled - sums[RESIDUALS, k]) / informative),
+        degrees,
+        sums[INFORMATION, k] / sums[RESIDUALS, k],
+    )

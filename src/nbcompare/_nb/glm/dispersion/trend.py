@@ -8,7 +8,7 @@ import numpy as np
 
 from nbcompare._nb.data import Trend
 from nbcompare._nb.dispersion.trend import (
-    PRIOR_SCATTER,
+    PRIOR_LOG_DISPERSION_VAR,
     Brackets,
     evenly_by_total,
     mean_bins,
@@ -17,7 +17,7 @@ from nbcompare._nb.dispersion.trend import (
 )
 from nbcompare._nb.glm.dispersion.pearson import pearson_of_genes
 from nbcompare._nb.glm.fit.design import DesignMatrices
-from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.numerics.parallel import in_parallel
 
 START = 0.1
 MOST_STEPS = 16
@@ -47,7 +47,7 @@ def fit_design_trend(
     genes = np.flatnonzero(usable & (total > 0))
     genes = evenly_by_total(genes, total, most)
     if len(genes) == 0 or matrices.residual_degrees < 1:
-        return Trend(np.ones(1), np.full(1, START), PRIOR_SCATTER, 0)
+        return Trend(np.ones(1), np.full(1, START), PRIOR_LOG_DISPERSION_VAR, 0)
     counts = np.ascontiguousarray(counts[genes])
     offset = offset if len(offset) == 1 else np.ascontiguousarray(offset[genes])
     mean = counts.mean(axis=1)
@@ -63,8 +63,8 @@ def fit_design_trend(
         place[some] = np.arange(len(some))
         few = [place[b[::every]] for b in bins]
         some_offset = offset if len(offset) == 1 else np.ascontiguousarray(offset[some])
-        phi = _settle(np.ascontiguousarray(counts[some]), some_offset, counted, few, knots, phi, n_threads)[0]
-    phi, at_gene, out = _settle(counts, offset, counted, bins, knots, phi, n_threads)
+        phi = _profile_out(np.ascontiguousarray(counts[some]), some_offset, counted, few, knots, phi, n_threads)[0]
+    phi, at_gene, out = _profile_out(counts, offset, counted, bins, knots, phi, n_threads)
     return trend_of_bins(knots, phi, at_gene, mean, ascending, out)
 
 
@@ -77,7 +77,7 @@ class Counted:
     part: np.ndarray | None = None
 
 
-def _settle(
+def _profile_out(
     counts: np.ndarray,
     offset: np.ndarray,
     counted: Counted,
@@ -152,26 +152,26 @@ def statistics_of_parts(
     """The same for parts of the samples, (n_genes, n_parts, 3); `parts` (n_parts, n_samples) float64 are 1 for samples that count, else 0."""
     ratio = np.ones(counts.shape[1]) if ratio is None else ratio
     constants = matrices.constants(parts, ratio)
-    begun = coefficients is not None
+    is_started = coefficients is not None
     fitted = np.empty((len(counts), matrices.n_coefficients)) if coefficients is None else coefficients
     out = np.empty((len(counts), len(parts), 3))
 
-    def run(piece: slice) -> None:
+    def run(chunk: slice) -> None:
         pearson_of_genes(
-            counts[piece],
-            offset if len(offset) == 1 else offset[piece],
+            counts[chunk],
+            offset if len(offset) == 1 else offset[chunk],
             matrices.rows[0],
             matrices.columns[0],
             matrices.products[0],
             ratio,
-            phi[piece],
+            phi[chunk],
             parts,
             constants,
             matrices.centred,
-            begun,
-            fitted[piece],
-            out[piece],
+            is_started,
+            fitted[chunk],
+            out[chunk],
         )
 
-    in_pieces(run, len(counts), n_threads)
+    in_parallel(run, len(counts), n_threads)
     return out, fitted

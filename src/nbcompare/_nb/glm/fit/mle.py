@@ -10,9 +10,9 @@ from numba import njit
 
 from nbcompare._nb.glm.fit.design import DesignMatrices
 from nbcompare._nb.glm.fit.newton import Matrices, centre, common_depth, make_fitted, make_space, start_from_counts
-from nbcompare._nb.glm.fit.profile import adjusted, climb, poisson_slope, search, settle, slopes
+from nbcompare._nb.glm.fit.profile import adjusted, maximize, poisson_slope, profile_out, search, slopes
 from nbcompare._nb.likelihood.profile_maximum import may_rise_again
-from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.numerics.parallel import in_parallel
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def likelihood_ratios(
 
     `alternative` is the log likelihood under each alternative, (n_genes, n_contrasts), with `cox_reid` that of `adjusted_alternatives`.
     """
-    lost = np.empty((len(counts), len(matrices.tested)))
+    df_ratio = np.empty((len(counts), len(matrices.tested)))
     for c, k in enumerate(matrices.tested):
         shift = null[c] / matrices.length[c] if k == 1 else 0.0
         nuisance = matrices.n_coefficients - int(k) if cox_reid else 0
         without = _maximise(counts, offset, matrices, c + 1, int(k), shift, nuisance, n_threads)[1]
-        lost[:, c] = alternative[:, c] - without[:, 2]
-    return lost
+        df_ratio[:, c] = alternative[:, c] - without[:, 2]
+    return df_ratio
 
 
 def _maximise(
@@ -104,7 +104,7 @@ def _maximise(
             estimates[part],
         )
 
-    in_pieces(run, len(counts), n_threads)
+    in_parallel(run, len(counts), n_threads)
     return coefficients, estimates
 
 
@@ -137,7 +137,7 @@ def _maximise_genes(
 def maximise_gene(y, offset, design, p, nuisance, poisson, interior, space):
     """Dispersion at the maximum, log likelihood there, and what was maximised; the fit is in `poisson` if the dispersion is 0, else in `interior`."""
     start_from_counts(y, offset, design, 0.0, p, poisson, space)
-    settle(y, design, p, 0.0, poisson, space)
+    profile_out(y, design, p, 0.0, poisson, space)
     for i in range(y.shape[0]):
         interior.eta[i] = poisson.eta[i]
         interior.m[i] = poisson.m[i]
@@ -159,7 +159,7 @@ def _interior(y, design, p, nuisance, fitted, space):
         return 0.0
     if not may_rise_again(y, fitted.m, lowest, highest):
         if at_zero > 0.0:
-            return climb(y, design, p, nuisance, fitted, space, moment, 0.0, math.inf)
+            return maximize(y, design, p, nuisance, fitted, space, moment, 0.0, math.inf)
         if nuisance == 0 and slopes(y, design, p, 1e-6 / highest, nuisance, fitted, space)[1] <= 0.0:
             return 0.0
     return search(y, design, p, nuisance, fitted, space, at_zero, lowest, highest)

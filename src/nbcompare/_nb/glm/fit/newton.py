@@ -41,7 +41,7 @@ class Fitted(NamedTuple):
     m: np.ndarray  # (n_samples,) means
 
 
-class Space(NamedTuple):
+class Workspace(NamedTuple):
     """Arrays that one gene's fits and tests write to."""
 
     null: Fitted
@@ -64,7 +64,7 @@ def make_fitted(n, p):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def make_space(n, p):
-    return Space(
+    return Workspace(
         make_fitted(n, p),
         make_fitted(n, p),
         np.empty(n),

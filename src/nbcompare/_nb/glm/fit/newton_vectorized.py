@@ -25,12 +25,12 @@ from nbcompare._nb.numerics.cholesky_vectorized import (
 )
 from nbcompare._nb.numerics.simd import exp, log
 
-LANES = 64  # genes side by side
+GENES_AT_ONCE = 64  # genes side by side
 STEPS = 4  # made side by side
 LARGEST_OFFSET = 700.0
 
 
-class Lanes(NamedTuple):
+class Vectors(NamedTuple):
     """Arrays of some genes side by side; `w` and what follows are written on."""
 
     total: np.ndarray  # (LANES,)
@@ -50,10 +50,10 @@ class Lanes(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def make_lanes(n, p):
-    wide = np.zeros((6, n, LANES))
-    narrow = np.zeros((5, LANES))
-    return Lanes(
+def allocate_vectors(n, p):
+    wide = np.zeros((6, n, GENES_AT_ONCE))
+    narrow = np.zeros((5, GENES_AT_ONCE))
+    return Vectors(
         narrow[0],
         narrow[1],
         wide[0],
@@ -62,9 +62,9 @@ def make_lanes(n, p):
         wide[3],
         wide[4],
         wide[5],
-        np.zeros((p, LANES)),
-        np.zeros((p, LANES)),
-        np.zeros((p * (p + 1) // 2, LANES)),
+        np.zeros((p, GENES_AT_ONCE)),
+        np.zeros((p, GENES_AT_ONCE)),
+        np.zeros((p * (p + 1) // 2, GENES_AT_ONCE)),
         narrow[2],
         narrow[3],
         narrow[4],
@@ -73,122 +73,124 @@ def make_lanes(n, p):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def fit_genes(
-    counts, log_exposure, depth, centred, phi, first, size, begun, coefficients, design, lanes, y, fitted, space
+    counts, log_exposure, depth, centred, phi, first, size, is_started, coefficients, design, vectors, y, fitted, space
 ):
     """Fits of `size` genes from `first` on at their dispersions, from the coefficients (n_genes, p) if begun. The last three are for one gene."""
     p = design.rows.shape[1]
-    load_lanes(counts, log_exposure, depth, centred, phi, first, size, space.offset, lanes)
-    if begun:
+    load_vectors(counts, log_exposure, depth, centred, phi, first, size, space.offset, vectors)
+    if is_started:
         for k in range(size):
             for j in range(p):
-                lanes.b[j, k] = coefficients[first + k, j]
+                vectors.b[j, k] = coefficients[first + k, j]
     else:
-        start_lanes(design, size, p, lanes)
-    fit_lanes(design, size, p, lanes, y, fitted, space)
+        start_vectors(design, size, p, vectors)
+    fit_vectorized(design, size, p, vectors, y, fitted, space)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def load_lanes(counts, log_exposure, depth, centred, phi, first, size, offset, lanes):
+def load_vectors(counts, log_exposure, depth, centred, phi, first, size, offset, vectors):
     """Counts, offsets (see `glm_fit.centre`) and dispersions of `size` genes from `first` on."""
     for k in range(size):
         y = counts[first + k]
-        lanes.total[k] = centre(y, log_exposure[first + k if log_exposure.shape[0] > 1 else 0], depth, centred, offset)
-        lanes.phi[k] = phi[first + k]
+        vectors.total[k] = centre(
+            y, log_exposure[first + k if log_exposure.shape[0] > 1 else 0], depth, centred, offset
+        )
+        vectors.phi[k] = phi[first + k]
         for i in range(y.shape[0]):
-            lanes.y[i, k] = y[i]
-            lanes.offset[i, k] = offset[i]
+            vectors.y[i, k] = y[i]
+            vectors.offset[i, k] = offset[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def start_lanes(design, size, p, lanes):
+def start_vectors(design, size, p, vectors):
     """Coefficients by `glm_fit.start_from_counts`."""
-    weigh_logs(lanes.y, lanes.offset, lanes.phi, design.ratio, size, lanes.move, lanes.w)
-    transposed_times(lanes.move, design.columns, size, p, lanes.b)
-    factor(lanes.w, design.products, size, p, lanes.a)
-    forward(lanes.a, size, p, lanes.b)
-    backward(lanes.a, size, p, lanes.b)
+    weigh_logs(vectors.y, vectors.offset, vectors.phi, design.ratio, size, vectors.move, vectors.w)
+    transposed_times(vectors.move, design.columns, size, p, vectors.b)
+    factor(vectors.w, design.products, size, p, vectors.a)
+    forward(vectors.a, size, p, vectors.b)
+    backward(vectors.a, size, p, vectors.b)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def start_null(design, shift, size, q, full, lanes):
+def start_null(design, shift, size, q, full, vectors):
     """The same genes in the first q columns, the last one's coefficient being `shift` (LANES,): from the projection of the fit on them."""
     last = design.rows.shape[1] - 1
     for k in range(size):
-        lanes.total[k] = full.total[k]
-        lanes.phi[k] = full.phi[k]
+        vectors.total[k] = full.total[k]
+        vectors.phi[k] = full.phi[k]
     for i in range(full.y.shape[0]):
         x = design.columns[last, i]
         c = design.ratio[i]
         for k in range(size):
-            lanes.y[i, k] = full.y[i, k]
-            lanes.offset[i, k] = full.offset[i, k] + shift[k] * x
-            lanes.w[i, k] = full.m[i, k] / (1.0 + c * full.phi[k] * full.m[i, k])
-            lanes.move[i, k] = lanes.w[i, k] * (full.eta[i, k] - lanes.offset[i, k])
-    transposed_times(lanes.move, design.columns, size, q, lanes.b)
-    factor(lanes.w, design.products, size, q, lanes.a)
-    forward(lanes.a, size, q, lanes.b)
-    backward(lanes.a, size, q, lanes.b)
+            vectors.y[i, k] = full.y[i, k]
+            vectors.offset[i, k] = full.offset[i, k] + shift[k] * x
+            vectors.w[i, k] = full.m[i, k] / (1.0 + c * full.phi[k] * full.m[i, k])
+            vectors.move[i, k] = vectors.w[i, k] * (full.eta[i, k] - vectors.offset[i, k])
+    transposed_times(vectors.move, design.columns, size, q, vectors.b)
+    factor(vectors.w, design.products, size, q, vectors.a)
+    forward(vectors.a, size, q, vectors.b)
+    backward(vectors.a, size, q, vectors.b)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fit_lanes(design, size, p, lanes, y, fitted, space):
+def fit_vectorized(design, size, p, vectors, y, fitted, space):
     """`glm_fit.newton` from the coefficients lanes.b; genes without counts are left. `y`, `fitted` and `space` are for one gene."""
-    active = lanes.active
-    gain = lanes.gain
-    scale = lanes.scale
+    active = vectors.active
+    gain = vectors.gain
+    scale = vectors.scale
     for k in range(size):
-        active[k] = 1.0 if lanes.total[k] > 0.0 else 0.0
+        active[k] = 1.0 if vectors.total[k] > 0.0 else 0.0
     for i in range(y.shape[0]):
         for k in range(size):
-            lanes.eta[i, k] = lanes.offset[i, k]
-    add_times(lanes.b, design.columns, size, p, lanes.eta)
-    exponentials(lanes.eta, size, lanes.m)
+            vectors.eta[i, k] = vectors.offset[i, k]
+    add_times(vectors.b, design.columns, size, p, vectors.eta)
+    exponentials(vectors.eta, size, vectors.m)
     for _ in range(STEPS):
-        weigh(lanes.y, lanes.m, lanes.phi, design.ratio, size, lanes.move, lanes.w)
-        transposed_times(lanes.move, design.columns, size, p, lanes.g)
+        weigh(vectors.y, vectors.m, vectors.phi, design.ratio, size, vectors.move, vectors.w)
+        transposed_times(vectors.move, design.columns, size, p, vectors.g)
         for j in range(p):
             for k in range(size):
-                lanes.g[j, k] -= RIDGE * lanes.b[j, k]
-        factor(lanes.w, design.products, size, p, lanes.a)
-        forward(lanes.a, size, p, lanes.g)
-        sum_squares(lanes.g, size, p, gain)
-        backward(lanes.a, size, p, lanes.g)
+                vectors.g[j, k] -= RIDGE * vectors.b[j, k]
+        factor(vectors.w, design.products, size, p, vectors.a)
+        forward(vectors.a, size, p, vectors.g)
+        sum_squares(vectors.g, size, p, gain)
+        backward(vectors.a, size, p, vectors.g)
         for i in range(y.shape[0]):
             for k in range(size):
-                lanes.move[i, k] = 0.0
-        add_times(lanes.g, design.columns, size, p, lanes.move)
-        largest_of(lanes.move, size, scale)
+                vectors.move[i, k] = 0.0
+        add_times(vectors.g, design.columns, size, p, vectors.move)
+        largest_of(vectors.move, size, scale)
         moving = 0.0
         for k in range(size):
             far = scale[k] > LARGEST_STEP
             scale[k] = active[k] * (LARGEST_STEP / scale[k] if far else 1.0)
             active[k] = active[k] if far or not gain[k] < ENOUGH else 0.0
             moving += active[k]
-        add_scaled(scale, lanes.g, size, p, lanes.b)
-        add_scaled(scale, lanes.move, size, lanes.eta.shape[0], lanes.eta)
-        exponentials(lanes.eta, size, lanes.m)
+        add_scaled(scale, vectors.g, size, p, vectors.b)
+        add_scaled(scale, vectors.move, size, vectors.eta.shape[0], vectors.eta)
+        exponentials(vectors.eta, size, vectors.m)
         if moving == 0.0:
             return
     for k in range(size):
         if active[k] > 0.0:
-            take_fit(k, p, lanes, y, fitted)
-            newton(y, design, lanes.phi[k], p, fitted, space)
+            take_fit(k, p, vectors, y, fitted)
+            newton(y, design, vectors.phi[k], p, fitted, space)
             for i in range(y.shape[0]):
-                lanes.eta[i, k] = fitted.eta[i]
-                lanes.m[i, k] = fitted.m[i]
+                vectors.eta[i, k] = fitted.eta[i]
+                vectors.m[i, k] = fitted.m[i]
             for j in range(p):
-                lanes.b[j, k] = fitted.b[j]
+                vectors.b[j, k] = fitted.b[j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def take_fit(k, p, lanes, y, fitted):
+def take_fit(k, p, vectors, y, fitted):
     """Counts and fit of one of the genes."""
     for i in range(y.shape[0]):
-        y[i] = lanes.y[i, k]
-        fitted.eta[i] = lanes.eta[i, k]
-        fitted.m[i] = lanes.m[i, k]
+        y[i] = vectors.y[i, k]
+        fitted.eta[i] = vectors.eta[i, k]
+        fitted.m[i] = vectors.m[i, k]
     for j in range(p):
-        fitted.b[j] = lanes.b[j, k]
+        fitted.b[j] = vectors.b[j, k]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

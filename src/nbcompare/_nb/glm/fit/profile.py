@@ -12,17 +12,17 @@ from numba import njit
 
 from nbcompare._nb.glm.fit.newton import newton
 from nbcompare._nb.glm.skovgaard import information_root
-from nbcompare._nb.likelihood.profile_maximum import climb_step
+from nbcompare._nb.likelihood.profile_maximum import newton_step
 from nbcompare._nb.log_pmf import log_density, mean_slopes, rising_factorial_slopes
 from nbcompare._nb.numerics.cholesky import backward, cholesky, forward, gram, half_log_determinant, transposed_times
 from nbcompare._nb.numerics.special import digamma_minus_log, stirling_remainder
 
 MAX_STEPS = 60
-TELLING = 1e-3  # fitted mean of a sample
+MIN_USABLE_MEAN = 1e-3  # fitted mean of a sample
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def settle(y, design, p, phi, fitted, space):
+def profile_out(y, design, p, phi, fitted, space):
     """Move the coefficients to their maximum at phi."""
     newton(y, design, phi, p, fitted, space)
 
@@ -34,15 +34,15 @@ def slopes(y, design, p, phi, nuisance, fitted, space):
     Second derivative of a profile: that at fixed coefficients plus u' J^-1 u, u = -X' ((y - m) m / (1 + phi m)^2), J the observed
     information. That of the adjustment is approximate: it only sets the step.
     """
-    settle(y, design, p, phi, fitted, space)
+    profile_out(y, design, p, phi, fitted, space)
     first = 0.0
     second = 0.0
     beyond_log, trigamma = digamma_minus_log(1.0 / phi)
     for i in range(y.shape[0]):
-        growth_first, growth_second = rising_factorial_slopes(y[i], phi, beyond_log, trigamma)
+        log_rising_first, log_rising_second = rising_factorial_slopes(y[i], phi, beyond_log, trigamma)
         mean_first, mean_second = mean_slopes(y[i], fitted.m[i], phi)
-        first += growth_first + mean_first
-        second += growth_second + mean_second
+        first += log_rising_first + mean_first
+        second += log_rising_second + mean_second
     second += coefficient_slopes(y, design, p, phi, fitted.m, space)
     if nuisance > 0:
         adjustment_first, adjustment_second = adjustment_slopes(design, p, nuisance, phi, fitted.m, space)
@@ -111,7 +111,7 @@ def poisson_slope(y, design, p, nuisance, fitted, space):
         score += 0.5 * ((y[i] - m) ** 2 - y[i])
         squares += m * m
         highest = max(highest, m)
-        if m > TELLING:
+        if m > MIN_USABLE_MEAN:
             lowest = min(lowest, m)
     if nuisance > 0:
         coefficient_slopes(y, design, p, 0.0, fitted.m, space)
@@ -131,7 +131,7 @@ def search(y, design, p, nuisance, fitted, space, at_zero, lowest, highest):
     while phi < last or (rose and phi < 1e7):
         rises = slopes(y, design, p, phi, nuisance, fitted, space)[0] > 0.0
         if rose and not rises:
-            top = climb(y, design, p, nuisance, fitted, space, max(math.sqrt(low * phi), 0.5 * phi), low, phi)
+            top = maximize(y, design, p, nuisance, fitted, space, max(math.sqrt(low * phi), 0.5 * phi), low, phi)
             value = adjusted(y, design, p, top, nuisance, fitted, space)
             if value > best_value:
                 best = top
@@ -140,19 +140,19 @@ def search(y, design, p, nuisance, fitted, space, at_zero, lowest, highest):
         low = phi
         phi *= 2.0
     if best > 0.0:
-        settle(y, design, p, best, fitted, space)
+        profile_out(y, design, p, best, fitted, space)
     return best
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def climb(y, design, p, nuisance, fitted, space, phi, low, high):
-    """Dispersion at a maximum of the profile between low and high by Newton's method in log phi, bracketed; see `maximum.climb`."""
+def maximize(y, design, p, nuisance, fitted, space, phi, low, high):
+    """Dispersion at a maximum of the profile between low and high by Newton's method in log phi, bracketed; see `maximum.maximize`."""
     for step in range(MAX_STEPS):
         score, curvature = slopes(y, design, p, phi, nuisance, fitted, space)
-        phi, low, high, done = climb_step(phi, low, high, score, curvature, step)
+        phi, low, high, done = newton_step(phi, low, high, score, curvature, step)
         if done:
             break
-    settle(y, design, p, phi, fitted, space)
+    profile_out(y, design, p, phi, fitted, space)
     return phi
 
 

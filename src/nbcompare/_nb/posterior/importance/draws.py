@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.numerics import simd as branchless
+from nbcompare._nb.numerics import simd as inline_simd
 from nbcompare._nb.posterior.mixture_summary import CENTRE, DISPERSION, FOLD_CHANGE
 
 DEGREES_CHANGE, DEGREES_NULL = 5.0, 6.0  # with three and two dimensions the density is a fourth power
@@ -104,11 +104,11 @@ def draw_change(components, points, draws):
             q = 1.0 + square / DEGREES_CHANGE
             density[s] += top / (q * q * q * q)
             if k < n_components:
-                normal[s] += top * constant_normal * branchless.exp(max(-0.5 * square, -700.0))
+                normal[s] += top * constant_normal * inline_simd.exp(max(-0.5 * square, -700.0))
     # Gamma(4) / Gamma(5/2) / (5 pi)^(3/2)
     constant = math.lgamma(4.0) - math.lgamma(2.5) - 1.5 * math.log(DEGREES_CHANGE * math.pi)
     for s in range(n):
-        density[s] = constant + branchless.log(density[s])
+        density[s] = constant + inline_simd.log(density[s])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -145,7 +145,7 @@ def draw_null(components, points, draws):
             q = 1.0 + square / DEGREES_NULL
             density[s] += top / (q * q * q * q)
             if k < n_components:
-                normal[s] += top * constant_normal * branchless.exp(max(-0.5 * square, -700.0))
+                normal[s] += top * constant_normal * inline_simd.exp(max(-0.5 * square, -700.0))
     constant = math.lgamma(4.0) - math.lgamma(3.0) - math.log(DEGREES_NULL * math.pi)
     for s in range(n):
-        density[s] = constant + branchless.log(density[s])
+        density[s] = constant + inline_simd.log(density[s])

@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.numerics import simd as branchless
-from nbcompare._nb.posterior.arm_likelihood import SHORT, stirling_remainder
+from nbcompare._nb.numerics import simd as inline_simd
 from nbcompare._nb.posterior.columns import Columns
+from nbcompare._nb.posterior.group_likelihood import SHORT, stirling_remainder
 from nbcompare._nb.posterior.importance.draws import LOG_TWO_PI, Draws, draw_change, draw_null
 from nbcompare._nb.posterior.importance.pareto import pareto_shape
 from nbcompare._nb.posterior.importance.summary import summarise
@@ -33,12 +33,12 @@ def refine_tests(groups, priors, mixture, points, levels, out, pareto_k):
         data = Groups(groups.y1[g], groups.l1[g], groups.y2[g], groups.l2[g])
         change, no_change = components_of_test(mixture.change, g), components_of_test(mixture.null, g)
         evidence, evidence_null, k, k_null = -math.inf, -math.inf, -math.inf, -math.inf
-        if not 0.0 < prior.null_share < 1.0:  # a hypothesis that is not drawn from has nothing to correct
+        if not 0.0 < prior.null_proportion < 1.0:  # a hypothesis that is not drawn from has nothing to correct
             draws.value[:], draws_null.value[:], draws.surplus[:], draws_null.surplus[:] = 0.0, 0.0, 0.0, 0.0
-        if prior.null_share < 1.0:
+        if prior.null_proportion < 1.0:
             draw_change(change, points, draws)
             evidence, k = weigh(data, prior, False, draws, workspace)
-        if prior.null_share > 0.0:
+        if prior.null_proportion > 0.0:
             draw_null(no_change, points, draws_null)
             evidence_null, k_null = weigh(data, prior, True, draws_null, workspace)
         null = 1.0 / (1.0 + math.exp(evidence - evidence_null))
@@ -58,7 +58,9 @@ def weigh(data, prior, null, draws, workspace):
     target, phi, rate, rest = workspace
     m0, s0, sigma = prior.log_mean, prior.log_mean_sd, prior.log_fc_sd
     constant = -0.5 * LOG_TWO_PI - math.log(s0)
-    constant += math.log(prior.null_share) if null else math.log((1.0 - prior.null_share) / sigma) - 0.5 * LOG_TWO_PI
+    constant += (
+        math.log(prior.null_proportion) if null else math.log((1.0 - prior.null_proportion) / sigma) - 0.5 * LOG_TWO_PI
+    )
     for s in range(n):
         alpha = min(max(drawn[DISPERSION, s], -25.0), 15.0)
         phi[s] = math.exp(alpha)
@@ -95,7 +97,7 @@ def weigh(data, prior, null, draws, workspace):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _add_group(y, l, half, drawn, phi, rate, rest, target):
-    """Add the log likelihood of one group at every draw, as in `arm_likelihood`."""
+    """Add the log likelihood of one group at every draw, as in `group_likelihood`."""
     n = target.shape[0]
     product = np.empty(n)
     total = y.sum()
@@ -106,7 +108,7 @@ def _add_group(y, l, half, drawn, phi, rate, rest, target):
         if depth <= 0.0:
             continue
         for s in range(n):
-            target[s] -= (count + 1.0 / phi[s]) * branchless.log1p(depth * rate[s] * phi[s])
+            target[s] -= (count + 1.0 / phi[s]) * inline_simd.log1p(depth * rate[s] * phi[s])
         if count > SHORT:
             for s in range(n):
                 k = 1.0 / phi[s]
@@ -114,7 +116,7 @@ def _add_group(y, l, half, drawn, phi, rate, rest, target):
                 inverse = 1.0 / x
                 square = inverse * inverse
                 series = inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680))))
-                target[s] += (x - 0.5) * branchless.log1p(phi[s] * count) - count + series - rest[s]
+                target[s] += (x - 0.5) * inline_simd.log1p(phi[s] * count) - count + series - rest[s]
         elif count > 1.0:
             for s in range(n):
                 product[s] = 1.0 + phi[s]
@@ -122,4 +124,4 @@ def _add_group(y, l, half, drawn, phi, rate, rest, target):
                 for s in range(n):
                     product[s] *= 1.0 + phi[s] * j
             for s in range(n):
-                target[s] += branchless.log(product[s])
+                target[s] += inline_simd.log(product[s])

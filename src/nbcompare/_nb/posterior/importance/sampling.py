@@ -16,7 +16,7 @@ import numpy as np
 from numba import get_num_threads
 from scipy.special import gammaincinv, ndtri
 
-from nbcompare._nb.numerics.parallel import in_pieces
+from nbcompare._nb.numerics.parallel import in_parallel
 from nbcompare._nb.posterior.columns import REFINED, Posterior, empty_columns, from_columns
 from nbcompare._nb.posterior.importance.draws import DEGREES_CHANGE, DEGREES_NULL
 from nbcompare._nb.posterior.importance.kernels import refine_tests
@@ -64,16 +64,16 @@ def refine(
         msg = "Importance sampling refines posteriors of groups with one dispersion; quadrature is for two."
         raise ValueError(msg)
     priors = kernel_prior(prior, len(counts1))
-    wanted = np.asarray(levels, dtype=np.float64)
-    out, pareto_k = empty_columns(len(counts1), len(wanted)), np.empty(len(counts1))
+    requested_levels = np.asarray(levels, dtype=np.float64)
+    out, pareto_k = empty_columns(len(counts1), len(requested_levels)), np.empty(len(counts1))
     arrays = mixture.arrays()
     points = quasi_random(n_draws)
 
     def sample(part: slice) -> None:
         data = Groups(*(array[part] for array in groups))
-        refine_tests(data, priors[part], arrays.take(part), points, wanted, out.take(part), pareto_k[part])
+        refine_tests(data, priors[part], arrays.take(part), points, requested_levels, out.take(part), pareto_k[part])
 
-    in_pieces(sample, len(counts1), get_num_threads(), size=CHUNK)
+    in_parallel(sample, len(counts1), get_num_threads(), size=CHUNK)
     posterior = replace(from_columns(out, REFINED), pareto_k=pareto_k)
     doubtful = np.flatnonzero(~(pareto_k <= TRUSTED) | rests_on_far_tail(posterior))
     if doubtful.size == 0:

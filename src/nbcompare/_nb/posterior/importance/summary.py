@@ -34,7 +34,7 @@ from nbcompare._nb.posterior.mixture_summary import (
 )
 
 TAIL, MIDDLE = 0.03, 0.2  # probabilities beyond a point up to which draws say nothing, and from which on they say all
-NOISE_OF_LOG_SD = 0.05  # of the log of a standard deviation that is known from the draws
+SE_OF_LOG_SD = 0.05  # of the log of a standard deviation that is known from the draws
 
 
 class Corrected(NamedTuple):
@@ -67,10 +67,10 @@ def summarise(null_probability, null, change, draws_null, draws, levels, out):
     below = _distribution(0.0, beta)
     effect_summary(null_probability, below, beta.centre, beta.spread, summary)
     for k, level in enumerate(INTERVAL):
-        wanted = level_given_change(level, null_probability, below)
+        requested_levels = level_given_change(level, null_probability, below)
         summary[LOG_FC_MEDIAN + k] = 0.0
-        if wanted >= 0.0:
-            summary[LOG_FC_MEDIAN + k] = _quantile(wanted, beta)
+        if requested_levels >= 0.0:
+            summary[LOG_FC_MEDIAN + k] = _quantile(requested_levels, beta)
     for k in range(levels.shape[0]):
         out.changes[k] = _quantile(levels[k], beta)
     both, joint = np.empty(2 * n), np.empty(2 * n)
@@ -101,7 +101,7 @@ def correct(weight, mean, sd, drawn, surplus):
         second += surplus[s] * (drawn[s] - centre) ** 2
     corrected = math.sqrt(max(spread * spread + second - first * first, 0.01 * spread * spread))
     log_ratio = math.log(corrected / spread)
-    stretch = math.exp(log_ratio**3 / (log_ratio**2 + NOISE_OF_LOG_SD**2))
+    stretch = math.exp(log_ratio**3 / (log_ratio**2 + SE_OF_LOG_SD**2))
     return Corrected(weight, mean, sd, drawn, surplus, centre + first, corrected, centre, spread, stretch)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb.numerics.special import digamma_trigamma
-from nbcompare._nb.posterior.arm_likelihood import log_rising_factorial
 from nbcompare._nb.posterior.columns import Columns
+from nbcompare._nb.posterior.group_likelihood import log_rising_factorial
 from nbcompare._nb.posterior.prior import gene_prior
 from nbcompare._nb.posterior.quadrature.rate_grid import (
     OF_CHANGE,
@@ -92,9 +92,9 @@ def at_dispersion(gene, alpha):
 @njit(cache=True, nogil=True, error_model="numpy")
 def maximize_rates(data, prior, modes):
     """Modes of the log rates under both hypotheses at these dispersions, from where `modes` has them."""
-    if prior.null_share < 1.0:
+    if prior.null_proportion < 1.0:
         maximize_change(data, prior, modes[CHANGE])
-    if prior.null_share > 0.0:
+    if prior.null_proportion > 0.0:
         maximize_null(data, prior, modes[NULL])
 
 
@@ -104,10 +104,10 @@ def laplace(gene, alpha, modes):
     prior, data = gene.prior, at_dispersion(gene, alpha)
     maximize_rates(data, prior, modes)
     change, null = -math.inf, -math.inf
-    if prior.null_share < 1.0:
-        change = math.log(1.0 - prior.null_share) + laplace_change(data, prior, modes[CHANGE])
-    if prior.null_share > 0.0:
-        null = math.log(prior.null_share) + laplace_null(data, prior, modes[NULL])
+    if prior.null_proportion < 1.0:
+        change = math.log(1.0 - prior.null_proportion) + laplace_change(data, prior, modes[CHANGE])
+    if prior.null_proportion > 0.0:
+        null = math.log(prior.null_proportion) + laplace_null(data, prior, modes[NULL])
     top = max(change, null)
     both = top + math.log(math.exp(change - top) + math.exp(null - top))
     return (
@@ -205,11 +205,11 @@ def _add_node(gene, fineness, modes, nodes, n):
         + log_rising_factorial(data.y2, data.phi2)
         + log_prior_dispersion(alpha, prior)
     )
-    if prior.null_share < 1.0:
+    if prior.null_proportion < 1.0:
         integral = sum_change(data, prior, modes[CHANGE], fineness, density[OF_CHANGE, n], density[OF_RATE, n], layouts)
         peak = peak_change(data, prior, modes[CHANGE])
-        nodes.evidence[n, CHANGE] = math.log(1.0 - prior.null_share) + common + peak + math.log(integral)
-    if prior.null_share > 0.0:
+        nodes.evidence[n, CHANGE] = math.log(1.0 - prior.null_proportion) + common + peak + math.log(integral)
+    if prior.null_proportion > 0.0:
         integral = sum_null(data, prior, modes[NULL], fineness, density[OF_NULL_RATE, n], layouts[OF_NULL_RATE])
         peak = peak_null(data, prior, modes[NULL])
-        nodes.evidence[n, NULL] = math.log(prior.null_share) + common + peak + math.log(integral)
+        nodes.evidence[n, NULL] = math.log(prior.null_proportion) + common + peak + math.log(integral)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.numerics import simd as branchless
-from nbcompare._nb.posterior.arm_likelihood import Grid, slopes, tabulate
+from nbcompare._nb.numerics import simd as inline_simd
+from nbcompare._nb.posterior.group_likelihood import Grid, slopes, tabulate
 from nbcompare._nb.posterior.quadrature.rate_modes import (
     CURVATURE,
     CURVATURE1,
@@ -205,7 +205,7 @@ def _gaussian(step, low, high):
     table = np.empty(high - low + 1)
     for k in range(high - low + 1):
         x = step * (k + low)
-        table[k] = branchless.exp(max(-0.5 * x * x, -700.0))
+        table[k] = inline_simd.exp(max(-0.5 * x * x, -700.0))
     return table
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.posterior.arm_likelihood import slopes, value
+from nbcompare._nb.posterior.group_likelihood import slopes, value
 
 LOG_TWO_PI = math.log(2.0 * math.pi)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from numba import njit
 
-from nbcompare._nb.numerics import simd as branchless
+from nbcompare._nb.numerics import simd as inline_simd
 from nbcompare._nb.numerics.special import fast_log1p
 
 SHORT = 12.0  # up to this count the product of 1 + phi j is multiplied out
@@ -97,9 +97,9 @@ def tabulate(y, l, phi, grid, slope, rates, table):
         scale = 1.0 / (1.0 + reference)
         power = y[i] + inverse_phi
         for k in range(n):
-            table[k] -= power * branchless.log1p((depth * rates[k] - reference) * scale)
+            table[k] -= power * inline_simd.log1p((depth * rates[k] - reference) * scale)
     for k in range(n):
-        table[k] = branchless.exp(max(min(table[k], 60.0), -700.0))
+        table[k] = inline_simd.exp(max(min(table[k], 60.0), -700.0))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

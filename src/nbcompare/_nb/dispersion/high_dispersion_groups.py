@@ -20,9 +20,9 @@ from nbcompare._nb.dispersion.trend import evenly_by_total, fit_trend, prior_deg
 Statistics = Callable[[float], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 SUSPECTED = 1.25  # mean statistic of a group over that of the others, from which on its ratio is estimated
-NOISY_OF_TWO = 1.25  # ratio from which on the smaller of two groups does not enter the trend
-NOISY = 1.5  # smaller ratios of one group among many are taken for one
-BARELY_NOISY = 1.05
+MIN_RATIO_OF_TWO = 1.25  # ratio from which on the smaller of two groups does not enter the trend
+MIN_RATIO = 1.5  # smaller ratios of one group among many are taken for one
+BARELY_HIGHER = 1.05
 INFORMED = 30.0  # degrees of freedom, summed over genes, below which a group's mean statistic says nothing
 UNCHANGED = 0.05  # genes with smaller p-values may differ between replicates because the effect does
 ORDINARY = 0.95  # quantile of its F distribution above which a gene's statistic does not count
@@ -33,7 +33,7 @@ MOST_STEPS = 30
 SETTLED = 1e-3  # change of a ratio by a step
 
 
-def robust_ratio(statistics: Statistics, scatter: float, lost: float = 1.0) -> float:
+def robust_ratio(statistics: Statistics, log_dispersion_var: float, df_ratio: float = 1.0) -> float:
     """The ratio of a group's dispersions to the trend, without the genes whose statistics are outlying.
 
     A ratio within two standard errors of one is one: 2 / sum d rho^2 is the variance of its natural log.
@@ -51,13 +51,15 @@ def robust_ratio(statistics: Statistics, scatter: float, lost: float = 1.0) -> f
     ratio = 1.0
     for _ in range(MOST_STEPS):
         numerator, weight, rho = statistics(ratio)
-        told = weight > 0
-        degrees, rho = weight[told] / lost, rho[told]
+        informative = weight > 0
+        degrees, rho = weight[informative] / df_ratio, rho[informative]
         importance = degrees * rho
         if importance.sum() <= 0:
             return 1.0
-        limit, expected = _expected(degrees, np.maximum(prior_degrees(scatter * rho**2)[0], FEWEST_PRIOR_DEGREES))
-        found = numerator[told] / degrees
+        limit, expected = _expected(
+            degrees, np.maximum(prior_degrees(log_dispersion_var * rho**2)[0], FEWEST_PRIOR_DEGREES)
+        )
+        found = numerator[informative] / degrees
         ordinary = importance * (found <= limit)
         excess = (ordinary * found).sum() / max((ordinary * expected).sum(), 1e-300) - 1
         leverage = (importance * rho).sum() / importance.sum()
@@ -78,7 +80,7 @@ def _expected(degrees: np.ndarray, prior_df: np.ndarray) -> tuple[np.ndarray, np
 
 
 def ratios_of_two(
-    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, lost: float, usable: np.ndarray
+    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, df_ratio: float, usable: np.ndarray
 ) -> tuple[np.ndarray, Trend]:
     """Ratios (2,) of two groups, and the trend that they go with: that of the larger group where the smaller one is noisy.
 
@@ -90,38 +92,38 @@ def ratios_of_two(
     ratio = np.ones(2)
     if sizes[small] < 2 or sizes[small] == sizes[large]:
         return ratio, trend
-    alone = trend_of_groups(pseudobulk, exposure, np.arange(2) == large, lost, usable)
+    alone = trend_of_groups(pseudobulk, exposure, np.arange(2) == large, df_ratio, usable)
     of_small, of_large = (
-        ratio_to_trend(pseudobulk, exposure, alone, lost, np.arange(2) == group, usable) for group in (small, large)
+        ratio_to_trend(pseudobulk, exposure, alone, df_ratio, np.arange(2) == group, usable) for group in (small, large)
     )
     ratio[small] = max(1.0, of_small / of_large)
-    return ratio, alone if ratio[small] >= NOISY_OF_TWO else trend
+    return ratio, alone if ratio[small] >= MIN_RATIO_OF_TWO else trend
 
 
 def suspected_groups(
-    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, lost: float, *, n_threads: int = 1
+    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, df_ratio: float, *, n_threads: int = 1
 ) -> np.ndarray:
     """Groups of many whose mean dispersion statistic exceeds that of the others together, (n_groups,) bool."""
     members, starts = sorted_members(pseudobulk.group)
     mean = pseudobulk.counts.mean(axis=1)
-    prior_phi = prior_dispersion(mean, trend.at(mean), trend.scatter)[0]
+    prior_phi = prior_dispersion(mean, trend.at(mean), trend.log_dispersion_var)[0]
     by_gene = np.empty((len(mean), 2))
     by_group = np.empty((len(starts) - 1, 2))
     sum_statistics(pseudobulk.counts, exposure, members, starts, prior_phi, by_gene, by_group, n_threads=n_threads)
     others = by_group.sum(axis=0) - by_group
     with np.errstate(divide="ignore", invalid="ignore"):
-        typical = np.where(others[:, 1] / lost > INFORMED, others[:, 0] / (others[:, 1] / lost), 1.0)
-    return is_suspected(by_group, typical, lost)
+        typical = np.where(others[:, 1] / df_ratio > INFORMED, others[:, 0] / (others[:, 1] / df_ratio), 1.0)
+    return is_suspected(by_group, typical, df_ratio)
 
 
-def is_suspected(by_group: np.ndarray, typical: np.ndarray | float, lost: float) -> np.ndarray:
+def is_suspected(by_group: np.ndarray, typical: np.ndarray | float, df_ratio: float) -> np.ndarray:
     """Whether sums of statistics and weights over genes, (n_groups, 2), speak of a group noisier than what is typical."""
-    weight = by_group[:, 1] / lost
+    weight = by_group[:, 1] / df_ratio
     return (weight > INFORMED) & (by_group[:, 0] > SUSPECTED * typical * weight)
 
 
 def ratio_to_trend(
-    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, lost: float, groups: np.ndarray, usable: np.ndarray
+    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, df_ratio: float, groups: np.ndarray, usable: np.ndarray
 ) -> float:
     """The ratio to the trend of the dispersions of these groups (n_groups,) bool together, judged by the genes `usable` (n_genes,) bool.
 
@@ -129,31 +131,31 @@ def ratio_to_trend(
     of a comparison: those in which replicates differ because the effect does are left out.
     """
     statistics = _statistics_of(pseudobulk, exposure, trend, groups, usable)
-    return 1.0 if statistics is None else robust_ratio(statistics, trend.scatter, lost)
+    return 1.0 if statistics is None else robust_ratio(statistics, trend.log_dispersion_var, df_ratio)
 
 
 def mean_statistic(
-    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, lost: float, groups: np.ndarray, usable: np.ndarray
+    pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, df_ratio: float, groups: np.ndarray, usable: np.ndarray
 ) -> float:
     """The mean dispersion statistic of these groups at the trend, outlying genes included; 1 where they tell too little."""
     statistics = _statistics_of(pseudobulk, exposure, trend, groups, usable)
     if statistics is None:
         return 1.0
     numerator, weight, rho = statistics(1.0)
-    if weight.sum() / lost <= INFORMED:
+    if weight.sum() / df_ratio <= INFORMED:
         return 1.0
-    return float((numerator * rho).sum() / (weight * rho).sum() * lost)
+    return float((numerator * rho).sum() / (weight * rho).sum() * df_ratio)
 
 
 def ratio_that_counts(ratio: float, mean: float) -> float:
     """The ratio that a group of many is tested with, from its robust ratio and its mean statistic, both relative to the other groups.
 
-    Smaller ratios than `NOISY` are one. If the mean says otherwise, outlying replicates are frequent, though not typical: the ratio is then just
+    Smaller ratios than `MIN_RATIO` are one. If the mean says otherwise, outlying replicates are frequent, though not typical: the ratio is then just
     above one, so that the group's comparisons have the dispersions of their own groups and no other comparison has its.
     """
-    if ratio >= NOISY:
+    if ratio >= MIN_RATIO:
         return ratio
-    return max(ratio, BARELY_NOISY) if mean >= NOISY else 1.0
+    return max(ratio, BARELY_HIGHER) if mean >= MIN_RATIO else 1.0
 
 
 def _statistics_of(
@@ -186,13 +188,13 @@ def trend_of_groups(
     pseudobulk: Pseudobulk,
     exposure: np.ndarray,
     groups: np.ndarray,
-    lost: float,
+    df_ratio: float,
     usable: np.ndarray,
     n_threads: int = 1,
 ) -> Trend:
     """Trend and scatter of these groups, (n_groups,) bool."""
     if groups.all():
-        return fit_trend(pseudobulk, exposure=exposure, lost=lost, usable=usable, n_threads=n_threads)
+        return fit_trend(pseudobulk, exposure=exposure, df_ratio=df_ratio, usable=usable, n_threads=n_threads)
     chosen = np.flatnonzero(groups[pseudobulk.group])
     some = Pseudobulk(
         np.ascontiguousarray(pseudobulk.counts[:, chosen]),
@@ -200,5 +202,5 @@ def trend_of_groups(
         np.unique(pseudobulk.group[chosen], return_inverse=True)[1],
     )
     return fit_trend(
-        some, exposure=np.ascontiguousarray(exposure[:, chosen]), lost=lost, usable=usable, n_threads=n_threads
+        some, exposure=np.ascontiguousarray(exposure[:, chosen]), df_ratio=df_ratio, usable=usable, n_threads=n_threads
     )

@@ -13,7 +13,7 @@ from nbcompare._nb.posterior.prior import INVERSE_GAMMA, NORMAL, Prior
 
 TAILS = {"lognormal": NORMAL, "inverse_gamma": INVERSE_GAMMA}
 RANGES = {  # name -> field, lowest, highest, and whether the field is its natural logarithm
-    "null_share": ("null_share", 0.0, 1.0, False),
+    "null_proportion": ("null_proportion", 0.0, 1.0, False),
     "lfc_sd": ("log_fc_sd", 1e-3, 100.0, False),
     "dispersion": ("log_dispersion", 1e-8, 1e4, True),
     "dispersion_log_sd": ("log_dispersion_sd", 0.0, 10.0, False),
@@ -77,7 +77,7 @@ def as_given(priors: Sequence[Prior]) -> dict[str, Any]:
     """The priors of all comparisons under the users' names, (n_comparisons,) each; of the dispersions what does not vary by gene."""
     column = lambda field: np.array([float(getattr(prior, field)) for prior in priors])
     return {
-        "null_share": column("null_share"),
+        "null_proportion": column("null_proportion"),
         "lfc_sd": column("log_fc_sd") / LOG_2,
         "dispersion_log_sd": column("log_dispersion_sd"),
         "mean": np.exp(column("log_mean")),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from nbcompare._nb.data import Pseudobulk, Trend
-from nbcompare._nb.dispersion.noisy_groups import (
+from nbcompare._nb.dispersion.high_dispersion_groups import (
     GENES_OF_A_RATIO,
     INFORMED,
-    NOISY_OF_TWO,
+    MIN_RATIO_OF_TWO,
     ratio_to_trend,
     robust_ratio,
     trend_of_groups,
@@ -46,7 +46,7 @@ def matched_ratios(
     of_large = ratio_to_trend(alone, alone.exposures, own_trend, 1.0, every, usable)
     of_small = _ratio_of_residuals(pseudobulk, design, own_trend, int(small), of_large, usable)
     ratios[small] = max(1.0, of_small / of_large)
-    return ratios, own_trend if ratios[small] >= NOISY_OF_TWO else trend
+    return ratios, own_trend if ratios[small] >= MIN_RATIO_OF_TWO else trend
 
 
 def _ratio_of_residuals(
@@ -63,11 +63,11 @@ def _ratio_of_residuals(
     out = np.empty((len(genes), 3))
 
     def statistics(ratio: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        noise = np.full(2, of_other)
-        noise[group] = ratio
-        group_statistics(counts, exposure, design, expected, noise, group, out)
+        dispersion_ratio = np.full(2, of_other)
+        dispersion_ratio[group] = ratio
+        group_statistics(counts, exposure, design, expected, dispersion_ratio, group, out)
         return out[:, 0], out[:, 1], np.clip(expected * out[:, 2], 0, 1)
 
     if statistics(of_other)[1].sum() < INFORMED:
         return of_other
-    return robust_ratio(statistics, trend.scatter)
+    return robust_ratio(statistics, trend.log_dispersion_var)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nbcompare._nb.data import Pseudobulk, Trend
-from nbcompare._nb.dispersion.noisy_groups import _expected, ratio_to_trend, ratios_of_two, suspected_groups
+from nbcompare._nb.dispersion.high_dispersion_groups import _expected, ratio_to_trend, ratios_of_two, suspected_groups
 from nbcompare._nb.dispersion.trend import fit_trend
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.status import Status
@@ -49,9 +49,9 @@ def test_the_smaller_of_two_groups(sizes, small, ratio):
     ratios = [1.0, 1.0]
     ratios[small] = ratio
     pseudobulk = simulate(0, sizes, ratios)
-    noise, trend = of_two(pseudobulk)
-    assert noise[small] == pytest.approx(ratio, rel=0.15)
-    assert noise[1 - small] == 1
+    dispersion_ratio, trend = of_two(pseudobulk)
+    assert dispersion_ratio[small] == pytest.approx(ratio, rel=0.15)
+    assert dispersion_ratio[1 - small] == 1
     truth = 0.05 + 0.5 / trend.mean
     np.testing.assert_allclose(np.median(trend.dispersion / truth), 1, atol=0.15)
     lower = simulate(1, sizes, [0.3 if r == 1 else 1 for r in (small == 1, small == 0)])
@@ -64,7 +64,7 @@ def test_groups_of_one_size_and_single_replicates_are_left_alone(sizes):
 
 
 @pytest.mark.parametrize("ratio", [1.0, 4.0])
-def test_outlying_replicates_of_some_genes_do_not_make_a_group_noisy(ratio):
+def test_outlying_replicates_of_some_genes_do_not_make_a_group_high_dispersion(ratio):
     """One gene in twenty has a count ten times too large in the smaller group: its ratio moves by less than 15 %."""
     clean = simulate(6, (3, 12), (ratio, 1.0))
     counts = clean.counts.copy()
@@ -73,7 +73,7 @@ def test_outlying_replicates_of_some_genes_do_not_make_a_group_noisy(ratio):
     assert found == pytest.approx(of_two(clean)[0][0], rel=0.15)
 
 
-def test_noisy_groups_are_found_and_measured():
+def test_high_dispersion_groups_are_found_and_measured():
     """Twelve groups of three, one three times as noisy: the only one found, its ratio within 15 % of the others'."""
     ratios = np.ones(12)
     ratios[7] = 3
@@ -90,48 +90,48 @@ def test_noisy_groups_are_found_and_measured():
 def test_frequent_outlying_replicates_set_a_group_apart():
     """In one gene in seven of a group of many the replicates differ wildly: ratio just above one, its statistics are its own."""
     pseudobulk = simulate(9, [3] * 8, np.ones(8))
-    wild = np.random.default_rng(0).lognormal(0, 1.0, pseudobulk.counts[::7, 15:18].shape)
-    pseudobulk.counts[::7, 15:18] = np.round(pseudobulk.counts[::7, 15:18] * wild)
+    extreme_outlier = np.random.default_rng(0).lognormal(0, 1.0, pseudobulk.counts[::7, 15:18].shape)
+    pseudobulk.counts[::7, 15:18] = np.round(pseudobulk.counts[::7, 15:18] * extreme_outlier)
     pairs = np.array([(0, k) for k in range(1, 8)])
-    shared = fit_shared(pseudobulk, pairs, min_total=10)
-    assert 1 < shared.noise[5] < 1.5
-    np.testing.assert_array_equal(np.delete(shared.noise, 5), 1)
-    assert shared.lends.tolist() == [k != 5 for k in range(8)]
-    flagged = (moderated_tests(pseudobulk, pairs).status & Status.NOISY_GROUP) > 0
+    shared = fit_shared(pseudobulk, pairs, min_gene_counts=10)
+    assert 1 < shared.dispersion_ratio[5] < 1.5
+    np.testing.assert_array_equal(np.delete(shared.dispersion_ratio, 5), 1)
+    assert shared.in_fit.tolist() == [k != 5 for k in range(8)]
+    flagged = (moderated_tests(pseudobulk, pairs).status & Status.HIGH_DISPERSION_GROUP) > 0
     assert flagged[:, 4].any()
     assert not np.delete(flagged, 4, axis=1).any()
 
 
 @pytest.mark.parametrize("ratio", [2.0, 4.0])
-@pytest.mark.parametrize("noisy", [0, 1, 2])
+@pytest.mark.parametrize("high_dispersion", [0, 1, 2])
 @pytest.mark.parametrize("sizes", [(3, 3, 3), (30, 3, 3, 3, 3, 3, 3), (8, 4, 4, 4)])
-def test_any_group_of_a_data_set_may_be_the_noisy_one(sizes, noisy, ratio):
+def test_any_group_of_a_data_set_may_be_the_high_dispersion_one(sizes, high_dispersion, ratio):
     """The reference too, and one of many replicates: its ratio is found, the others have one, the trend is theirs."""
     ratios = np.ones(len(sizes))
-    ratios[noisy] = ratio
+    ratios[high_dispersion] = ratio
     pairs = np.array([(0, k) for k in range(1, len(sizes))])
-    shared = fit_shared(simulate(8, sizes, ratios), pairs, min_total=10)
-    assert shared.noise[noisy] == pytest.approx(ratio, rel=0.2)
-    np.testing.assert_array_equal(np.delete(shared.noise, noisy), 1)
+    shared = fit_shared(simulate(8, sizes, ratios), pairs, min_gene_counts=10)
+    assert shared.dispersion_ratio[high_dispersion] == pytest.approx(ratio, rel=0.2)
+    np.testing.assert_array_equal(np.delete(shared.dispersion_ratio, high_dispersion), 1)
     truth = 0.05 + 0.5 / shared.trend.mean
     np.testing.assert_allclose(np.median(shared.trend.dispersion / truth), 1, atol=0.15)
 
 
-def test_changed_genes_do_not_make_a_group_noisy():
+def test_changed_genes_do_not_make_a_group_high_dispersion():
     """The test's whole way: a group with a third of its genes changed fourfold is not noisier; one that is, is flagged."""
     pairs = np.array([(0, k) for k in range(1, 8)])
     changed = moderated_tests(simulate(4, [3] * 8, np.ones(8), changed=0.33), pairs)
-    np.testing.assert_array_equal(changed.noise, 1)
+    np.testing.assert_array_equal(changed.dispersion_ratio, 1)
     ratios = np.ones(8)
     ratios[7] = 4
-    noisy = moderated_tests(simulate(5, [3] * 8, ratios), pairs)
-    np.testing.assert_array_equal(noisy.noise[:6], 1)
-    assert noisy.noise[6, 0] == 1
-    assert noisy.noise[6, 1] == pytest.approx(4, rel=0.2)
-    flagged = (noisy.status & Status.NOISY_GROUP) > 0
+    high_dispersion = moderated_tests(simulate(5, [3] * 8, ratios), pairs)
+    np.testing.assert_array_equal(high_dispersion.dispersion_ratio[:6], 1)
+    assert high_dispersion.dispersion_ratio[6, 0] == 1
+    assert high_dispersion.dispersion_ratio[6, 1] == pytest.approx(4, rel=0.2)
+    flagged = (high_dispersion.status & Status.HIGH_DISPERSION_GROUP) > 0
     assert flagged[:, 6].any()
     assert not flagged[:, :6].any()
-    ratio = noisy.dispersion[:, 6] / noisy.dispersion[:, 0]
+    ratio = high_dispersion.dispersion[:, 6] / high_dispersion.dispersion[:, 0]
     assert np.nanmedian(ratio) == pytest.approx(4, rel=0.3)
 
 
@@ -175,7 +175,7 @@ def test_nothing_to_learn_from():
         ((4, 4, 4, 4), (4, 1, 1, 1)),
     ],
 )
-def test_levels_with_a_noisy_group(sizes, ratios):
+def test_levels_with_a_high_dispersion_group(sizes, ratios):
     """Nulls: 0.05 within 0.8 to 1.25 of what is realised, 0.001 no more than 1.8, 0.0001 no more than 2.5 times."""
     pairs = np.array([(0, k) for k in range(1, len(sizes))])
     p = np.concatenate(

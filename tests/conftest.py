@@ -95,7 +95,7 @@ def make_screen(*, n_perturbations: int, n_genes: int, rng: int = 0) -> AnnData:
     overall = np.where(untested.all(axis=1), np.nan, np.nanmin(np.where(untested, np.inf, adjusted), axis=1))
     layers = {"logfoldchanges": change, "lfc_se": se, "scores": z, "dispersions": dispersion}
     layers = {word: np.where(untested, np.nan, values).astype(np.float32) for word, values in layers.items()}
-    status = np.where(untested, np.where(np.arange(n_genes) % 2, Status.ALL_ZERO, Status.LOW_TOTAL), Status.OK)
+    status = np.where(untested, np.where(np.arange(n_genes) % 2, Status.ALL_ZERO, Status.LOW_COUNTS), Status.OK)
     layers |= {"pvals": p, "pvals_adj": adjusted, "pvals_adj_global": adjust(p), "status": status.astype(np.uint32)}
     own = (np.arange(n_named), np.arange(n_named))
     unnamed = np.full(n_perturbations - n_named, np.nan)
@@ -188,7 +188,7 @@ def store_results(
         phi = trend * np.exp(rng.normal(0, 0.3, trend.size))
         se = np.sqrt(1 / totals[0] + 1 / totals[1] + phi * (1 / ours.sum() + 1 / theirs.sum()))
         low = counts[:, ours | theirs].sum(axis=1) < 10
-        status = np.where(low, Status.LOW_TOTAL, 0) | np.where(base_mean > 1000, Status.HIGH_MEAN_EXTRAPOLATED, 0)
+        status = np.where(low, Status.LOW_COUNTS, 0) | np.where(base_mean > 1000, Status.HIGH_MEAN_EXTRAPOLATED, 0)
         z = np.where(low, np.nan, log_fc / se)
         p = 2 * stats.norm.sf(np.abs(z))
         adjusted = np.full(p.size, np.nan)

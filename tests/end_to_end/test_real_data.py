@@ -322,6 +322,6 @@ def test_an_outlying_person_is_flagged(load):
         warnings.simplefilter("error")
         tl.nb_compare(split, "half", reference="b")
     row = split.var_names.get_loc("ENSG00000129824")  # RPS4Y1
-    assert split.varm["nb_compare_pvals_all_replicates"][row, 0] < 0.02
-    assert split.varm["nb_compare_status"][row, 0] & Status.SINGLE_REPLICATE
+    assert split.varm["nb_compare_pvals_unfiltered"][row, 0] < 0.02
+    assert split.varm["nb_compare_status"][row, 0] & Status.OUTLIER_REPLICATE
     assert split.varm["nb_compare_pvals"][row, 0] > 0.05

@@ -183,7 +183,7 @@ def test_nothing_called(stored, draw):
 def test_nothing_tested(stored):
     for word in ("pvals", "pvals_adj", "scores"):
         stored.varm[f"nb_compare_{word}"] = np.full((stored.n_vars, 2), np.nan)
-    stored.varm["nb_compare_status"][:, 0] = Status.LOW_TOTAL
+    stored.varm["nb_compare_status"][:, 0] = Status.LOW_COUNTS
     for draw in (pl.volcano, pl.ma, pl.pvalues, pl.dispersion):
         ax = draw(stored, "treated_1")
         assert [text.get_text() for text in ax.texts if text.get_gid() == "nothing tested"] == [

@@ -79,7 +79,7 @@ def test_an_interval_leaves_out_zero_where_p_is_small(types):
 
     for gene in types.var_names[:60]:
         rows = _rows(types, gene, None, None, "nb_compare")
-        p = types.varm["nb_compare_pvals_all_replicates"][types.var_names.get_loc(gene)]
+        p = types.varm["nb_compare_pvals_unfiltered"][types.var_names.get_loc(gene)]
         out = (rows["lower"] > 0) | (rows["upper"] < 0)
         sure = np.abs(p - 0.05) > 3e-4
         assert (out == (p < 0.05))[sure].all()
@@ -102,8 +102,8 @@ def test_an_infinite_bound_is_an_arrow_to_the_edge(types):
 def test_shrunken_effects(types):
     with pytest.raises(ValueError, match="without shrink=True"):
         pl.forest(types, "gene_020", shrunken=True)
-    types.varm["nb_compare_lfc_shrunk"] = types.varm["nb_compare_logfoldchanges"] / 2
-    types.varm["nb_compare_lfc_shrunk_se"] = types.varm["nb_compare_lfc_se"] / 3
+    types.varm["nb_compare_lfc_shrunken"] = types.varm["nb_compare_logfoldchanges"] / 2
+    types.varm["nb_compare_lfc_shrunken_se"] = types.varm["nb_compare_lfc_se"] / 3
     ax = pl.forest(types, "gene_020", split="B", shrunken=True)
     row = types.var_names.get_loc("gene_020")
     change, se = (types.varm[f"nb_compare_{word}"][row, :2] for word in ("logfoldchanges", "lfc_se"))

@@ -110,8 +110,8 @@ def test_a_high_dispersion_group_is_found_and_stored_beside_a_covariate():
     status, p = samples.varm["nb_compare_status"][:, 0], samples.varm["nb_compare_pvals"][:, 0]
     tested = np.isfinite(p)
     assert ((status[tested] & Status.HIGH_DISPERSION_GROUP) > 0).all()
-    before = samples.varm["nb_compare_pvals_all_replicates"][:, 0]
-    rests = (status & Status.SINGLE_REPLICATE) > 0
+    before = samples.varm["nb_compare_pvals_unfiltered"][:, 0]
+    rests = (status & Status.OUTLIER_REPLICATE) > 0
     assert 3 < rests[:40].sum()
     assert (p[rests] > before[rests]).all()
     assert (p[40:] < 0.001).sum() <= stats.binom.ppf(0.9999, 2960, 0.001)

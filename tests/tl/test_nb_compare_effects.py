@@ -24,13 +24,13 @@ def compare(adata, **options):
 def test_shrinking_adds_and_changes_nothing(cells, options):
     plain = compare(cells, **options)
     shrunken_effects = compare(cells, **options, shrink=True)
-    assert set(shrunken_effects) - set(plain) == {"lfc_shrunk", "lfc_shrunk_se", "lfsr", "svalue"}
+    assert set(shrunken_effects) - set(plain) == {"lfc_shrunken", "lfc_shrunken_se", "lfsr", "svalue"}
     for word, values in plain.items():
         np.testing.assert_array_equal(shrunken_effects[word], values)
     tested = ~np.isnan(plain["pvals"])
-    for word in ("lfc_shrunk", "lfc_shrunk_se", "lfsr", "svalue"):
+    for word in ("lfc_shrunken", "lfc_shrunken_se", "lfsr", "svalue"):
         np.testing.assert_array_equal(~np.isnan(shrunken_effects[word]), tested)
-    assert (np.abs(shrunken_effects["lfc_shrunk"][tested]) <= np.abs(plain["logfoldchanges"][tested]) + 1e-12).all()
+    assert (np.abs(shrunken_effects["lfc_shrunken"][tested]) <= np.abs(plain["logfoldchanges"][tested]) + 1e-12).all()
     assert "lfsr" not in compare(cells, **options)  # an earlier call's are gone
 
 
@@ -42,7 +42,7 @@ def test_log_two_and_the_truth(cells):
     if truth is None:
         pytest.skip(f"no truth of {name} in the data")
     tested = ~np.isnan(stored["pvals"][:, 0])
-    far = [np.square(stored[word][tested, 0] - truth[tested]).mean() for word in ("lfc_shrunk", "logfoldchanges")]
+    far = [np.square(stored[word][tested, 0] - truth[tested]).mean() for word in ("lfc_shrunken", "logfoldchanges")]
     assert far[0] < far[1]
 
 
@@ -60,7 +60,7 @@ def test_thresholds(cells, options):
     for word in ("logfoldchanges", "lfc_se", "dispersions"):
         np.testing.assert_array_equal(large[word], plain[word])
         np.testing.assert_array_equal(small[word], plain[word])
-    assert not (small["status"] & Status.SINGLE_REPLICATE).any()
+    assert not (small["status"] & Status.OUTLIER_REPLICATE).any()
     certain = tested & (large["pvals_adj"] < 0.05)
     assert (np.abs(plain["logfoldchanges"][certain]) > 0.5).all()
     assert (np.abs(plain["logfoldchanges"][small["pvals_adj"] < 0.05]) < 0.5).all()
@@ -75,7 +75,7 @@ def test_one_replicate_carries_no_threshold():
     counts[np.ix_(treated & first, np.arange(60))] = counts[np.ix_(treated & first, np.arange(60))] * 30 + 3
     adata.X = counts
     plain, large = compare(adata), compare(adata, lfc_threshold=0.3)
-    on_one = (plain["status"] & Status.SINGLE_REPLICATE) > 0
+    on_one = (plain["status"] & Status.OUTLIER_REPLICATE) > 0
     assert on_one.any()
     assert (large["pvals"][on_one] >= plain["pvals"][on_one]).all()
     assert (large["pvals_unfiltered"] <= large["pvals"])[~np.isnan(large["pvals"])].all()
@@ -110,7 +110,7 @@ def test_tables_and_figures(cells):
     compare(cells, shrink=True)
     name = cells.uns["key"]["comparisons"][0]
     table = get.nb_compare_df(cells, name, key="key")
-    assert table.columns[-5:].tolist() == ["lfc_shrunk", "lfc_shrunk_se", "lfsr", "svalue", "status"]
+    assert table.columns[-5:].tolist() == ["lfc_shrunken", "lfc_shrunken_se", "lfsr", "svalue", "status"]
     assert get.nb_compare_df(cells, name, key="key", style="deseq2").columns[-1] == "svalue"
     assert get.nb_compare_df(cells, name, key="key", style="pertpy").columns[-1] == "s_value"
     matplotlib = pytest.importorskip("matplotlib")

@@ -49,7 +49,7 @@ def test_zero_and_low_counts(samples, counts, test, method):
     adata = samples(counts, CONDITIONS)
     tl.nb_compare(adata, "condition", reference="ctrl", test=test, method=method)
     untested = assert_consistent(adata)
-    zero, low = has(adata, Status.ALL_ZERO), has(adata, Status.LOW_TOTAL)
+    zero, low = has(adata, Status.ALL_ZERO), has(adata, Status.LOW_COUNTS)
     assert zero[0].all()
     assert zero[1].tolist() == [True, False]
     assert low[2].tolist() == [True, False]
@@ -231,7 +231,7 @@ def test_single_replicate(samples):
     counts[23, :5] *= 8
     adata = samples(counts, condition)
     tl.nb_compare(adata, "condition", reference="ctrl")
-    flagged = has(adata, Status.SINGLE_REPLICATE)[:, 0]
+    flagged = has(adata, Status.OUTLIER_REPLICATE)[:, 0]
     assert flagged[:5].sum() >= 4
     assert flagged[5:].mean() < 0.02
     p, p_all = (adata.varm[f"nb_compare_{word}"][:, 0] for word in ("pvals", "pvals_unfiltered"))

@@ -122,7 +122,7 @@ def test_intervals_agree_with_p_values(screen: AnnData, cells: AnnData) -> None:
     """Zero lies outside just where p is below .05, unless it rests on one replicate; without them the on-target genes keep theirs."""
     lower, upper, p, status = (screen.layers[word] for word in ("lfc_lower", "lfc_upper", "pvals", "status"))
     np.testing.assert_array_equal(np.isnan(lower), np.isnan(p))
-    whole = ~np.isnan(p) & ((status & Status.SINGLE_REPLICATE) == 0) & (np.abs(p - 0.05) > 5e-4)
+    whole = ~np.isnan(p) & ((status & Status.OUTLIER_REPLICATE) == 0) & (np.abs(p - 0.05) > 5e-4)
     out = (lower > 0) | (upper < 0)
     assert 100 < (out & whole).sum() < whole.sum()
     np.testing.assert_array_equal(out[whole], p[whole] < 0.05)
@@ -156,7 +156,7 @@ def test_a_high_dispersion_target_has_the_interval_of_its_own_test() -> None:
     assert result.obs.loc["treated_3", "dispersion_ratio"] > 1.5
     row = result["treated_3"]
     lower, upper, p, status = (row.layers[word][0] for word in ("lfc_lower", "lfc_upper", "pvals", "status"))
-    whole = ~np.isnan(p) & ((status & Status.SINGLE_REPLICATE) == 0) & (np.abs(p - 0.05) > 5e-4)
+    whole = ~np.isnan(p) & ((status & Status.OUTLIER_REPLICATE) == 0) & (np.abs(p - 0.05) > 5e-4)
     np.testing.assert_array_equal(((lower > 0) | (upper < 0))[whole], p[whole] < 0.05)
     assert result.obs.loc["treated_3", "on_target_lfc_lower"] == pytest.approx(lower[0], rel=1e-6)
 

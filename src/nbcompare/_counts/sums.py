@@ -39,7 +39,7 @@ def sum_groups(
     """Sum the rows of a cells x genes matrix by group: `codes` (n_cells,) int64 from 0, -1 for cells not used.
 
     Whole numbers below 2^53 add up exactly in float64, in any order: every kind of matrix gives the same bits.
-    Values that are not counts, in cells used or not, raise `NotCountsError`. `progress` is told after each block how
+    Values that are not counts, in cells used or not, raise `NotCountsError`. `progress` is called after each block with how
     many rows it was worth. Dask arrays are summed on the cluster if a `dask.distributed` client is active.
     """
     if isinstance(matrix, types.DaskArray):

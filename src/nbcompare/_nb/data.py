@@ -47,13 +47,13 @@ class Pseudobulk:
 
 @dataclass(frozen=True)
 class Trend:
-    """Dispersion against mean count, and how far genes scatter around it."""
+    """Dispersion against mean count, and how far genes spread around it."""
 
     mean: np.ndarray  # (n_bins,) mean count of a sample at the knots, ascending
     dispersion: np.ndarray  # (n_bins,) dispersion at the knots
     log_dispersion_var: float  # variance of log dispersion between genes of one mean
-    n_genes: int  # genes that informed the scatter
-    error: float = 0.0  # variance of the trend itself, where few genes tell it: of the log of relative variances
+    n_genes: int  # genes that informed the spread
+    error: float = 0.0  # variance of the trend itself, where few genes inform it: of the log of relative variances
 
     def at(self, mean: np.ndarray) -> np.ndarray:
         """Dispersion at these mean counts: log-linear between the knots, constant beyond them."""

@@ -24,26 +24,26 @@ from nbcompare._nb.two_group.leave_one_out import leave_one_out
 
 MIN_EFFICIENCY = 0.05
 EXTRAPOLATED = 10.0  # means above so many times the trend's last knot are flagged
-FEW_GENES = 30  # with fewer to learn from, the scatter is the prior's
+FEW_GENES = 30  # with fewer to learn from, the variance of log dispersions is the prior's
 
 
 @dataclass(frozen=True)
 class Moderated:
     """Moderated r* tests of all comparisons of a data set. Natural logarithms."""
 
-    log_fc: np.ndarray  # (n_genes, n_comparisons) treated over reference, NaN where both arms are empty
+    log_fc: np.ndarray  # (n_genes, n_comparisons) treated over reference, NaN where both groups are empty
     se: np.ndarray  # (n_genes, n_comparisons) standard error of log_fc
     statistic: np.ndarray  # (n_genes, n_comparisons) signed normal equivalent, NaN where not tested
     p_value: np.ndarray  # (n_genes, n_comparisons) two-sided, NaN where not tested
     p_value_all: np.ndarray  # (n_genes, n_comparisons) before the leave-one-replicate-out rule
-    dispersion: np.ndarray  # (n_genes, n_comparisons) moderated dispersion of the treated arm
+    dispersion: np.ndarray  # (n_genes, n_comparisons) moderated dispersion of the treated group
     genewise: np.ndarray  # (n_genes, n_comparisons) moment estimate from the gene's own counts
     status: np.ndarray  # (n_genes, n_comparisons) uint32, bits of `status.Status`
     trend: Trend  # the data set's; with pair-wise dispersions that of the last comparison
     mean: np.ndarray  # (n_genes,) mean count of a sample, where the trend is read
     dispersion_ratio: (
         np.ndarray
-    )  # (n_comparisons, 2) dispersion of reference and treated arm relative to the data set's
+    )  # (n_comparisons, 2) dispersion of reference and treated group relative to the data set's
     shifted: np.ndarray | None = None  # (n_genes, n_comparisons, 2) deviates of the nulls -threshold and threshold
     shared: DatasetFit | None = None  # what the groups have in common; None for two groups in blocks
     interval: np.ndarray | None = (
@@ -73,7 +73,7 @@ def moderated_tests(
         Sum the dispersion statistics over all groups of the data set; otherwise each comparison stands alone (with all other groups together
         that is the same).
     min_gene_counts
-        Genes with fewer counts in the two arms together are not tested.
+        Genes with fewer counts in the two groups together are not tested.
     leave_out
         Apply the leave-one-replicate-out rule.
     threshold
@@ -134,7 +134,7 @@ def _tests(
     guarded = p_value.copy()
     if leave_out:
         guarded, statistic, rests_on_one = leave_one_out(setting, p_value, statistic, dispersion)
-        _flag(status, rests_on_one, Status.SINGLE_REPLICATE)
+        _flag(status, rests_on_one, Status.OUTLIER_REPLICATE)
     match_statistics(statistic, guarded, status)
     moments = np.empty((len(counts), 3))
     moment_equation(counts, model.exposure, setting.members, setting.starts, model.df_ratio, moments)
@@ -163,7 +163,7 @@ def _tests(
 def _within_blocks(
     pseudobulk: Pseudobulk, treated: int, min_gene_counts: float, leave_out: bool, threshold: float, intervals: bool
 ) -> Moderated:
-    """Two groups within blocks: blocks without samples of both tell nothing of the difference, and their counts are not in its total."""
+    """Two groups within blocks: blocks without samples of both hold no information on the difference, and their counts are not in its total."""
     counts = pseudobulk.counts
     design = matched_design(pseudobulk, treated)
     mean = counts.mean(axis=1)
@@ -176,7 +176,7 @@ def _within_blocks(
     above = counts[:, of_usable & (pseudobulk.group == treated)].sum(axis=1)
     status = np.zeros(len(counts), np.uint32)
     _flag(status, below + above == 0, Status.ALL_ZERO)
-    _flag(status, below + above < min_gene_counts, Status.LOW_TOTAL)
+    _flag(status, below + above < min_gene_counts, Status.LOW_COUNTS)
     _flag(status, (found.efficiency < MIN_EFFICIENCY) & (below + above > 0), Status.CONFOUNDED)
     _flag(status, design.residual < 1, Status.NO_REPLICATES)
     _flag(status, (below == 0) | (above == 0), Status.ZERO_GROUP)
@@ -185,7 +185,7 @@ def _within_blocks(
     _flag(status, trend.n_genes < FEW_GENES, Status.FEW_GENES)
     untested = (status & NOT_TESTED) > 0
     status[untested] &= NOT_TESTED
-    _flag(status, found.rests_on_one & ~untested, Status.SINGLE_REPLICATE)
+    _flag(status, found.rests_on_one & ~untested, Status.OUTLIER_REPLICATE)
     _flag(status, found.not_left_out & ~untested, Status.REPLICATE_NOT_LEFT_OUT)
     _flag(status, (dispersion_ratio > 1).any() & ~untested, Status.HIGH_DISPERSION_GROUP)
     statistic, p_value, p_value_all, dispersion = (
@@ -244,7 +244,7 @@ def _joined(alone: list[Moderated]) -> Moderated:
 
 
 def _pair(pseudobulk: Pseudobulk, reference: int, treated: int) -> Pseudobulk:
-    """The two arms of one comparison as a data set of its own, blocks without a sample removed."""
+    """The two groups of one comparison as a data set of its own, blocks without a sample removed."""
     in_treated = pseudobulk.group == treated
     chosen = np.flatnonzero(in_treated | (pseudobulk.group == reference))
     block = None if pseudobulk.block is None else np.unique(pseudobulk.block[chosen], return_inverse=True)[1]
@@ -278,7 +278,7 @@ def _status(
         fit_sizes = sizes[[reference, treated]] if setting.own[c] and reference >= 0 else sizes
         is_shared = (fit_sizes > 1).any() and residual > 0
         _flag(here, total == 0, Status.ALL_ZERO)
-        _flag(here, total < min_gene_counts, Status.LOW_TOTAL)
+        _flag(here, total < min_gene_counts, Status.LOW_COUNTS)
         _flag(here, setting.efficiency[:, c] < MIN_EFFICIENCY, Status.CONFOUNDED)
         _flag(here, (below == 0) | (above == 0), Status.ZERO_GROUP)
         _flag(here, not is_shared, Status.NO_REPLICATES)
@@ -288,5 +288,5 @@ def _status(
 
 
 def _flag(status: np.ndarray, where: np.ndarray | bool | np.bool, bit: Status) -> None:
-    """Set a bit in place where told."""
+    """Set a bit in place where `where` is true."""
     status |= np.where(where, np.uint32(bit), np.uint32(0))

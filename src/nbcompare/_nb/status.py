@@ -12,7 +12,7 @@ class Status(IntFlag):
 
     OK = 0
     ALL_ZERO = 1
-    LOW_TOTAL = 2
+    LOW_COUNTS = 2
     NO_REPLICATES = 4
     CONFOUNDED = 8
     SIZE_FACTOR_UNSTABLE = 16
@@ -22,7 +22,7 @@ class Status(IntFlag):
 
     FEW_GENES = 256
     ZERO_GROUP = 512
-    SINGLE_REPLICATE = 1024
+    OUTLIER_REPLICATE = 1024
     HIGH_MEAN_EXTRAPOLATED = 2048
     TINY_PSEUDOBULK = 4096
     ONE_REPLICATE_GROUP = 8192
@@ -37,21 +37,21 @@ NOT_TESTED = 255
 
 MEANING = {
     "ok": "tested, nothing to remark",
-    "all_zero": "not tested: no count in either arm",
-    "low_counts": "not tested: fewer counts in the two arms together than min_gene_counts",
-    "no_replicates": "not tested: nothing tells how much replicates differ (one each, or blocks take up all), and no other group lends",
+    "all_zero": "not tested: no count in either group",
+    "low_counts": "not tested: fewer counts in the two groups together than min_gene_counts",
+    "no_replicates": "not tested: the dispersion cannot be estimated (one replicate each, or blocks use all degrees of freedom), and no other group has replicates",
     "confounded": "not tested: blocks and conditions coincide, less than 5 % of the information is left",
     "size_factor_unstable": "not tested: the counts are too few or too different to determine the sequencing depth of a group of this comparison (95 % interval beyond twofold)",
     "group_missing": "not tested: a group of this comparison has no sample left (of this cell type, with split_by)",
     "not_compared": "not tested: nothing could be compared in this split (cell type), for the reason in the table of splits",
     "not_computed": "not tested: the counts or size factors are too extreme for a number to be computed",
-    "few_genes": "tested: fewer than 30 usable genes, the scatter of the dispersions is the prior's",
-    "zero_group": "tested: an arm has no counts, the effect and its interval use half a count",
+    "few_genes": "tested: fewer than 30 usable genes, the spread of the dispersions is the prior's",
+    "zero_group": "tested: a group has no counts, the effect and its interval use half a count",
     "outlier_replicate": "tested: the difference rests on one replicate, the p-value is the largest without one of them",
     "high_mean_extrapolated": "tested: the mean lies more than tenfold above the dispersion trend's last knot",
     "tiny_pseudobulk": "tested: a sample of the comparison is the sum of fewer than 10 cells",
     "one_replicate_group": "tested: a group has one replicate, the dispersion is that of the other groups; in real data without a difference (1 against 20 replicates) p < 0.001 came up four to five times too often",
-    "high_dispersion_group": "tested: the replicates of the group scatter more than those of the others; the test uses the dispersions of its own groups",
+    "high_dispersion_group": "tested: the replicates of a group vary more than those of the other groups; the test uses the dispersion of its own two groups",
     "outside_training": "tested: the network was not trained on such a gene, its posterior is by quadrature, without refine in closed form",
     "replicate_not_left_out": "tested: too few replicates are left to test without one of them, so it is not known whether the difference rests on one replicate",
     "underdispersed": "tested: replicates vary less than independent counts can (copies of one sample, or no raw counts), so the p-value is not valid",

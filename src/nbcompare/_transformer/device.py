@@ -66,7 +66,7 @@ def default_batch_size(numbers: int, device: str, n_replicates: int = 0) -> int:
 
 
 def bytes_of_a_test(n_replicates: int) -> int:
-    """What a test of so many replicates, both groups together, needs in addition to the network."""
+    """What a test of this many replicates, both groups together, needs in addition to the network."""
     return 8 * (ROWS_AT_ONCE * n_replicates + NUMBERS_AT_ONCE)
 
 

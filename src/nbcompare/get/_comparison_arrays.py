@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 INTERVAL = ("lfc_lower", "lfc_upper")  # 95 %: of the test, or of the posterior if there is one
 POSTERIOR = ("lfc_unshrunken", "lfc_median", "lfc_sd", "null_probability", "lfsr", "pareto_k")
-SHRUNKEN = ("lfc_shrunk", "lfc_shrunk_se", "lfsr", "svalue")
+SHRUNKEN = ("lfc_shrunken", "lfc_shrunken_se", "lfsr", "svalue")
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def nb_compare_df(
         scanpy's `lfc_se`, `lfc_lower`, `lfc_upper` (log2; bounds of the 95 % interval), `base_mean`, `dispersions`, `status`
         (words, joined by `|`), and of a posterior `lfc_unshrunken`, `lfc_median`, `lfc_sd` (log2), `null_probability`, `lfsr`, `pareto_k`.
         With `shrink` all styles have the shrunken log2 fold change, its standard deviation, local false sign rate and s-value: here
-        `lfc_shrunk`, `lfc_shrunk_se`, `lfsr`, `svalue`.
+        `lfc_shrunken`, `lfc_shrunken_se`, `lfsr`, `svalue`.
         `"pertpy"`: `variable`, `log_fc`, `p_value`, `adj_p_value`, `contrast`. `"deseq2"`: `baseMean`,
         `log2FoldChange`, `lfcSE`, `lfcLower`, `lfcUpper`, `stat`, `pvalue`, `padj`, with the genes as index.
         `scores`, also as `stat`, is the p-value as a signed normal deviate. It is not the log fold change over its standard error,

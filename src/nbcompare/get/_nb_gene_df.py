@@ -30,7 +30,7 @@ def nb_gene_df(
     and :math:`T` the counts of a condition (half a count if there are none), the mean is :math:`T / L` and its 95 %
     interval :math:`\exp\bigl(\log(T/L) \pm 1.96\sqrt{1/T + \phi \sum l_i^2 / L^2}\bigr)`: log-normal, by the variance
     :math:`m + \phi m^2` of the negative binomial. :math:`\phi` is the dispersion that the condition's test used; for
-    the reference, and where the gene was not tested, the median over the comparisons with the noise of their groups
+    the reference, and where the gene was not tested, the median over the comparisons with the dispersion ratios of their groups
     divided out. Block effects are not part of the interval. Where the comparison had an `offset`, :math:`l_i` is the size factor
     times the offset's factor of the gene in the sample, and the samples have the weights of the test: :math:`1 / (1 + \phi m l_i)` at
     the trend's dispersion and the mean of the reference (of two groups, of both together).

@@ -40,9 +40,9 @@ def dispersion(
     r"""Dispersion against mean count: each gene's own estimate, the trend, and the dispersion that the test used.
 
     The dispersion is :math:`\phi` of variance :math:`m + \phi m^2`. The band holds 95 % of the genes' true dispersions
-    if their logs are normal around the trend with the scatter that was estimated. Own estimates far below the others,
+    if their logs are normal around the trend with the spread that was estimated. Own estimates far below the others,
     zero above all, are arrowheads at the bottom. The trend is a mean, so most genes lie below it. Where the replicates
-    of the condition scatter more than the data set's (status `high_dispersion_group`), a dashed line is the trend raised by
+    of the condition vary more than the data set's (status `high_dispersion_group`), a dashed line is the trend raised by
     their ratio. After an unmoderated test there is but one kind of point. The trend of `dispersion="pair"` is stored,
     and drawn, for the last comparison only.
 
@@ -161,7 +161,7 @@ def _draw_genewise(ax: Axes, table: pd.DataFrame) -> None:
 def _draw_trend(
     ax: Axes, means: pd.Series, stored: Mapping[str, Any], depth: float, *, dispersion_ratio: float
 ) -> None:
-    """The trend between its knots, and how far dispersions scatter around it (variance of the natural log).
+    """The trend between its knots, and how far dispersions spread around it (variance of the natural log).
 
     The knots are mean counts; divided by `depth`, the mean size factor, they are means of normalized counts.
     """

@@ -52,7 +52,7 @@ def forest(
         Splits (cell types) to show, in this order, of a comparison with `split_by`; `None` for all.
     key
         Where the results are stored.
-    shrunk
+    shrunken
         Show shrunken effects and 1.96 times their standard deviation, of a comparison with `shrink`. Calls remain those
         of the test.
     padj_cutoff
@@ -85,7 +85,7 @@ def forest(
     """
     gene_column(adata, name)  # refused before the rest
     results = stored_results(adata, key)
-    if shrunken and f"{key}_lfc_shrunk" not in adata.varm:
+    if shrunken and f"{key}_lfc_shrunken" not in adata.varm:
         msg = f"{key!r} was compared without shrink=True, so there are no shrunken effects. Compare with it, or leave shrunk out."
         raise ValueError(msg)
     rows = _rows(adata, name, groups, split, key, shrunken=shrunken)
@@ -130,7 +130,7 @@ def _rows(
     rows["status"] = status_texts(np.asarray(adata.varm[f"{key}_status"])[gene, numbers])
     if shrunken:
         effect, sd = (
-            np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in ("lfc_shrunk", "lfc_shrunk_se")
+            np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in ("lfc_shrunken", "lfc_shrunken_se")
         )
         rows = rows.assign(logfoldchanges=effect, lower=effect - 1.96 * sd, upper=effect + 1.96 * sd)
     else:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-# Okabe & Ito: told apart by readers of every colour vision, and in grey
+# Okabe & Ito: distinguished by readers of every color vision, and in grey
 UP, DOWN = "#D55E00", "#0072B2"
 PICKED = "#009E73"
 GREY, DARK = "#B8B8B8", "#4D4D4D"
@@ -61,10 +61,10 @@ def take_shrunken(table: pd.DataFrame, shrunken: bool) -> str:
     """Put the shrunken log fold changes in the place of the others if asked for; what the axis says."""
     if not shrunken:
         return "log$_2$ fold change"
-    if "lfc_shrunk" not in table:
+    if "lfc_shrunken" not in table:
         msg = "shrunken=True needs shrunken log fold changes: call nbcompare.tl.nb_compare with shrink=True."
         raise KeyError(msg)
-    table["logfoldchanges"] = table["lfc_shrunk"]
+    table["logfoldchanges"] = table["lfc_shrunken"]
     return "shrunken log$_2$ fold change"
 
 

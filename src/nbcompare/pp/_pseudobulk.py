@@ -33,7 +33,7 @@ def pseudobulk(
     r"""Sum the counts of the cells of each condition and replicate.
 
     Cells of one replicate share its biology and its handling, so they do not replicate a condition: the sample, the
-    sum of its cells, does :cite:p:`squair2021`. Sums of negative binomial counts scatter about their mean
+    sum of its cells, does :cite:p:`squair2021`. Sums of negative binomial counts vary about their mean
     as the replicates do.
 
     One pass over the matrix, in memory, on disk (`backed="r"`, `anndata.experimental.read_lazy`) or in dask chunks,

@@ -97,7 +97,7 @@ def nb_compare(
         Condition to compare with, or `"rest"`: all other samples together. A list of conditions, such as `["NT1", "NT2"]`,
         is one reference: their cells are joined, and tables call it `"NT1 + NT2"`. Not with `design`. Needed unless a `contrast` says it.
     groups
-        Conditions to compare, `"all"` but the reference by default. The others still lend their dispersion.
+        Conditions to compare, `"all"` but the reference by default. The other groups are still used to estimate dispersions.
     replicate_key
         Column of `.obs` with the independent unit: donor, animal, well, batch, guide. None where each row is a
         replicate; this is refused for what looks like cells, unless `allow_cells_as_replicates`.
@@ -163,7 +163,7 @@ def nb_compare(
         File of weights, or the name of one that comes with the package; the default is the package's own.
     device
         Where the network runs: `"auto"`, `"cpu"`, `"cuda"`, `"mps"`.
-    refine
+    importance_sampling
         Correct the network by importance sampling from the likelihood and the prior, and by quadrature where that cannot
         be trusted, so that the answer does not rest on the network. Method `"transformer"` only.
     min_cells
@@ -186,7 +186,7 @@ def nb_compare(
     None, or the copy. Written are, as plain arrays (n_vars, n_comparisons):
 
     `.varm["nb_compare_logfoldchanges"]`, `.varm["nb_compare_lfc_se"]`
-        Log2 fold change over the reference and its standard error. Half a count stands for an arm without counts.
+        Log2 fold change over the reference and its standard error. Half a count stands for a group without counts.
     `.varm["nb_compare_lfc_sd"]`, `_lfc_median`, `_lfc_unshrunken`
         Posterior: standard deviation and median of the log2 fold change, whose mean is `logfoldchanges` and whose central 95 %
         interval is `lfc_lower` to `lfc_upper`; they include the probability that nothing changes. `lfc_se` and `scores` remain those of the test, whose fold change
@@ -209,9 +209,9 @@ def nb_compare(
         Two-sided p-values, and Benjamini-Hochberg adjusted within the comparison; NaN where not tested.
     `.varm["nb_compare_dispersions"]`, `.varm["nb_compare_dispersions_genewise"]`
         The dispersion that the test used, of a posterior its median; the gene's own estimate (moderated test).
-    `.varm["nb_compare_pvals_all_replicates"]`
+    `.varm["nb_compare_pvals_unfiltered"]`
         Moderated test: p-values before the rule that no single replicate may carry a difference.
-    `.varm["nb_compare_lfc_shrunk"]`, `..._lfc_shrunk_se"]`, `..._lfsr"]`, `..._svalue"]`
+    `.varm["nb_compare_lfc_shrunken"]`, `..._lfc_shrunken_se"]`, `..._lfsr"]`, `..._svalue"]`
         With `shrink`: posterior mean and standard deviation of the log2 fold change; the probability that its sign is wrong or
         it is zero; the mean of these rates over the genes that are called with this one.
     `.varm["nb_compare_status"]`
@@ -239,7 +239,7 @@ def nb_compare(
     ValueError
         If the matrix does not hold counts; if there is no such reference or group; if rows that look like cells are
         taken for replicates; if no group has two replicates; if blocks and conditions are confounded; if a contrast of a
-        design cannot be estimated from the samples, naming the coefficients that cannot be told apart; if options exclude each other. Nothing is written
+        design cannot be estimated from the samples, naming the coefficients that cannot be separated; if options exclude each other. Nothing is written
         then. With `split_by` what holds of one split leaves that split without p-values; it is an error only if it
         leaves none.
 

@@ -62,7 +62,7 @@ def nb_posterior(
         File of weights, or the name of one that comes with the package; the default is the package's own.
     device
         Where the network runs: `"auto"`, `"cpu"`, `"cuda"`, `"mps"`.
-    refine
+    importance_sampling
         Correct the network by importance sampling, and by quadrature where that cannot be trusted.
 
     Returns
@@ -77,7 +77,7 @@ def nb_posterior(
     ImportError
         If the method is `"transformer"` and torch is missing.
     ValueError
-        If arrays do not match, hold what are not counts, or a test lacks an arm; if the prior is incomplete.
+        If arrays do not match, hold what are not counts, or a test lacks a group; if the prior is incomplete.
 
     See Also
     --------
@@ -123,7 +123,7 @@ def _names_of_tests(*counts: Any) -> pd.Index | None:
 
 
 def _group(name: str, counts: Any, exposure: Any, tests: pd.Index | None) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and exposure of one arm, both (n_tests, n_replicates), with the tests in the order of their labels."""
+    """Counts and exposure of one group, both (n_tests, n_replicates), with the tests in the order of their labels."""
     counts = as_labelled(counts)
     if np.ndim(counts) != 2:
         msg = f"counts_{name} has the shape {np.shape(counts)}, but must be (n_tests, n_replicates)."

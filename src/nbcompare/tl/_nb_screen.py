@@ -133,7 +133,7 @@ def nb_screen(
         `"mom"`, effects from sums :cite:p:`svensson2025`. `"transformer"`, the posterior of fold change and dispersion under a
         prior that each perturbation's own genes give, by a trained network, at some ten microseconds a test on one core and half a
         microsecond more for every replicate of the control; `"quadrature"`, the same exactly, in ten times as long. Where control and
-        perturbation differ in dispersion (status `high_dispersion_group`), `"transformer"` uses quadrature, too: with a noisy control for all tests.
+        perturbation differ in dispersion (status `high_dispersion_group`), `"transformer"` uses quadrature, too: with a control of higher dispersion for all tests.
         Posteriors are for effects and how sure they are; p-values, and with them hits, are those of the moderated test
         with all three. See :doc:`/transformer`.
     prior
@@ -147,7 +147,7 @@ def nb_screen(
         File of weights, or the name of one that comes with the package; the default is the package's own.
     device
         Where the network runs: `"auto"`, `"cpu"`, `"cuda"`, `"mps"`. Of devices the last digits differ.
-    refine
+    importance_sampling
         Correct the network by importance sampling, and by quadrature where that cannot be trusted, at about the cost of quadrature.
         Without, quadrature judges what network and closed form contradict each other about.
     dtype
@@ -189,7 +189,7 @@ def nb_screen(
     `.obs`
         `n_cells`, `n_replicates`, `n_tested`; `status` and `reason`: `"ok"` and empty where a gene is tested, otherwise why none
         is. Perturbations whose samples were all dropped stay as rows, the last ones, with NaN; `n_hits`, genes with `pvals_adj` up to `fdr`; `dispersion_ratio`, how much
-        more its replicates scatter than the screen's; `on_target_logfoldchange`, `on_target_lfc_se`, `on_target_lfc_lower`,
+        more its replicates vary than the screen's; `on_target_logfoldchange`, `on_target_lfc_se`, `on_target_lfc_lower`,
         `on_target_lfc_upper`, `on_target_pval` of the gene that the perturbation is named after, if there is one; `pval`, that it does nothing (Simes over its
         genes); `pval_adj`, over perturbations; `selected`, that `pval_adj` is up to `fdr`. Of a posterior `prior_null_share`,
         `prior_lfc_sd`, `prior_mean` and `prior_mean_log_sd`; the effect on target stays the estimate without prior.

@@ -303,7 +303,7 @@ def test_reasons_and_flags():
     status = found.status[:, 0]
     assert status[0] & Status.ALL_ZERO
     assert np.isnan(found.log_fc[0, 0])
-    assert status[1] & NOT_TESTED == Status.LOW_TOTAL
+    assert status[1] & NOT_TESTED == Status.LOW_COUNTS
     assert np.isfinite(found.log_fc[1, 0])
     assert status[2] & Status.ZERO_GROUP
     assert np.isfinite([found.p_value[2, 0], found.se[2, 0]]).all()

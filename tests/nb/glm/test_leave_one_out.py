@@ -67,7 +67,7 @@ def test_largest_p_value_without_one_pair_by_hand():
         turned = ~(tests.p_value[:, 0] < 1) | (tests.statistic[:, 0] * sign <= 0)
         worst = np.fmax(worst, np.where(turned, 1.0, tests.p_value[:, 0]))
     replaced = (p < 0.02) & (worst > np.maximum(np.sqrt(p), 0.2))
-    flagged = (found.status[:, 0] & Status.SINGLE_REPLICATE) > 0
+    flagged = (found.status[:, 0] & Status.OUTLIER_REPLICATE) > 0
     assert replaced.sum() > 10
     np.testing.assert_array_equal(flagged, replaced)
     np.testing.assert_allclose(found.p_value[replaced, 0], worst[replaced], rtol=1e-4)
@@ -83,9 +83,9 @@ def test_samples_passed_over_for_their_influence_would_not_have_mattered(design,
     some = design_tests(counts, offset, design, [last(design)], level=level)
     monkeypatch.setattr(glm, "leave_one_out", lambda *args, **options: leave_one_out(*args, every=True, **options))
     every = design_tests(counts, offset, design, [last(design)], level=level)
-    flagged = (every.status & Status.SINGLE_REPLICATE) > 0
+    flagged = (every.status & Status.OUTLIER_REPLICATE) > 0
     assert flagged.sum() > 10
-    missed = flagged & ((some.status & Status.SINGLE_REPLICATE) == 0)
+    missed = flagged & ((some.status & Status.OUTLIER_REPLICATE) == 0)
     assert missed.sum() <= 0.02 * flagged.sum()
     both = flagged & ~missed
     assert np.mean(some.p_value[both] < every.p_value[both] * 0.999) <= 0.02
@@ -128,4 +128,4 @@ def test_the_rule_is_for_the_moderated_test_and_can_be_left_off():
     for options in ({"leave_out": False}, {"test": "ql"}, {"test": "wald"}, {"null": np.zeros(1)}):
         found = design_tests(counts, offset, design, [last(design)], **options)
         np.testing.assert_allclose(found.p_value, found.p_value_all, rtol=1e-9)
-        assert not (found.status & Status.SINGLE_REPLICATE).any()
+        assert not (found.status & Status.OUTLIER_REPLICATE).any()

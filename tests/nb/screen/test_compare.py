@@ -61,7 +61,7 @@ def test_the_fast_path_is_the_readable_test(n_control, blocks, high_dispersion):
     if high_dispersion:
         assert fast.dispersion_ratio[1] > 2
         assert (fast.status[1] & Status.HIGH_DISPERSION_GROUP).any()
-    assert (fast.status & Status.SINGLE_REPLICATE).any()
+    assert (fast.status & Status.OUTLIER_REPLICATE).any()
     assert (fast.status[:, -1] & Status.ALL_ZERO).all()
 
 

@@ -27,7 +27,7 @@ def without(pseudobulk, sample, genes):
 
 
 def flagged(result):
-    return (result.status & Status.SINGLE_REPLICATE) > 0
+    return (result.status & Status.OUTLIER_REPLICATE) > 0
 
 
 @pytest.mark.parametrize("sizes", [(3, 3), (4, 6)])

@@ -226,7 +226,7 @@ class ScreenStore(ScreenResult):
 
 
 def _compressor(zarr_format: int, item_size: int) -> Any:
-    """Fast rather than small: noise does not compress, but what is NaN, 1 or 0 does."""
+    """Fast rather than small: random digits do not compress, but what is NaN, 1 or 0 does."""
     if zarr_format == 2:
         from numcodecs import Blosc
 

@@ -1,9 +1,9 @@
 """How dispersed is a group compared with the data set? The one owner of dispersion ratios, one a group and never below one.
 
-A group whose replicates scatter more than those of the other groups (noisy controls, guides of different strength) has the dispersion c phi,
+A group whose replicates vary more than those of the other groups (variable controls, guides of different strength) has the dispersion c phi,
 where phi is the gene's dispersion in the data set and c the group's ratio. At the ratio the group's dispersion statistics have over all genes
 the mean that is expected of them; it is divided by the same ratio of the other groups. Statistics above the 95 % quantile of their F
-distribution do not count, on either side of that equation, so that some genes with an outlying replicate do not make a group noisy.
+distribution do not count, on either side of that equation, so that some genes with an outlying replicate do not raise the ratio of a group.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def robust_ratio(statistics: Statistics, log_dispersion_var: float, df_ratio: fl
     statistics
         Gives at the working dispersion c * trend, for a ratio c, the numerators d (1 + (S - 1) / kappa), the weights d and
         rho = c trend m / (1 + c trend m) of all genes, each (n_genes,).
-    scatter
+    log_dispersion_var
         Variance of the natural log of dispersions between genes of one mean.
-    lost
+    df_ratio
         Residual degrees of freedom without blocks over those with blocks.
     """
     ratio = 1.0
@@ -82,7 +82,7 @@ def _expected(degrees: np.ndarray, prior_df: np.ndarray) -> tuple[np.ndarray, np
 def ratios_of_two(
     pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, df_ratio: float, usable: np.ndarray
 ) -> tuple[np.ndarray, Trend]:
-    """Ratios (2,) of two groups, and the trend that they go with: that of the larger group where the smaller one is noisy.
+    """Ratios (2,) of two groups, and the trend that they go with: that of the larger group where the smaller one has the higher dispersion.
 
     Of two groups of one size neither is noisier: the difference of their means has the mean of their dispersions.
     """
@@ -137,7 +137,7 @@ def ratio_to_trend(
 def mean_statistic(
     pseudobulk: Pseudobulk, exposure: np.ndarray, trend: Trend, df_ratio: float, groups: np.ndarray, usable: np.ndarray
 ) -> float:
-    """The mean dispersion statistic of these groups at the trend, outlying genes included; 1 where they tell too little."""
+    """The mean dispersion statistic of these groups at the trend, outlying genes included; 1 where they hold too little information."""
     statistics = _statistics_of(pseudobulk, exposure, trend, groups, usable)
     if statistics is None:
         return 1.0
@@ -192,7 +192,7 @@ def trend_of_groups(
     usable: np.ndarray,
     n_threads: int = 1,
 ) -> Trend:
-    """Trend and scatter of these groups, (n_groups,) bool."""
+    """Trend of these groups and the spread around it, (n_groups,) bool."""
     if groups.all():
         return fit_trend(pseudobulk, exposure=exposure, df_ratio=df_ratio, usable=usable, n_threads=n_threads)
     chosen = np.flatnonzero(groups[pseudobulk.group])

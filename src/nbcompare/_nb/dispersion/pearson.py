@@ -1,4 +1,4 @@
-"""How noisy are the replicates of a group? A Pearson statistic with exact first and second moments given the group's total.
+"""How much do the replicates of a group vary? A Pearson statistic with exact first and second moments given the group's total.
 
 Counts y_i of a group with exposures l_i are NB(l_i rate, phi). At a working dispersion p the weights are w_i = 1 / (1 + p rate l_i), and
 
@@ -7,7 +7,7 @@ Counts y_i of a group with exposures l_i are NB(l_i rate, phi). At a working dis
 
 S has mean 1 given the total T when p is the true dispersion; its variance v given T is that of a Dirichlet-multinomial sum of squares
 (equal cells, concentration 1/p), and kappa says how fast its mean moves with the dispersion. The group enters sums over groups with the
-weight d = 2 kappa^2 / v, about n - 1 degrees of freedom at high counts and none where counts are too few to tell.
+weight d = 2 kappa^2 / v, about n - 1 degrees of freedom at high counts and none where counts are too few.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dispersion against mean, and the scatter of genes around it: what genes of one data set lend each other."""
+"""Dispersion against mean, and the spread of genes around it: the information that genes of one data set share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fit_trend(
     """Dispersion of genes against their mean count, in bins of equal size, and the variance of its logarithm between genes.
 
     A pilot from the unbiased moment equation is refined by six fixed-point steps
-    phi <- phi + (mean S - 1)(phi + 1/m) on the dispersion statistics of all groups. The scatter maximises the likelihood that the gene-wise
+    phi <- phi + (mean S - 1)(phi + 1/m) on the dispersion statistics of all groups. The variance of log dispersions around the trend maximises the likelihood that the gene-wise
     statistics are F-distributed around the trend, with a weak prior.
 
     Parameters
@@ -42,7 +42,7 @@ def fit_trend(
         Counts, size factors and groups.
     exposure
         Exposures with block effects, (1 or n_genes, n_samples); the size factors when None.
-    lost
+    df_ratio
         Residual degrees of freedom without blocks over those with blocks, at least 1.
     usable
         Genes to fit on, (n_genes,) bool; all with a count when None.
@@ -112,7 +112,7 @@ def fit_trend(
 def error_of_trend(log_dispersion_var: float, degrees: np.ndarray, rho: np.ndarray) -> float:
     """Variance of the log relative variance that a trend of few genes expects, zero of many.
 
-    That of the mean of the other n - 1 genes' statistics: 2 / sum d + scatter rho^2 / (n - 1). The gene itself is left out, for its own
+    That of the mean of the other n - 1 genes' statistics: 2 / sum d + v rho^2, v the variance of log dispersions, / (n - 1). The gene itself is left out, for its own
     statistic is used beside the trend.
     """
     informative = degrees > 0
@@ -207,7 +207,7 @@ def next_of_bins(phi: np.ndarray, out: np.ndarray, bins: list[np.ndarray], brack
 def trend_of_bins(
     knots: np.ndarray, phi: np.ndarray, at_gene: np.ndarray, mean: np.ndarray, ascending: np.ndarray, out: np.ndarray
 ) -> Trend:
-    """The trend through bins at rest, with the scatter of the statistics (n_genes, 3) around it; knots are log means."""
+    """The trend through bins at rest, with the spread of the statistics (n_genes, 3) around it; knots are log means."""
     rho = np.minimum(at_gene * out[:, 2], 1.0)
     chosen = _evenly(ascending[((rho > 0.03) & (mean > 1) & (out[:, 1] > 0.5))[ascending]], MAX_GENES_FOR_VARIANCE)
     log_dispersion_var = (
@@ -233,8 +233,8 @@ def evenly_by_total(genes: np.ndarray, total: np.ndarray, enough: int) -> np.nda
 def fit_log_dispersion_var(by_gene: np.ndarray, rho: np.ndarray, df_ratio: float) -> float:
     """Variance of log dispersion: the mode over a grid, refined by a parabola, of sum log F(S e^k; d_e, d0) + k + log prior.
 
-    With x = scatter rho^2, d0 = 1 + 2/x and k = x/2 + 1/d0 + 1/(3 d0^2), rho the share of the dispersion in the relative variance. There is one
-    mode: every third point of the grid tells where it is.
+    With x = v rho^2, v the variance of log dispersions, d0 = 1 + 2/x and k = x/2 + 1/d0 + 1/(3 d0^2), rho the share of the dispersion in the relative variance. There is one
+    mode: every third point of the grid shows where it is.
     """
     weight = np.maximum(by_gene[:, 1] / df_ratio, 1e-3)
     s = np.where(by_gene[:, 1] > 0, by_gene[:, 0] / np.maximum(by_gene[:, 1] / df_ratio, 1e-300), 1.0)
@@ -318,7 +318,7 @@ def _excess(by_gene: np.ndarray, df_ratio: float) -> float:
 
 
 def _log_posterior(log_dispersion_var: float, s: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> float:
-    """Of a scatter, but for a constant, from dispersion statistics S on `weight` degrees of freedom."""
+    """Log likelihood of a variance of log dispersions, up to a constant, from dispersion statistics S on `weight` degrees of freedom."""
     prior_df, log_shift = prior_degrees(log_dispersion_var * rho**2)
     shifted = np.maximum(s * np.exp(log_shift), 0.01)
     log_f = (

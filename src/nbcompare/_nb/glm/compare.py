@@ -86,16 +86,16 @@ def design_tests(
         `"moderated"`: Skovgaard's r* on t (for k > 1 as `"ql"`). `"ql"`: quasi-likelihood F. `"wald"`, `"lrt"`: the classical tests,
         on t and F at moderated dispersions, on the normal and chi-squared at gene-wise ones.
     dispersion
-        `"moderated"`: shared between genes by a trend and its scatter. `"genewise-ml"`: maximum likelihood, for `"wald"` and `"lrt"`.
+        `"moderated"`: shared between genes by a trend and the spread around it. `"genewise-ml"`: maximum likelihood, for `"wald"` and `"lrt"`.
     cox_reid
         Adjust the profile likelihood of gene-wise dispersions for the coefficients having been fitted.
     null
         Value of each contrast under its null hypothesis, (n_contrasts,) natural log, zero where k > 1; zero when None. Statistics are
         signed by log_fc - null.
     min_gene_counts
-        Contrasts whose samples (those that tell of it) have fewer counts together are not tested.
+        Contrasts whose informative samples have fewer counts together are not tested.
     level
-        Level of the tested factor of each sample, (n_samples,) codes. Levels whose samples scatter more than the others have a dispersion of
+        Level of the tested factor of each sample, (n_samples,) codes. Levels whose samples vary more than the others have a dispersion of
         their own. None: all samples have the gene's dispersion. Designs that are groups of samples have the dispersions of their groups.
     leave_out
         Apply the leave-one-replicate-out rule to the moderated tests of contrasts of one column, unless there is a `null`.
@@ -305,16 +305,16 @@ def _several_degrees(statistic: np.ndarray, p_value: np.ndarray, tested: np.ndar
 
 
 def _status(counts: np.ndarray, matrices: DesignMatrices, min_gene_counts: float, separated: np.ndarray) -> np.ndarray:
-    """Reasons not to test, and empty arms: (n_genes, n_contrasts)."""
+    """Reasons not to test, and empty groups: (n_genes, n_contrasts)."""
     total = counts @ matrices.touched.T.astype(np.float64)
     status = np.zeros(total.shape, np.uint32)
     _flag(status, total == 0, Status.ALL_ZERO)
-    _flag(status, total < min_gene_counts, Status.LOW_TOTAL)
+    _flag(status, total < min_gene_counts, Status.LOW_COUNTS)
     _flag(status, matrices.residual_degrees < 1, Status.NO_REPLICATES)
     _flag(status, separated, Status.ZERO_GROUP)
     return status
 
 
 def _flag(status: np.ndarray, where: np.ndarray | bool | np.bool, bit: Status) -> None:
-    """Set a bit in place where told."""
+    """Set a bit in place where `where` is true."""
     status |= np.where(where, np.uint32(bit), np.uint32(0))

@@ -48,7 +48,7 @@ def leave_one_out(
     """Replace statistics and p-values that rest on one sample and flag them, in place.
 
     Where p < .02, the largest p-value without a sample (1 after a change of sign) replaces p if it exceeds max(sqrt(p), .2). Where one side of
-    the contrast has twice the samples of the other, sqrt(p) alone is the bound, and only samples of a side that scatters more than its dispersion
+    the contrast has twice the samples of the other, sqrt(p) alone is the bound, and only samples of a side that varies more than its dispersion
     lets expect are left out. With `every` no sample is passed over for its influence.
     """
     for c in range(len(contrasts)):
@@ -67,7 +67,7 @@ def leave_one_out(
         flagged = worst > np.maximum(np.sqrt(p), question.floor)
         where = suspects[flagged]
         found.p_value[where, c], found.statistic[where, c] = worst[flagged], deviate[flagged]
-        status[where, c] |= np.uint32(Status.SINGLE_REPLICATE)
+        status[where, c] |= np.uint32(Status.OUTLIER_REPLICATE)
 
 
 @dataclass(frozen=True)

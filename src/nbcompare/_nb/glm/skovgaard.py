@@ -67,7 +67,7 @@ def modified_root(y, m, m_null, phi, design, log_information, root, space):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def root_correction(y, m, m_null, phi, design, log_information, root, space):
-    """log(u / r) / r, 0 where u has the other sign; `log_information` is log |I|^1/2 of the telling samples."""
+    """log(u / r) / r, 0 where u has the other sign; `log_information` is log |I|^1/2 of the informative samples."""
     w = space.w
     a = space.a
     g = space.g

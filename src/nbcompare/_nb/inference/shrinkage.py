@@ -22,7 +22,7 @@ STEPS, TOLERANCE, SLACK = 100, 1e-10, 1e-7  # of the weights; gradients above 1,
 RIDGE, LEAST_STEP = 1e-11, 1e-12
 LARGEST_FALL = 0.9  # of a gene's density in one step
 FIRST_NULL = 0.5
-LEAST_DEVIATE = 0.3  # below, |b| / |z| is a quotient of two noises
+LEAST_DEVIATE = 0.3  # below, |b| / |z| is a quotient of two rounding errors
 FEWEST, MOST = 0.5, 3.0  # times the model's standard error
 NOT_CALLED = 2.0  # deviates below may imply a larger standard error still: one replicate made the effect
 

@@ -1,6 +1,6 @@
 """Is a change larger than a threshold, or shown to be smaller? The same r* at nulls other than zero.
 
-Under a log fold change of tau the treated arm is as if its exposures were exp(tau) times as large, and nothing else of the test differs. Let
+Under a log fold change of tau the treated group is as if its exposures were exp(tau) times as large, and nothing else of the test differs. Let
 z(tau) be the signed normal deviate of that null hypothesis, and Phi the normal distribution. With the threshold t,
 
     larger    p = Phi(-right) + Phi(-left),    right = z(t) and left = z(-t) where the effect is positive, -z(-t) and -z(t) where it is negative
@@ -35,7 +35,7 @@ def smaller(below: np.ndarray, above: np.ndarray, log_fc: np.ndarray) -> tuple[n
 
 
 def halved(statistic: np.ndarray, zero_group: np.ndarray, log_fc: np.ndarray) -> np.ndarray:
-    """Deviates of a null hypothesis; where an arm has no counts, with half the tail on that side, as the plain p-value has."""
+    """Deviates of a null hypothesis; where a group has no counts, with half the tail on that side, as the plain p-value has."""
     side = np.where(log_fc >= 0, 1.0, -1.0)
     tail = 0.5 * ndtr(-side * statistic)
     with np.errstate(divide="ignore"):

@@ -103,7 +103,7 @@ def estimate_prior(
 
 
 def centre_prior(centre: np.ndarray, se: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of the genes' centres, the noise of their estimates (se^2 / 4) taken off."""
+    """Mean and standard deviation of the genes' centres, the sampling variance of their estimates (se^2 / 4) taken off."""
     if len(centre) < 2:
         return (float(centre.mean()) if len(centre) else 0.0), 3.0
     variance = centre.var(ddof=1) - np.mean(se**2) / 4.0

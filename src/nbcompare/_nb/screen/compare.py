@@ -47,12 +47,12 @@ def compare_targets(
         Size factor and block of every row, (n_rows,).
     starts
         Where each target starts among the rows, with the end appended, (n_targets + 1,).
-    lender
+    fit_group
         The target's group in the fit, -1 if it was not part of it, (n_targets,).
     dtype
         Of all arrays but the p-values, which are float64, and the status.
     out
-        Arrays to fill instead of new ones, whatever `dtype`; the noise must be 1.
+        Arrays to fill instead of new ones, whatever `dtype`; the dispersion ratios must be 1.
     n_threads
         Number of threads.
     """
@@ -112,12 +112,12 @@ def _correct_dispersion_ratio(
         return
     setting = own_setting(model, rows, exposure, block, ratio)
     log_fc, se, statistic, p_value, dispersion = compare_genes(setting)
-    status = out.status[k] & ~np.uint32(Status.SINGLE_REPLICATE)
+    status = out.status[k] & ~np.uint32(Status.OUTLIER_REPLICATE)
     untested = (status & NOT_TESTED) > 0
     p_value[untested] = np.nan
     p_value, statistic, replaced = leave_one_out(setting, p_value, statistic, dispersion)
     flags = np.uint32(Status.HIGH_DISPERSION_GROUP if max(ratio, model.reference_dispersion_ratio) > 1 else Status.OK)
-    flags = flags | np.where(replaced[:, 0], np.uint32(Status.SINGLE_REPLICATE), np.uint32(0))
+    flags = flags | np.where(replaced[:, 0], np.uint32(Status.OUTLIER_REPLICATE), np.uint32(0))
     out.status[k] = np.where(untested, status, status | flags)
     out.log_fc[k], out.se[k], out.p_value[k] = log_fc[:, 0], se[:, 0], p_value[:, 0]
     out.statistic[k] = np.where(untested, np.nan, statistic[:, 0])
@@ -127,14 +127,14 @@ def _correct_dispersion_ratio(
 
 
 def stands_alone(model: ScreenModel, ratio: float) -> bool:
-    """Whether a target of this dispersion ratio is tested with the dispersion of its two arms alone."""
+    """Whether a target of this dispersion ratio is tested with the dispersion of its two groups alone."""
     return bool(max(ratio, model.reference_dispersion_ratio) > 1.0 or model.group_dispersion_ratio.size == 2)
 
 
 def own_setting(
     model: ScreenModel, rows: np.ndarray, exposure: np.ndarray, block: np.ndarray, ratio: float
 ) -> ComparisonData:
-    """The comparison of one target with the reference, its dispersion from the two arms alone, `ratio` times as large in the target's."""
+    """The comparison of one target with the reference, its dispersion from the two groups alone, `ratio` times as large in the target's."""
     n_reference, n_rows = len(model.reference_exposure), len(rows)
     n = n_reference + n_rows
     counts = np.ascontiguousarray(np.concatenate([model.reference_counts, rows]).T, dtype=np.float64)

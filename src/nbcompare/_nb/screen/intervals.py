@@ -38,7 +38,7 @@ def target_intervals(
     ----------
     model, samples, exposure, block, starts
         As for `compare_targets`.
-    noise
+    dispersion_ratio
         Dispersion of every target relative to the data set's, as `compare_targets` found it, (n_targets,).
     status
         Of all tests, (n_targets, n_genes).

@@ -29,13 +29,13 @@ from nbcompare._nb.screen.kernels_vectorized import (
 from nbcompare._nb.status import Status
 from nbcompare._nb.two_group.block_effects import efficiency_among_many
 from nbcompare._nb.two_group.gene_test import SMALLEST_EFFICIENCY, compare_two_groups, group_statistic, moderate
-from nbcompare._nb.two_group.leave_one_out import CUT, scatters
+from nbcompare._nb.two_group.leave_one_out import CUT, varies_too_much
 
 if TYPE_CHECKING:
     from nbcompare._nb.screen.model import ScreenBlock, ScreenModel
 
-ALL_ZERO, LOW_TOTAL, CONFOUNDED = int(Status.ALL_ZERO), int(Status.LOW_TOTAL), int(Status.CONFOUNDED)
-ZERO_GROUP, SINGLE_REPLICATE = int(Status.ZERO_GROUP), int(Status.SINGLE_REPLICATE)
+ALL_ZERO, LOW_COUNTS, CONFOUNDED = int(Status.ALL_ZERO), int(Status.LOW_COUNTS), int(Status.CONFOUNDED)
+ZERO_GROUP, OUTLIER_REPLICATE = int(Status.ZERO_GROUP), int(Status.OUTLIER_REPLICATE)
 MIN_EFFICIENCY = 0.05
 
 
@@ -194,7 +194,7 @@ def _compare_rows(
                     statistic[k, g] = np.nan
                     p_value[k, g] = np.nan
                     dispersion[k, g] = np.nan
-                    status[k, g] = ALL_ZERO | LOW_TOTAL if min_gene_counts > 0.0 else ALL_ZERO
+                    status[k, g] = ALL_ZERO | LOW_COUNTS if min_gene_counts > 0.0 else ALL_ZERO
                     continue
                 share = vectors[SHARE + j]
                 phi = reference[5, 0, g]
@@ -224,7 +224,7 @@ def _compare_rows(
                     p_value[k, g] = np.nan
                     dispersion[k, g] = np.nan
                     reason = CONFOUNDED if confounded else 0
-                    status[k, g] = reason | LOW_TOTAL if T1 + T2 < min_gene_counts else reason
+                    status[k, g] = reason | LOW_COUNTS if T1 + T2 < min_gene_counts else reason
                     continue
                 flags = np.int64(gene_status[g]) | np.int64(target_status[k])
                 if T1 <= 0.0 or T2 <= 0.0:
@@ -237,7 +237,7 @@ def _compare_rows(
                         y,
                         l,
                         members,
-                        n if floor[k] > 0.0 or scatters(y, l, members, 0, n, phi) else 0,
+                        n if floor[k] > 0.0 or varies_too_much(y, l, members, 0, n, phi) else 0,
                         n,
                         reference.shape[1] - 1 if floor[k] > 0.0 or reference[7, 0, g] > 0.0 else 0,
                         g,
@@ -256,7 +256,7 @@ def _compare_rows(
                     if worst > max(np.sqrt(p), floor[k]):
                         p = worst
                         z = worst_z
-                        flags |= SINGLE_REPLICATE
+                        flags |= OUTLIER_REPLICATE
                 statistic[k, g] = z
                 p_value[k, g] = p
                 dispersion[k, g] = phi
@@ -284,7 +284,7 @@ def _without_each(
     p,
     z,
 ):
-    """The largest p-value, and its statistic, without one of so many replicates of the target or of the reference."""
+    """The largest p-value, and its statistic, without one of this many replicates of the target or of the reference."""
     worst = p
     worst_z = z
     whole, whole_weight = (0.0, 0.0)

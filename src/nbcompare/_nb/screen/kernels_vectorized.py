@@ -16,7 +16,7 @@ GENES_AT_ONCE = 512  # genes of a run: the scratch stays in the fastest memory
 
 # Places in the scratch. Of the target, summed over its samples:
 TOTAL, WL, WWL, WLWL, WY = (k * GENES_AT_ONCE for k in range(5))
-# Of the gene in the reference arm, and of the data set:
+# Of the gene in the reference group, and of the data set:
 SLOPE, Y1, E1, DELTA1, TOTAL1, PHI, DF, SHARE = (k * GENES_AT_ONCE for k in range(5, 13))
 # Results; MARK is 1 where the test is not plain:
 LOG_FC, SE, STATISTIC, P_VALUE, MARK = (k * GENES_AT_ONCE for k in range(13, 18))

@@ -25,7 +25,7 @@ FEW_GENES = 30
 
 @dataclass(frozen=True)
 class ScreenModel:
-    """Fitted on the reference's samples and those of the groups that lend. Rows of `*_group` arrays: all samples, then without each."""
+    """Fitted on the reference's samples and those of the groups of the fit. Rows of `*_group` arrays: all samples, then without each."""
 
     reference_counts: np.ndarray  # (n_reference, n_genes)
     reference_exposure: np.ndarray  # (n_reference,)
@@ -40,7 +40,7 @@ class ScreenModel:
     trend: np.ndarray  # (n_genes,) dispersion expected at that mean
     prior_phi: np.ndarray  # (n_genes,)
     prior_df: np.ndarray  # (n_genes,)
-    numerator: np.ndarray  # (n_genes,) summed dispersion statistics of the lending groups
+    numerator: np.ndarray  # (n_genes,) summed dispersion statistics of the groups of the fit
     weight: np.ndarray  # (n_genes,)
     reference_constants: np.ndarray  # (8, n_variants, n_genes) of `reference_constants`
     gene_status: np.ndarray  # (n_genes,) uint32 flags of the gene in every comparison
@@ -48,7 +48,7 @@ class ScreenModel:
     group_in_fit: np.ndarray  # (n_groups,) bool
     reference_in_fit: bool
     reference_dispersion_ratio: float  # dispersion of the reference relative to the data set's, 1 or above
-    typical_ratio: float  # dispersion of the groups that lend, relative to the trend
+    typical_ratio: float  # dispersion of the groups of the fit, relative to the trend
     typical_mean: float  # mean dispersion statistic of these groups
     knots: np.ndarray  # (n_bins,) of the trend
     knot_dispersion: np.ndarray  # (n_bins,)
@@ -80,7 +80,7 @@ class ScreenBlock:
     se: np.ndarray  # (n_targets, n_genes)
     statistic: np.ndarray  # (n_targets, n_genes)
     p_value: np.ndarray  # (n_targets, n_genes) float64
-    dispersion: np.ndarray  # (n_targets, n_genes) of the target's arm
+    dispersion: np.ndarray  # (n_targets, n_genes) of the target's group
     status: np.ndarray  # (n_targets, n_genes) uint32
     dispersion_ratio: np.ndarray  # (n_targets,) dispersion relative to the data set's
 
@@ -88,7 +88,7 @@ class ScreenBlock:
 def fit_screen(
     pseudobulk: Pseudobulk, reference: int, *, min_gene_counts: float = 10.0, n_threads: int = 1
 ) -> ScreenModel:
-    """All that the test of a target takes for given, from the reference and the groups that lend."""
+    """All that the test of a target takes for given, from the reference and the groups of the fit."""
     groups = np.arange(pseudobulk.n_groups)
     pairs = np.stack([np.full(len(groups) - 1, reference), groups[groups != reference]], axis=1).astype(np.int64)
     shared = fit_shared(pseudobulk, pairs, min_gene_counts=min_gene_counts, n_threads=n_threads)

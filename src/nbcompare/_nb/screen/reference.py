@@ -10,7 +10,7 @@ from numba import njit
 from nbcompare._nb.dispersion.pearson import group_sums, sorted_members
 from nbcompare._nb.two_group.block_effects import eliminate_groups, weigh_cells, weigh_samples
 from nbcompare._nb.two_group.gene_test import group_statistic, moderate, totals
-from nbcompare._nb.two_group.leave_one_out import scatters
+from nbcompare._nb.two_group.leave_one_out import varies_too_much
 
 if TYPE_CHECKING:
     from nbcompare._nb.data import Pseudobulk
@@ -64,7 +64,7 @@ def reference_constants(
     in_fit: bool,
     leave_out: bool,
 ) -> np.ndarray:
-    """Total, rate, E, D, weighting slope, dispersion, degrees of freedom and whether replicates scatter too much.
+    """Total, rate, E, D, weighting slope, dispersion, degrees of freedom and whether replicates vary too much.
 
     (8, n_variants, n_genes), the variants with all samples and without each.
     """
@@ -93,4 +93,4 @@ def _reference_constants(counts, exposure, samples, prior_phi, prior_df, mean, b
                 numerator += part - whole
                 weight += part_weight - whole_weight
             out[5, j, g], out[6, j, g] = moderate(phi, prior_df[g], mean[g], numerator, weight / df_ratio)
-            out[7, j, g] = 1.0 if scatters(y, l, samples, 0, n, out[5, j, g]) else 0.0
+            out[7, j, g] = 1.0 if varies_too_much(y, l, samples, 0, n, out[5, j, g]) else 0.0

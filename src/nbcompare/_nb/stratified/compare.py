@@ -50,7 +50,7 @@ def applies(pseudobulk: Pseudobulk) -> bool:
 
 
 def fit_matched_trend(pseudobulk: Pseudobulk, design: MatchedDesign, usable: np.ndarray) -> Trend:
-    """Bins of genes of like mean, each stepped to where its mean statistic is one; then the scatter of the statistics around them.
+    """Bins of genes of like mean, each stepped to where its mean statistic is one; then the spread of the statistics around them.
 
     One step: phi <- phi + (sum numerators / sum d - 1) sum d / sum(d A), within `Brackets` once a root is bracketed.
     """
@@ -95,7 +95,7 @@ def matched_tests(
         Of the same samples.
     trend
         From `fit_matched_trend`.
-    noise
+    dispersion_ratio
         Dispersion of the groups relative to the trend, (2,), from `matched_noise.matched_ratios`; 1 if not given.
     leave_out
         Apply the leave-one-replicate-out rule of `leave_one_out`.
@@ -187,7 +187,7 @@ def _leave_one_out(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Statistics and p-values of these genes by the rule, and whether it replaced them.
 
-    Where a group has twice the samples of the other or more, only samples of groups that scatter more than their dispersion lets expect are left
+    Where a group has twice the samples of the other or more, only samples of groups that vary more than their dispersion lets expect are left
     out, and then any p-value above sqrt(p) replaces p: as in `leave_one_out`.
     """
     second, block = design.codes()

@@ -24,7 +24,7 @@ class MatchedDesign:
 
     @property
     def informative(self) -> np.ndarray:
-        """Blocks with samples of both groups, (n_blocks,) bool: they alone tell of the difference."""
+        """Blocks with samples of both groups, (n_blocks,) bool: they alone inform the difference."""
         return np.asarray((np.diff(self.bounds, axis=1) > 0).all(axis=1))
 
     def codes(self) -> tuple[np.ndarray, np.ndarray]:

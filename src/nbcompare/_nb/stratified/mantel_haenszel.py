@@ -132,7 +132,7 @@ def pseudo_counts(cells, phi, ratio):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def compare_within_blocks(cells, phi, ratio):
-    """Log rate ratio over `ratio`, its standard error, r* and which group is empty (see `pseudo_counts`); NaN where no block tells anything."""
+    """Log rate ratio over `ratio`, its standard error, r* and which group is empty (see `pseudo_counts`); NaN where no block is informative."""
     y1, y2, depth1, depth2, delta1, delta2, empty = pseudo_counts(cells, phi, ratio)
     if y1 <= 0.0:
         return math.nan, math.nan, math.nan, 0.0

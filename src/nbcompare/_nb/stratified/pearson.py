@@ -1,4 +1,4 @@
-"""How noisy is a gene in two groups within blocks? The statistic of `glm_dispersion` with the fit in closed form.
+"""How much does a gene vary in two groups within blocks? The statistic of `glm.dispersion.pearson` with the fit in closed form.
 
 The rate ratio is that of Mantel and Haenszel, and given it the rate x of a block is the positive root of
 
@@ -19,7 +19,7 @@ from numba import njit
 from nbcompare._nb.stratified.design import MatchedDesign
 from nbcompare._nb.stratified.mantel_haenszel import D1, D2, E1, E2, Y1, Y2, block_sums, fill_cells
 
-EMPTY = 1e-3  # samples with smaller fitted means tell nothing
+EMPTY = 1e-3  # samples with smaller fitted means hold no information
 FEWEST_RESIDUALS, MIN_INFORMATIVE = 0.2, 1e-3
 BOTH = -1  # groups whose residuals are summed, for `only`
 LEAST = 0.25  # count on either side of the rate ratio, so that it stays finite
@@ -70,7 +70,7 @@ def leverage_between(sums, of_shared):
 def pearson_within_blocks(
     y, l, members, bounds, skip, ratio, rates, phi, dispersion_ratio, only, k_dispersion, k_count, sums, precision
 ):
-    """Numerator, degrees of freedom d, A (see `glm_dispersion`), and the share of the information that blocks leave.
+    """Numerator, degrees of freedom d, A (see `glm.dispersion.pearson`), and the share of the information that blocks leave.
 
     The dispersion of a group is phi times its ratio `dispersion_ratio` (2,). With `only` 0 or 1 the residuals are those of this group alone, else of both.
     Written on: sums (n_blocks, 2), precision (n_samples,).

@@ -1,4 +1,4 @@
-"""What the genes and groups of a data set share: block effects, trend, scatter, and which groups are noisier than the others."""
+"""What the genes and groups of a data set share: block effects, trend, spread around it, and which groups have a higher dispersion than the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nbcompare._nb.dispersion.pearson import sorted_members
 from nbcompare._nb.two_group.block_effects import fit_blocks, residual_degrees
 from nbcompare._nb.two_group.gene_test import ComparisonData, compare_genes
 
-UNBALANCED = 5  # a group of so many times the replicates of the median group does not lend
+UNBALANCED = 5  # a group of this many times the replicates of the median group does not enter the shared fit
 ENOUGH_DEGREES = 30  # of freedom in the small groups, to do without the large one
 
 
@@ -108,14 +108,14 @@ def fit_shared(pseudobulk: Pseudobulk, pairs: np.ndarray, *, min_gene_counts: fl
 def groups_in_fit(sizes: np.ndarray) -> np.ndarray:
     """All groups; of many, none with five times the replicates of the median group, if the others have 30 degrees of freedom.
 
-    A large control says little of how noisy the small groups are, and could outweigh them; its own noise hardly enters a comparison.
+    A large control holds little information on the dispersion of the small groups, and could outweigh them; its own dispersion hardly enters a comparison.
     """
     small = sizes < UNBALANCED * np.median(sizes)
     return small if len(sizes) > 2 and (sizes[small] - 1).sum() >= ENOUGH_DEGREES else np.ones(len(sizes), bool)
 
 
 def group_ranges(members: np.ndarray, starts: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Start and stop of the reference and the treated arm, (n_comparisons, 4), and the list of samples they point into."""
+    """Start and stop of the reference and the treated group, (n_comparisons, 4), and the list of samples they point into."""
     ranges = np.empty((len(pairs), 4), np.int64)
     lists = [members]
     end = len(members)
@@ -134,9 +134,9 @@ def group_ranges(members: np.ndarray, starts: np.ndarray, pairs: np.ndarray) -> 
 def _without_high_dispersion(
     pseudobulk: Pseudobulk, shared: DatasetFit, pairs: np.ndarray, suspects: np.ndarray, usable: np.ndarray
 ) -> DatasetFit:
-    """Ratios of the noisy groups, which groups lend their dispersion, and the trend of these.
+    """Ratios of the groups of higher dispersion, which groups enter the shared fit, and the trend of these.
 
-    Two rounds: the trend that the noisy groups have raised names them, the trend without them says how noisy they are.
+    Two rounds: the trend that these groups have raised finds them, the trend without them gives their ratios.
     """
     p_values = _p_values_of(pseudobulk, shared, pairs, suspects)
     several = np.bincount(pseudobulk.group) > 1

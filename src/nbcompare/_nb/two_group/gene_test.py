@@ -1,4 +1,4 @@
-"""From the arms of a comparison to its p-value, gene by gene: prior, moderation, pseudo-counts, r*, Student's t."""
+"""From the groups of a comparison to its p-value, gene by gene: prior, moderation, pseudo-counts, r*, Student's t."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ComparisonData:
     efficiency: np.ndarray  # (n_genes, n_comparisons) share of the information that blocks leave
     members: np.ndarray  # (n_samples,) samples sorted by group
     starts: np.ndarray  # (n_groups + 1,) where each group starts among the members
-    sample_order: np.ndarray  # samples of the arms
-    ranges: np.ndarray  # (n_comparisons, 4) start and stop of reference and treated arm among arm_members
+    sample_order: np.ndarray  # samples of the groups
+    ranges: np.ndarray  # (n_comparisons, 4) start and stop of reference and treated group among arm_members
     mean: np.ndarray  # (n_genes,) mean count of a sample
     trend: np.ndarray  # (n_genes,) dispersion expected at that mean
     log_dispersion_var: float  # variance of log dispersion between genes
@@ -36,9 +36,11 @@ class ComparisonData:
     df_ratio_loo: float  # the same with one sample less
     group: np.ndarray  # (n_samples,) int64, group of every sample
     dispersion_ratio: np.ndarray  # (n_groups,) dispersion of the groups relative to the data set's
-    own: np.ndarray  # (n_comparisons,) bool: the dispersion comes from the two arms alone
+    own: np.ndarray  # (n_comparisons,) bool: the dispersion comes from the two groups alone
     in_fit: np.ndarray  # (n_groups,) bool: groups whose statistics the other comparisons sum
-    two_groups: bool  # the data set is the two arms: samples are weighted at their common rate; else at the reference's
+    two_groups: (
+        bool  # the data set is the two groups: samples are weighted at their common rate; else at the reference's
+    )
 
 
 def compare_genes(setting: ComparisonData, *, log_shift: float = 0.0) -> tuple[np.ndarray, ...]:
@@ -73,7 +75,7 @@ def compare_genes(setting: ComparisonData, *, log_shift: float = 0.0) -> tuple[n
 
 def match_statistics(statistic: np.ndarray, p_value: np.ndarray, status: np.ndarray) -> None:
     """The statistics that belong to p-values that a rule has changed, in place: one-sided with an empty group, or without one replicate."""
-    changed = ((status & (Status.ZERO_GROUP | Status.SINGLE_REPLICATE)) > 0) & (p_value > 0)
+    changed = ((status & (Status.ZERO_GROUP | Status.OUTLIER_REPLICATE)) > 0) & (p_value > 0)
     statistic[changed] = np.copysign(ndtri(p_value[changed] / 2), statistic[changed])
 
 
@@ -146,7 +148,7 @@ def _compare_genes(
 def prior(mean, trend, log_dispersion_var, error):
     """Prior mean of the dispersion and its degrees of freedom.
 
-    d0 = 1 + 2/x of a scatter of x = scatter rho^2, rho = trend m / (1 + trend m), the trend's own error added to it for the degrees of freedom.
+    d0 = 1 + 2/x of a variance x = v rho^2, v the variance of log dispersions, rho = trend m / (1 + trend m), the trend's own error added to it for the degrees of freedom.
     """
     rho = trend * mean / (1.0 + trend * mean)
     x = log_dispersion_var * rho * rho
@@ -188,7 +190,7 @@ def contrast(
     """Log fold change, standard error, signed statistic, p-value and treated dispersion of one gene in one comparison.
 
     `numerator` and `weight` are the dispersion statistics of all groups, used unless `own`. Sample `skip` is left out.
-    The exposure of the treated arm is `ratio` times as large in the comparison, not in the dispersion.
+    The exposure of the treated group is `ratio` times as large in the comparison, not in the dispersion.
     """
     T1, rate1, E1, delta1, T2, rate2, E2, delta2, phi, df = moderated_groups(
         y,
@@ -233,7 +235,7 @@ def moderated_groups(
     dispersion_ratio,
     two_groups,
 ):
-    """Total, rate, pseudo-exposure and its dispersion of both arms of a comparison, the moderated dispersion and its degrees of freedom.
+    """Total, rate, pseudo-exposure and its dispersion of both groups of a comparison, the moderated dispersion and its degrees of freedom.
 
     The arguments are those of `contrast`.
     """
@@ -262,9 +264,9 @@ def moderated_groups(
 def rate_of_group(y, l, members, start, stop, skip, group, dispersion_ratio, slope, prior_phi, own):
     """Total, rate, pseudo-exposure E and dispersion factor D of one or several groups, and if `own` their dispersion statistic.
 
-    The samples of a group lie side by side; its dispersion is noise[group] times the gene's, and its weights are 1 / (1 + noise slope l). With
+    The samples of a group lie side by side; its dispersion is dispersion_ratio[group] times the gene's, and its weights are 1 / (1 + ratio slope l). With
     W = sum w l of all samples, the rate of several groups is the mean of their rates weighted by sum w l, and the variance of that mean the sum
-    of theirs: V = sum_k rate_k sum w^2 l / W^2 + phi sum_k noise_k rate_k^2 sum (w l)^2 / W^2, so E = rate / (first sum), D = second sum / rate^2.
+    of theirs: V = sum_k rate_k sum w^2 l / W^2 + phi sum_k ratio_k rate_k^2 sum (w l)^2 / W^2, so E = rate / (first sum), D = second sum / rate^2.
     """
     total = 0.0
     whole = 0.0
@@ -328,7 +330,7 @@ def moderate(prior_phi, prior_df, mean, numerator, weight):
 def compare_two_groups(T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, efficiency):
     """Log fold change, standard error, signed statistic and p-value from totals, rates, pseudo-exposures and their dispersions.
 
-    The p-value is one-sided where an arm has no counts: that of an effect away from it. See `counts_of_groups`.
+    The p-value is one-sided where a group has no counts: that of an effect away from it. See `counts_of_groups`.
     """
     y1, E1, delta1, y2, E2, delta2, empty = counts_of_groups(T1, rate1, E1, delta1, T2, rate2, E2, delta2, efficiency)
     root = modified_root(y1, y2, E1, E2, delta1, delta2)
@@ -347,9 +349,9 @@ def p_value_of(z, empty):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def counts_of_groups(T1, rate1, E1, delta1, T2, rate2, E2, delta2, efficiency):
-    """Pseudo-count, exposure and dispersion of both arms, and -1 or 1 where the second or the first arm has no counts, else 0.
+    """Pseudo-count, exposure and dispersion of both groups, and -1 or 1 where the second or the first group has no counts, else 0.
 
-    Blocks that keep a share of the information shrink pseudo-exposures and raise dispersions by it. An arm without counts is given half a
+    Blocks that keep a share of the information shrink pseudo-exposures and raise dispersions by it. A group without counts is given half a
     pseudo-count of the other's.
     """
     E1 *= efficiency

@@ -10,7 +10,7 @@ from numba import njit
 from nbcompare._nb.two_group.gene_test import ComparisonData, contrast, group_statistic, prior
 
 CUT = 0.02  # p-values below this are checked
-LARGEST_GROUP = 20  # replicates of larger arms are not left out
+LARGEST_GROUP = 20  # replicates of larger groups are not left out
 UNBALANCED = 2  # from so many times the replicates in one group on the rule differs
 FLOOR = 0.2  # smaller p-values without one replicate never replace p
 
@@ -20,10 +20,10 @@ def leave_one_out(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """P-values and statistics by the rule, and where it replaced them.
 
-    Where p < .02 and each arm has three replicates, the test is repeated without each replicate of the arms of at most 20 (trend and
-    block effects stay); a change of sign counts as p = 1. The largest p-value replaces p where it exceeds max(sqrt(p), .2). Where one arm
-    has twice the replicates of the other or more, sqrt(p) alone is the bound, and only the replicates of an arm that scatters more than its
-    dispersion lets expect are left out: within-arm scatter says nothing of the difference, so nulls keep their level.
+    Where p < .02 and each group has three replicates, the test is repeated without each replicate of the groups of at most 20 (trend and
+    block effects stay); a change of sign counts as p = 1. The largest p-value replaces p where it exceeds max(sqrt(p), .2). Where one group
+    has twice the replicates of the other or more, sqrt(p) alone is the bound, and only the replicates of a group that varies more than its
+    dispersion lets expect are left out: variation within a group holds no information on the difference, so nulls keep their level.
     """
     sizes = np.stack([setting.ranges[:, 1] - setting.ranges[:, 0], setting.ranges[:, 3] - setting.ranges[:, 2]], axis=1)
     checked = can_leave_out(sizes.min(axis=1), sizes.max(axis=1)) & np.isfinite(setting.df_ratio_loo)
@@ -72,7 +72,7 @@ def leave_one_out(
 
 
 def can_leave_out(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
-    """Whether the rule applies to groups of so many replicates: three or more, two where the other group has twice as many."""
+    """Whether the rule applies to groups of this many replicates: three or more, two where the other group has twice as many."""
     return (smaller >= np.where(is_unbalanced(smaller, larger), 2, 3)) & (smaller <= LARGEST_GROUP)
 
 
@@ -190,21 +190,21 @@ def _leave_one_out(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def any_scatters(y, l, members, start, stop, group, dispersion_ratio, phi):
-    """`scatters` of any of the groups whose samples lie side by side, each at its own dispersion."""
+    """`varies_too_much` of any of the groups whose samples lie side by side, each at its own dispersion."""
     first = start
     while first < stop:
         k = group[members[first]]
         last = first + 1
         while last < stop and group[members[last]] == k:
             last += 1
-        if scatters(y, l, members, first, last, dispersion_ratio[k] * phi):
+        if varies_too_much(y, l, members, first, last, dispersion_ratio[k] * phi):
             return True
         first = last
     return False
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def scatters(y, l, members, start, stop, phi):
-    """Whether an arm's replicates scatter more than its dispersion lets expect: statistic beyond two standard deviations."""
+def varies_too_much(y, l, members, start, stop, phi):
+    """Whether a group's replicates vary more than its dispersion lets expect: statistic beyond two standard deviations."""
     statistic, weight = group_statistic(y, l, members, start, stop, -1, phi)
     return weight > 0.0 and statistic > weight + 2.0 * math.sqrt(2.0 * weight)

@@ -64,7 +64,7 @@ def _root_and_correction(y1, y2, m1, m2, d1, d2, f1, f2):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _half_deviance(y, m, d, e, f):
-    """The difference a - c = log(y f / (m e)) = log(1 + (y - m) / (m e)), and y (a - c) - c / d, of one arm; no digits are lost where y is near m."""
+    """The difference a - c = log(y f / (m e)) = log(1 + (y - m) / (m e)), and y (a - c) - c / d, of one group; no digits are lost where y is near m."""
     difference = y - m
     log_ratio = fast_log1p(difference / (m * e))
     if d < 1e-13:

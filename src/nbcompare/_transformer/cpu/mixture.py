@@ -1,4 +1,4 @@
-"""From units of the Laplace approximations to a `Mixture`: z = mode + A (mean + M noise), axes alpha, centre, beta -> centre, beta, alpha."""
+"""From units of the Laplace approximations to a `Mixture`: z = mode + A (mean + M deviate), axes alpha, centre, beta -> centre, beta, alpha."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def _shrunken(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     found = [shrink(*column) for column in columns]
     return {
         word: np.stack([getattr(one, name) for one in found], axis=1)
-        for word, name in {"lfc_shrunk": "mean", "lfc_shrunk_se": "sd", "lfsr": "lfsr", "svalue": "s_value"}.items()
+        for word, name in {"lfc_shrunken": "mean", "lfc_shrunken_se": "sd", "lfsr": "lfsr", "svalue": "s_value"}.items()
     }
 
 
@@ -55,11 +55,11 @@ def _against_threshold(
 ) -> dict[str, np.ndarray]:
     """P-values, their adjustment and scores. A change that rests on one replicate is no more certain than without it."""
     before, status = arrays["pvals"], arrays["status"]
-    tested, on_one = ~np.isnan(before), (status & Status.SINGLE_REPLICATE) > 0
+    tested, on_one = ~np.isnan(before), (status & Status.OUTLIER_REPLICATE) > 0
     below, above = np.where(tested[..., None], shifted, np.nan).transpose(2, 0, 1)
     if alternative == "less_abs":
         p, scores = smaller(below, above, arrays["logfoldchanges"])
-        status = status_of(p, status & ~np.uint32(Status.SINGLE_REPLICATE))
+        status = status_of(p, status & ~np.uint32(Status.OUTLIER_REPLICATE))
         return {"pvals": p, "pvals_adj": adjust_p_values(p), "scores": scores, "status": status} | _all(arrays, p)
     p, scores = larger(below, above, arrays["logfoldchanges"])
     guarded = np.where(on_one, np.maximum(p, before), p)

@@ -89,7 +89,7 @@ def unmoderated(
     fits = [estimator(method, cox_reid)(*pair) for pair in pairs]
     tests = [apply(fit, *pair) for fit, pair in zip(fits, pairs, strict=True)]
     total = np.stack([a.counts.sum(axis=1) + b.counts.sum(axis=1) for a, b in pairs], axis=1)
-    low = np.where(total < min_gene_counts, np.uint32(Status.LOW_TOTAL), np.uint32(0))
+    low = np.where(total < min_gene_counts, np.uint32(Status.LOW_COUNTS), np.uint32(0))
     status = _columns(tests, "status") | low | _sample_flags(design)
     log_fc, se = _columns(fits, "log_fc"), _columns(tests, "se")
     if test == "wald":
@@ -160,7 +160,7 @@ def _bounds(interval: np.ndarray | None, status: np.ndarray) -> dict[str, np.nda
 
 
 def group_pairs(design: Design) -> list[tuple[Group, Group]]:
-    """Reference and treated arm of every comparison."""
+    """Reference and treated group of every comparison."""
     group = design.pseudobulk.group
     return [
         (
@@ -184,7 +184,7 @@ def _base_mean(design: Design) -> np.ndarray:
 
 
 def _sample_flags(design: Design) -> np.ndarray:
-    """Status bits that samples lend to their comparisons, (n_comparisons,)."""
+    """Status bits of samples that their comparisons take over, (n_comparisons,)."""
     tiny = design.samples.tiny
     flags = np.zeros(len(design.pairs), np.uint32)
     for c, (reference, treated) in enumerate(design.pairs):

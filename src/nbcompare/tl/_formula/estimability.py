@@ -1,4 +1,4 @@
-"""Why a design cannot tell its coefficients apart, in words of the columns and levels that the user knows."""
+"""Why a design cannot separate its coefficients, in terms of the columns and levels that the user knows."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def informative(self) -> np.ndarray:
-        """Samples that tell of each comparison, (n_samples, n_comparisons) bool."""
+        """Samples with weight in each comparison, (n_samples, n_comparisons) bool."""
         estimates = np.linalg.pinv(self.matrix)
         weights = np.stack([np.abs(one.T @ estimates).max(axis=0) for one in self.weights], axis=1)
         return weights > MIN_WEIGHT * weights.max(axis=0)
@@ -215,7 +215,7 @@ def _levels(samples: SampleTable) -> np.ndarray:
 
 
 def sample_flags(plan: Plan, samples: SampleTable, unstable: np.ndarray) -> np.ndarray:
-    """Status bits that samples lend to the comparisons that they tell of, (n_comparisons,) uint32."""
+    """Status bits of samples that the comparisons with weight on them take over, (n_comparisons,) uint32."""
     tiny = samples.tiny
     flags = np.zeros(len(plan.hypotheses), np.uint32)
     for where, bit in ((tiny, Status.TINY_PSEUDOBULK), (unstable, Status.SIZE_FACTOR_UNSTABLE)):

@@ -38,7 +38,7 @@ POSTERIOR_NAMES = (
 
 
 def check_posterior_options(options: Mapping[str, Any]) -> None:
-    """Refuse what does not go with a posterior, or what only a posterior knows; loads the network, so that a missing one is told first."""
+    """Refuse what cannot be combined with a posterior, or needs one; loads the network first, so that a missing one is found early."""
     method = options["method"]
     if method not in POSTERIOR_METHODS:
         refuse_unasked(options)

@@ -1,4 +1,4 @@
-"""What each comparison's genes are expected to scatter, by the trend and by the groups that the comparison is not about."""
+"""The expected dispersion of each comparison's genes, by the trend and by the groups that the comparison is not about."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class DispersionPriors:
         used = pair if alone else np.flatnonzero(self.in_fit).tolist()
         nothing = (
             alone or self.is_given or len(pair) < 2
-        )  # two arms, the user, or all others, who are an arm themselves
+        )  # two arms, the user, or all others, which are a group themselves
         others = [] if nothing else [k for k in used if k not in pair]
         from_others = self._sum(others) if others else None
         degrees = self.prior_df + self._sum(used).df

@@ -297,7 +297,7 @@ def informative_blocks(samples: SampleTable) -> dict[str, np.ndarray]:
 
 
 def warn_uninformative_blocks(table: pd.DataFrame) -> None:
-    """Say which blocks hold samples of one condition alone, from which no difference can be told."""
+    """Say which blocks hold samples of one condition alone, which hold no information on a difference."""
     if "informative_block" not in table or table["informative_block"].all():
         return
     uninformative = list(dict.fromkeys(table.loc[~table["informative_block"], "block"].astype(str)))

@@ -62,7 +62,7 @@ class ScreenFit:
     model: ScreenModel
     depths: Depths
     base_mean: np.ndarray  # (n_genes,) mean of counts / size factor over the samples of the fit
-    reference_flags: np.uint32  # status bits that the reference's samples lend to all tests
+    reference_flags: np.uint32  # status bits of the reference's samples, taken over by all tests
     blocks: np.ndarray  # labels of the blocks, empty without
     fit_perturbations: np.ndarray  # names of the perturbations of the fit, whose groups count from 1
 
@@ -77,7 +77,7 @@ class ScreenFit:
             "base_mean": self.base_mean,
             "reference_flags": np.array(self.reference_flags),
             "blocks": self.blocks,
-            "lenders": self.fit_perturbations,
+            "fit_perturbations": self.fit_perturbations,
         }
 
     @classmethod
@@ -97,7 +97,7 @@ class ScreenFit:
             arrays["base_mean"],
             np.uint32(arrays["reference_flags"]),
             arrays["blocks"],
-            arrays["lenders"],
+            arrays["fit_perturbations"],
         )
 
     def places_of(self, names: np.ndarray) -> np.ndarray:
@@ -138,7 +138,7 @@ def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any], *, 
 
 
 def sample_flags(samples: SampleTable, rows: np.ndarray, unstable: np.ndarray) -> np.ndarray:
-    """Status bits that samples lend to their tests, (n_rows,) uint32."""
+    """Status bits of samples that their tests take over, (n_rows,) uint32."""
     tiny = samples.tiny[rows]
     bits = np.where(tiny, Status.TINY_PSEUDOBULK, 0) | np.where(unstable, Status.SIZE_FACTOR_UNSTABLE, 0)
     return bits.astype(np.uint32)

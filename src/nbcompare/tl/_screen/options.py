@@ -116,7 +116,7 @@ def check_run(store: ScreenStore, requested: Mapping[str, Any], *, append: bool)
 
 
 def _check_method(params: Mapping[str, Any]) -> None:
-    """Refuse what does not go with the method; loads the network, so that a missing one is told first."""
+    """Refuse what cannot be combined with the method; loads the network first, so that a missing one is found early."""
     if params["importance_sampling"] and params["method"] != "transformer":
         msg = f"refine=True corrects the network of method='transformer', but method is {params['method']!r}. Leave it out."
         raise ValueError(msg)
@@ -141,7 +141,7 @@ def _of_genes(values: np.ndarray) -> float | str:
 
 
 def _sha256_of_network(params: Mapping[str, Any]) -> str | None:
-    """What tells one network from another, None where none is used."""
+    """What distinguishes one network from another, None where none is used."""
     if params["method"] != "transformer":
         return None
     from nbcompare._transformer.weights import load_network

@@ -47,7 +47,7 @@ class PosteriorRequest:
         return ("lfc_unshrunken", *(word for word in POSTERIOR_NAMES if has_weights or word != "pareto_k"))
 
     def batch_size(self, n_replicates: int) -> int:
-        """Tests at once, of so many replicates in both arms together."""
+        """Tests at once, of this many replicates in both groups together."""
         if self.options["method"] == "quadrature":
             return ON_CPU
         from nbcompare._transformer.device import bytes_of_a_test, find_device

@@ -42,7 +42,7 @@ class Screen:
     targets: Targets
     counts: np.ndarray  # (n_samples, n_genes) of all samples, used or not
     exposure: np.ndarray  # (n_rows,) size factors of the targets' samples, one target after the other
-    flags: np.ndarray  # (n_rows,) uint32, status bits that a sample lends to its tests
+    flags: np.ndarray  # (n_rows,) uint32, status bits of a sample, taken over by its tests
     block: np.ndarray | None  # (n_rows,) int64
     genes: np.ndarray  # (n_genes,) object array of str
     fdr: float  # false discovery rate at which hits are counted
@@ -212,7 +212,7 @@ def in_threads(
     n_threads: int,
     progress: Callable[[Any], object] = lambda _: None,
 ) -> None:
-    """Do the work of every piece; after an error, or an interrupt, those not begun are left. `progress` is told what it gave."""
+    """Do the work of every part; after an error, or an interrupt, those not begun are left. `progress` is called with the result."""
     with ThreadPoolExecutor(n_threads) as pool:
         running = [pool.submit(work, chunk) for chunk in chunks]
         try:
@@ -255,7 +255,7 @@ def warn_of_shared_names(targets: Targets, genes: pd.Index) -> None:
 def _summary(
     screen: Screen, targets: Targets, own: np.ndarray, layers: dict[str, np.ndarray], dispersion_ratio: np.ndarray
 ) -> dict[str, Any]:
-    """What is told of each perturbation, (n_targets,), and how many of them move each gene; `own` are the genes on target."""
+    """What is stored of each perturbation, (n_targets,), and how many of them move each gene; `own` are the genes on target."""
     hits = count_hits(layers["pvals_adj"], screen.fdr)
     own_of = (np.arange(len(targets)), own)
     return {

@@ -1,4 +1,4 @@
-"""What a screen tests: the rows of every perturbation among the samples, and which of them lend to the others."""
+"""What a screen tests: the rows of every perturbation among the samples, and which of them enter the shared fit."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def choose_fit_perturbations(targets: Targets, n_fit_perturbations: int) -> np.n
 
 
 def samples_of_fit(samples: SampleTable, reference: str, fit_perturbations: Targets) -> tuple[np.ndarray, np.ndarray]:
-    """Samples of the reference, then of the lenders, and their groups: 0 the reference, then each lender's."""
+    """Samples of the reference, then of the perturbations of the fit, and their groups: 0 the reference, then one each."""
     control = targets_of(samples, [reference])
     both = [control.samples, fit_perturbations.samples]
     groups = np.repeat(np.arange(1, len(fit_perturbations) + 1), np.diff(fit_perturbations.bounds))

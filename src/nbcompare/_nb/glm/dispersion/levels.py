@@ -1,7 +1,7 @@
 """Dispersion ratios of the levels of a factor in a design: `shared` and `dispersion_ratio` for designs that are not groups of samples.
 
 Residuals of a level are those of the fit of all samples, and its statistic counts what leverages leave them. The policy is that of `dispersion_ratio`:
-a ratio is relative to the other levels and at least one, and noisy levels do not enter the trend.
+a ratio is relative to the other levels and at least one, and levels of higher dispersion do not enter the trend.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _of_two(levels: Levels) -> np.ndarray:
 
 
 def _of_many(levels: Levels, known: np.ndarray, trend: Trend) -> np.ndarray:
-    """Levels that scatter more than the others, (n_levels,), in two rounds: see `shared`."""
+    """Levels that vary more than the others, (n_levels,), in two rounds: see `shared`."""
     ratios = np.ones(len(known))
     out = statistics_of_parts(
         levels.counts, levels.offset, levels.matrices, trend.at(levels.mean), ratio=None, parts=levels.parts

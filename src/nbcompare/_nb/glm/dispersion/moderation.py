@@ -100,7 +100,7 @@ def moderate(
 
 
 def moderate_groups(counts: np.ndarray, offset: np.ndarray, group: np.ndarray, shared: DatasetFit) -> Moderation:
-    """The same of designs that are groups of samples, by the statistics of `dispersion`: what `moderated` makes of the groups that lend."""
+    """The same of designs that are groups of samples, by the statistics of `dispersion`: what `moderated` computes from the groups of the fit."""
     mean = shared.mean
     working, prior_df = prior_dispersion(
         mean, shared.trend.at(mean), shared.trend.log_dispersion_var, shared.trend.error

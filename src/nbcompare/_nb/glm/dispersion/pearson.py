@@ -1,4 +1,4 @@
-"""How noisy is a gene around its fitted means? Pearson's statistic with finite-sample corrections, in any design.
+"""How much does a gene vary around its fitted means? Pearson's statistic with finite-sample corrections, in any design.
 
 At a working dispersion p0, with w = m / (1 + p0 m), V = m (1 + p0 m), h = w x' (X' W X)^-1 x, P = 1 - h and the constants kN, kP of the design
 (see `dispersion.hat_constants`),
@@ -20,7 +20,7 @@ from nbcompare._nb.glm.fit.newton import Matrices, common_depth, make_fitted, ma
 from nbcompare._nb.glm.fit.newton_vectorized import GENES_AT_ONCE, allocate_vectors, fit_genes
 from nbcompare._nb.numerics.cholesky_vectorized import factor, forward, sum_squares, transposed_times
 
-EMPTY = 1e-3  # samples with smaller fitted means tell nothing
+EMPTY = 1e-3  # samples with smaller fitted means hold no information
 FEWEST_RESIDUALS = 0.2
 
 # What is summed over the samples of a gene:
@@ -93,9 +93,9 @@ def sum_squares_of_residuals(design, part, size, k_dispersion, vectors, z, sums)
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_sample(i, counted, ratio, vectors, size, k_dispersion, sums):
-    """Adds sample i, whose leverages are lanes.gain w, to the sums, if counted (1, else 0).
+    """Adds sample i, whose leverages are vectors.gain w, to the sums, if counted (1, else 0).
 
-    Into lanes.move go v: with z = L^-1 X', the variance loses the square of z v.
+    v goes into vectors.move: with z = L^-1 X', the variance loses the square of z v.
     """
     y, m, w, h, phi, v = vectors.y, vectors.m, vectors.w, vectors.gain, vectors.phi, vectors.move
     for k in range(size):
@@ -127,7 +127,7 @@ def add_sample(i, counted, ratio, vectors, size, k_dispersion, sums):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def statistic_of_gene(sums, k, phi, k_dispersion, k_count):
-    """Numerator, degrees of freedom d, and A = sum P w / R, the part of 1 / (phi + 1/m); (0, 0, m / (1 + phi m)) where nothing is told."""
+    """Numerator, degrees of freedom d, and A = sum P w / R, the part of 1 / (phi + 1/m); (0, 0, m / (1 + phi m)) where there is no information."""
     informative = sums[INFORMATIVE, k] / (1.0 + phi * k_dispersion)
     if sums[RESIDUALS, k] < FEWEST_RESIDUALS or informative < 1e-3:
         mean = sums[TOTAL, k] / max(sums[SAMPLES, k], 1.0)

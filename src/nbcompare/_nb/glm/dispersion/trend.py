@@ -1,4 +1,4 @@
-"""Dispersion against mean, and the scatter of genes around it, in any design: `trend` with the statistics of `glm_dispersion`."""
+"""Dispersion against mean, and the spread of genes around it, in any design: `trend` with the statistics of `glm.dispersion.pearson`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fit_design_trend(
     most: int = MAX_GENES,
     n_threads: int = 1,
 ) -> Trend:
-    """Bins of genes of like mean, each stepped to where its mean statistic is one; then the scatter of the statistics around them.
+    """Bins of genes of like mean, each stepped to where its mean statistic is one; then the spread of the statistics around them.
 
     One step: phi <- phi + (sum numerators / sum d - 1) sum d / sum(d A), within `Brackets` once a root is bracketed.
     Statistics are those of the samples in `part` (all when None), whose dispersions are `ratio` (one when None) times the gene's; `most` genes
@@ -121,7 +121,7 @@ def design_statistics(
     coefficients: np.ndarray | None = None,
     n_threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numerator, d and A (see `glm_dispersion`) of all genes at these dispersions, (n_genes, 3), and the coefficients fitted.
+    """Numerator, d and A (see `glm.dispersion.pearson`) of all genes at these dispersions, (n_genes, 3), and the coefficients fitted.
 
     `ratio` and `part` are as for `fit_design_trend`. `coefficients` are where the fits start; they are overwritten.
     """

@@ -36,7 +36,7 @@ class DesignMatrices:
         np.ndarray
     )  # (p,) in coefficients of the design given, whose columns it sums to one; zeros if not `centred`
     centred: bool  # there is one, and no contrast asks for it: genes are fitted around their pooled rate
-    touched: np.ndarray  # (n_contrasts, n_samples) bool, samples that tell of the contrast
+    touched: np.ndarray  # (n_contrasts, n_samples) bool, samples with weight in the contrast
     group: np.ndarray | None  # (n_samples,) intp, where the design is groups of samples with a mean each
     pairs: list[
         tuple[int, int, float] | None
@@ -62,7 +62,7 @@ class DesignMatrices:
         return part_constants(self.rows[0] / np.sqrt(len(self.rows[0])), parts, ratio)
 
     def sides(self, contrast: int, level: np.ndarray | None) -> np.ndarray:
-        """Samples that lower and that raise the contrast, (2, n_samples) bool; for one of several columns those that tell of it, twice.
+        """Samples that lower and that raise the contrast, (2, n_samples) bool; for one of several columns those with weight in it, twice.
 
         Samples of a `level` (n_samples,) are on one side, that of their mean weight, and on none if it is zero: they carry information through
         the other columns alone. Without levels, or where it is zero for all of them, each sample has its own side.

@@ -1,7 +1,7 @@
 """Fits of several genes side by side, in arrays with a gene a column; the formulas are those of `glm_fit`, which stay the readable definition.
 
 A gene that is done stays where it is, and what becomes of it does not depend on its neighbours. Those that need many steps, such as genes with
-an empty arm, are brought to their end by `glm_fit.newton`.
+an empty group, are brought to their end by `newton.newton`.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def start_null(design, shift, size, q, full, vectors):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def fit_vectorized(design, size, p, vectors, y, fitted, space):
-    """`glm_fit.newton` from the coefficients lanes.b; genes without counts are left. `y`, `fitted` and `space` are for one gene."""
+    """`newton.newton` from the coefficients vectors.b; genes without counts are left. `y`, `fitted` and `space` are for one gene."""
     active = vectors.active
     gain = vectors.gain
     scale = vectors.scale

@@ -12,7 +12,7 @@ from nbcompare._nb.two_group.gene_test import totals
 def group_statistics(
     counts: np.ndarray, exposure: np.ndarray, group: np.ndarray, phi: np.ndarray, ratio: np.ndarray, in_fit: np.ndarray
 ) -> np.ndarray:
-    """Numerator and d, summed over the groups that lend (n_groups,) bool, their dispersions `ratio` (n_groups,) times the gene's, and A = 1 / (phi + 1/m), (n_genes, 3); `exposure` (1 or n_genes, n_samples)."""
+    """Numerator and d, summed over the groups of the fit (n_groups,) bool, their dispersions `ratio` (n_groups,) times the gene's, and A = 1 / (phi + 1/m), (n_genes, 3); `exposure` (1 or n_genes, n_samples)."""
     out = np.zeros((len(counts), 3))
     _group_statistics(counts, exposure, *sorted_members(group), phi, ratio, in_fit, out)
     return out

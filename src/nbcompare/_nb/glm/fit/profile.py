@@ -101,7 +101,7 @@ def adjusted(y, design, p, phi, nuisance, fitted, space):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def poisson_slope(y, design, p, nuisance, fitted, space):
-    """Score in phi at the Poisson fit, half of sum((y - m)^2 - y) unless adjusted, the moment estimate of phi, lowest and highest telling mean."""
+    """Score in phi at the Poisson fit, half of sum((y - m)^2 - y) unless adjusted, the moment estimate of phi, lowest and highest usable mean."""
     score = 0.0
     squares = 0.0
     lowest = math.inf

@@ -1,4 +1,4 @@
-"""Samples without a count that a full fit sends to zero because the tested direction sets them apart: an empty arm, in any design.
+"""Samples without a count that a full fit sends to zero because the tested direction sets them apart: an empty group, in any design.
 
 Half a count is moved into them, along a direction that leaves the null's score as it is, so that effect and root become finite: y + t u e
 with u = m~ in those samples and u = y in the others, e the residual of the tested column on the others, weights u / (1 + phi m~).

@@ -1,7 +1,7 @@
 """Refinement of a mixture by importance sampling: with its draws reweighted by likelihood times prior, the answer no longer rests on it.
 
 Null and change are sampled apart: their two evidences give the null probability. The draws correct the mixture instead of replacing it: with weights
-W for the posterior and U for the mixture, both on the same draws, E f = E_mixture f + sum (W - U) f, whose noise vanishes where the mixture is right.
+W for the posterior and U for the mixture, both on the same draws, E f = E_mixture f + sum (W - U) f, whose sampling variance vanishes where the mixture is right.
 Tails, where there are too few draws, are those of the mixture moved and stretched to the corrected mean and standard deviation.
 The draws are the same quasi-random points for every test, so that an answer does not depend on what else is in the batch.
 """

@@ -49,7 +49,7 @@ class Corrected(NamedTuple):
     spread: float  # corrected standard deviation
     mixture_centre: float
     mixture_spread: float
-    stretch: float  # of the mixture's tails: ratio of the two standard deviations, but for what may be the noise of the draws
+    stretch: float  # of the mixture's tails: ratio of the two standard deviations, but for what may be Monte Carlo error of the draws
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -9,7 +9,7 @@ from audit_bars import MISS, PASS, Line, Options, within
 from audit_data import compare, generator, groups, negative_binomial, screen, simulate
 from scipy.special import gammaln
 
-import nbcompare as nb
+from nbcompare.tl._posterior.arrays import posterior_of_arrays
 
 BOUNDS = (1e-4, 1e-3, 1e-2, 0.05)
 PRIOR = {"lfc_sd": 1.5, "dispersion": 0.1, "dispersion_log_sd": 0.8, "mean": 20, "mean_log_sd": 1, "tail": "lognormal"}
@@ -33,7 +33,7 @@ def lfsr(options: Options) -> Iterator[Line]:
     for null_proportion in (0.5, 0.1, 0.01):
         prior = PRIOR | {"null_proportion": null_proportion}
         found = {
-            name: nb.tl.nb_posterior(reference, treated, prior=prior, **kwargs)["lfsr"].to_numpy()
+            name: posterior_of_arrays(reference, treated, prior=prior, **kwargs)["lfsr"].to_numpy()
             for name, kwargs in METHODS.items()
         }
         exact = found["quadrature"]
@@ -59,7 +59,7 @@ def lfsr(options: Options) -> Iterator[Line]:
             )
     whole = {**PRIOR, "null_proportion": 1}
     for name, kwargs in METHODS.items():
-        table = nb.tl.nb_posterior(reference[:50], treated[:50], prior=whole, **kwargs)
+        table = posterior_of_arrays(reference[:50], treated[:50], prior=whole, **kwargs)
         missing = int(table[["logfoldchanges", "lfc_sd", "lfsr"]].isna().any(axis=1).sum())
         yield Line(f"null_proportion 1, {name}", f"{missing} of 50 tests with NaN", "0", PASS if missing == 0 else MISS)
 

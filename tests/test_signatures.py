@@ -70,7 +70,7 @@ def test_arguments(name: str) -> None:
     positional = [parameter for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     assert len(positional) <= 3
     if not name.startswith("datasets."):
-        assert parameters[0].name in OURS or name in ("tl.nb_posterior", "get.check_screen")  # from arrays, from a path
+        assert parameters[0].name in OURS or name == "get.check_screen"  # from a path
         assert parameters[0].default is parameters[0].empty
 
 

@@ -96,22 +96,10 @@ def pdata(cells) -> ad.AnnData:
 def good(cells, compared, screen, pdata, stored_screen) -> dict[str, dict[str, Any]]:
     """A call of each function that works."""
     compare = {"groupby": "condition", "reference": "ctrl", "replicate_key": "replicate", "min_cells": 1}
-    counts = np.full((4, 3), 5)
-    prior = {
-        "null_proportion": 0.5,
-        "lfc_sd": 1,
-        "dispersion": 0.1,
-        "dispersion_log_sd": 1,
-        "mean": 5,
-        "mean_log_sd": 1,
-    }
     gene = compared.var_names[0]
     return {
         "tl.nb_compare": {"adata": cells, **compare},
         "tl.nb_screen": {"adata": cells, **compare, "progress": False},
-        "tl.nb_posterior": {
-            "counts_reference": counts, "counts_treated": counts, "prior": prior, "method": "quadrature",
-        },
         "pp.pseudobulk": {"adata": cells, "groupby": "condition", "replicate_key": "replicate", "min_cells": 1},
         "pp.size_factors": {"pdata": pdata},
         "get.nb_compare_df": {"adata": compared, "group": "treated_1"},
@@ -121,8 +109,8 @@ def good(cells, compared, screen, pdata, stored_screen) -> dict[str, dict[str, A
         "get.summary": {"adata": compared},
         "get.to_rank_genes_groups": {"adata": compared},
         "pl.agreement": {"adata": compared, "keys": ["nb_compare", "shrunken"], "group": "treated_1"},
-        "pl.forest": {"adata": compared, "name": gene},
-        "pl.gene": {"adata": compared, "name": gene},
+        "pl.forest": {"adata": compared, "gene": gene},
+        "pl.gene": {"adata": compared, "gene": gene},
         "pl.posterior": {"adata": compared, "gene": gene, "group": "treated_1", "key": "posterior"},
         "pl.knockdown": {"screen": screen},
         "pl.perturbation_strength": {"screen": screen},

@@ -23,6 +23,7 @@ import pandas as pd
 import pytest
 
 import nbcompare as nb
+from nbcompare.tl._posterior.arrays import posterior_of_arrays
 
 RECORD = Path(__file__).with_name("golden.json")
 PLATFORM = f"{llvmlite.binding.get_host_cpu_name()}, numpy {np.__version__}, numba {numba.__version__}"
@@ -79,7 +80,7 @@ def posterior(method: str) -> pd.DataFrame:
     prior = {
         "null_proportion": 0.5, "lfc_sd": 1.0, "dispersion": 0.2, "dispersion_log_sd": 0.5, "mean": 40.0, "mean_log_sd": 1.0,
     }  # fmt: skip
-    return nb.tl.nb_posterior(counts[0], counts[1], prior=prior, method=method)
+    return posterior_of_arrays(counts[0], counts[1], prior=prior, method=method)
 
 
 def tables() -> pd.DataFrame:

@@ -14,6 +14,7 @@ import pytest
 
 from nbcompare import pp, tl
 from nbcompare._anndata import numbers_of
+from nbcompare.tl._posterior.arrays import posterior_of_arrays
 
 GENES, REPLICATES = 120, 8
 COEFFICIENTS = ["Intercept", "batch[T.y]", "condition[T.treated]"]
@@ -80,7 +81,7 @@ def posterior(**options: Any) -> Callable[[ad.AnnData, Any], np.ndarray]:
     def call(adata: ad.AnnData, values: Any) -> np.ndarray:
         counts = adata.to_df().T.iloc[:10]
         given = {"counts_reference": counts.iloc[:, :4], "counts_treated": counts.iloc[:, 4:], "prior": PRIOR}
-        table = tl.nb_posterior(**(given | put(options, values)), method="quadrature")
+        table = posterior_of_arrays(**(given | put(options, values)), method="quadrature")
         assert table.index.equals(counts.index)
         return table[["logfoldchanges", "lfc_sd"]].to_numpy()
 
@@ -136,13 +137,13 @@ ARGUMENTS = {
         screen(prior={"dispersion": ...}, method="quadrature"), "prior['dispersion']", DISPERSION, (NAMES,)
     ),
     "pp.size_factors": Argument(factors, "method", DEPTH, (ROWS,)),
-    "nb_posterior prior": Argument(
+    "posterior_of_arrays prior": Argument(
         posterior(prior=PRIOR | {"dispersion": ...}), "prior['dispersion']", DISPERSION[:10], (TEN,)
     ),
-    "nb_posterior exposure of replicates": Argument(
+    "posterior_of_arrays exposure of replicates": Argument(
         posterior(exposure_reference=...), "exposure_reference", DEPTH[:4], (ROWS[:4],)
     ),
-    "nb_posterior exposure of tests": Argument(
+    "posterior_of_arrays exposure of tests": Argument(
         posterior(exposure_treated=...), "exposure_treated", np.exp(OFFSET[4:, :10].T), (TEN, ROWS[4:])
     ),
 }
@@ -221,15 +222,15 @@ def test_counts_of_a_posterior_are_aligned_by_test(bulk: ad.AnnData) -> None:
     counts = bulk.to_df().T.iloc[:10]
     reference, treated = counts.iloc[:, :4], counts.iloc[:, 4:]
     options = {"prior": PRIOR, "method": "quadrature"}
-    expected = tl.nb_posterior(reference, treated, **options)
-    pd.testing.assert_frame_equal(tl.nb_posterior(reference, treated.iloc[::-1], **options), expected)
-    by_position = tl.nb_posterior(reference.to_numpy(), treated.to_numpy(), **options)
+    expected = posterior_of_arrays(reference, treated, **options)
+    pd.testing.assert_frame_equal(posterior_of_arrays(reference, treated.iloc[::-1], **options), expected)
+    by_position = posterior_of_arrays(reference.to_numpy(), treated.to_numpy(), **options)
     np.testing.assert_array_equal(by_position["lfc_sd"], expected["lfc_sd"])
     with pytest.raises(ValueError, match=r"counts_treated.*1 of the 10 tests have no number \('g3'\)"):
-        tl.nb_posterior(reference, treated.drop("g3"), **options)
+        posterior_of_arrays(reference, treated.drop("g3"), **options)
     given = PRIOR | {"dispersion": pd.Series(DISPERSION[:10], index=TEN)}
     with pytest.raises(ValueError, match=r"prior\['dispersion'\].*labels name no test"):
-        tl.nb_posterior(reference.to_numpy(), treated.to_numpy(), prior=given, method="quadrature")
+        posterior_of_arrays(reference.to_numpy(), treated.to_numpy(), prior=given, method="quadrature")
 
 
 def test_a_prior_with_labels_can_be_written(bulk: ad.AnnData, tmp_path: Any) -> None:

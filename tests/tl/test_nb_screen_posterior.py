@@ -194,7 +194,7 @@ def test_perturbations_in_one_batch(cells: AnnData, by_network: AnnData, monkeyp
 def test_given_prior(cells: AnnData) -> None:
     trend = np.full(cells.n_vars, 0.05)
     screen = run(cells, prior={"null_proportion": 0.999, "lfc_sd": 0.2, "tail": "lognormal", "dispersion": trend})
-    assert (screen.obs["prior_null_share"] == 0.999).all()
+    assert (screen.obs["prior_null_proportion"] == 0.999).all()
     np.testing.assert_allclose(screen.obs["prior_lfc_sd"], 0.2)
     assert screen.uns["nb_screen"]["prior"]["tail"] == "lognormal"
     assert np.nanmedian(screen.layers["null_probability"]) > 0.99
@@ -246,7 +246,7 @@ def test_perturbations_are_added(cells: AnnData, tmp_path: Path) -> None:
     added = run(cells[late].copy(), path=path, append=True).to_memory()
     assert added.obs_names[-1] == "treated_9"
     assert np.isfinite(added["treated_9"].layers["lfsr"]).sum() > 80
-    assert added.obs["prior_null_share"].notna().all()
+    assert added.obs["prior_null_proportion"].notna().all()
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_tables_and_figures(exact: AnnData, tmp_path: Path) -> None:
         ax = nb.pl.posterior(screen, gene, "treated_4")
         assert ax.get_title(loc="left") == f"{gene}, treated_4 vs ctrl"
         bar = {patch.get_gid(): patch.get_height() for patch in ax.patches if patch.get_gid()}
-        share = exact.obs.loc["treated_4", "prior_null_share"]
+        share = exact.obs.loc["treated_4", "prior_null_proportion"]
         ratio = table["null_probability"].iloc[0] / share
         assert bar["posterior at zero"] / bar["prior at zero"] == pytest.approx(ratio, rel=1e-5)
     with pytest.raises(ValueError, match="name one of them as group"):

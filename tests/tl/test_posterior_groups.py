@@ -10,6 +10,7 @@ from scipy.special import gammaln
 
 from nbcompare import tl
 from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare.tl._posterior.arrays import posterior_of_arrays
 
 POSTERIOR = ("logfoldchanges", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr")
 METHODS = ("quadrature", "transformer")
@@ -134,7 +135,7 @@ def test_local_false_sign_rates(share):
     counts, prior = arrays(1200)
     requested = {"prior": prior | {"null_proportion": share, "tail": "lognormal"}}
     exact, refined, bare = (
-        tl.nb_posterior(*counts, **requested, **options)["lfsr"].to_numpy()
+        posterior_of_arrays(*counts, **requested, **options)["lfsr"].to_numpy()
         for options in ({"method": "quadrature"}, {}, {"importance_sampling": False})
     )
     for low, high in ((1e-4, 0.05), (1e-3, 1e-2), (1e-2, 0.05)):
@@ -155,13 +156,15 @@ def test_certain_priors(options):
     if options.get("method") != "quadrature":
         pytest.importorskip("torch")
     counts, prior = arrays(30)
-    alone = [tl.nb_posterior(*counts, prior=prior | {"null_proportion": share}, **options) for share in (0.0, 0.5, 1.0)]
+    alone = [
+        posterior_of_arrays(*counts, prior=prior | {"null_proportion": share}, **options) for share in (0.0, 0.5, 1.0)
+    ]
     some, half, nothing = alone
     assert (nothing[["null_probability", "lfsr"]] == 1).all(axis=None)
     assert (nothing[["logfoldchanges", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper"]] == 0).all(axis=None)
     assert (some["null_probability"] == 0).all()
     assert some["lfsr"].between(1e-9, 0.5).all()
-    mixed = tl.nb_posterior(*counts, prior=prior | {"null_proportion": np.tile([0.0, 0.5, 1.0], 10)}, **options)
+    mixed = posterior_of_arrays(*counts, prior=prior | {"null_proportion": np.tile([0.0, 0.5, 1.0], 10)}, **options)
     for k, expected in enumerate((some, half, nothing)):
         pd.testing.assert_frame_equal(mixed[k::3], expected[k::3])
 
@@ -170,7 +173,7 @@ def test_certain_priors(options):
 def test_extreme_exposures_are_refused(exposure):
     counts, prior = arrays(2)
     with pytest.raises(ValueError, match="exposure_reference must be positive, between"):
-        tl.nb_posterior(
+        posterior_of_arrays(
             *counts,
             prior=prior | {"null_proportion": 0.5},
             exposure_reference=np.full(3, exposure),
@@ -186,7 +189,7 @@ def test_a_missing_number_has_a_source_that_says_so(options, exposure):
     counts, prior = arrays(12)
     counts[0][3], counts[1][4] = 0, 0
     counts[0][5] = 2**50
-    found = tl.nb_posterior(
+    found = posterior_of_arrays(
         *counts, prior=prior | {"null_proportion": 0.5}, exposure_reference=np.array([exposure, 1.0, 1.0]), **options
     )
     missing = found["source"] == "not_computed"

@@ -154,7 +154,7 @@ def test_against_quadrature(drawn: Simulated, network) -> None:
         assert np.abs(np.log(ratio)).mean() < 0.03
 
 
-def test_null_share_is_taken_as_it_is(drawn: Simulated) -> None:
+def test_null_proportion_is_taken_as_it_is(drawn: Simulated) -> None:
     """The null share moves the odds alone; 0 and 1 are certainties."""
     found: list[Mixture] = []
     for share in (0.0, 0.2, 0.9, 1.0):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbcompare._counts.chunks import BLOCK_SIZE, blocks, in_memory
+from nbcompare._counts.chunks import CHUNK_SIZE, blocks, in_memory
 from nbcompare._counts.matrix_checks import DamagedMatrixError
 from nbcompare._counts.sums import Sums, as_sums, looks_like_counts, sum_gene, sum_groups
 from nbcompare._counts.validation import NotCountsError
@@ -48,7 +48,7 @@ def sum_counts(
     n_groups: int,
     *,
     layer: str | None = None,
-    chunk_size: int = BLOCK_SIZE,
+    chunk_size: int = CHUNK_SIZE,
     may_share: bool = False,
     progress: Callable[[float], object] | None = None,
 ) -> Sums:

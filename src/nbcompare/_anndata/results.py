@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-FORMAT = 3  # of what is stored: 3 since it says what was written, and a screen keeps checksums
+FORMAT = 4  # of what is stored: 4 since statuses, columns and parameters have the names of the field
 
 
 @dataclass(frozen=True)

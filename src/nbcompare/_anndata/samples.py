@@ -24,7 +24,7 @@ from nbcompare._anndata.obs import (
 )
 from nbcompare._anndata.rows import checked_rows, may_be_samples
 from nbcompare._anndata.sample_table import SampleTable, cells_known, renumbered
-from nbcompare._counts.chunks import BLOCK_SIZE
+from nbcompare._counts.chunks import CHUNK_SIZE
 from nbcompare._messages import choices
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def sum_samples(
     layer: str | None = None,
     min_cells: int = 10,
     min_counts: float = 0,
-    chunk_size: int = BLOCK_SIZE,
+    chunk_size: int = CHUNK_SIZE,
     may_share: bool = False,
     progress: Callable[[float], object] | None = None,
 ) -> tuple[SampleTable, np.ndarray]:

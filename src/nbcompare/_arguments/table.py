@@ -112,11 +112,9 @@ KINDS: dict[str, Kind] = {
     "fdr_scope": word("perturbation", "global", "hierarchical"),
     "n_top": WHOLE,
     # figures
-    "name": level,
     "ax": optional(axes),
     "lfc_cutoff": NOT_NEGATIVE,
     "shrunken": truth,
-    "shrunk": truth,
     "log": truth,
     "genes": any_levels,
     "perturbations": any_levels,
@@ -157,7 +155,7 @@ EXCEPTIONS: dict[str, Kind] = {  # where a name means another thing in one funct
     "pl.screen_map.perturbations": optional(levels),
     "pp.size_factors.groupby": optional(columns),
     "pp.size_factors.method": anything,
-    "tl.nb_posterior.method": word("transformer", "quadrature"),
+    "tl.posterior_of_arrays.method": word("transformer", "quadrature"),
     "tl.nb_screen.adata": data_or_path,
     "tl.nb_screen.method": word("mom", "transformer", "quadrature"),
     **{

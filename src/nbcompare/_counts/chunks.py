@@ -13,7 +13,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from nbcompare._counts.matrix_checks import check_bounds, check_kind, check_storage, not_computed
 
-BLOCK_SIZE = (
+CHUNK_SIZE = (
     8192  # rows read at once from disk: a few hundred MB of a dense transcriptome, large enough for fast reading
 )
 
@@ -175,7 +175,7 @@ def _column_dask(matrix: types.DaskArray, position: int, chunk_size: int) -> np.
     return values
 
 
-def in_memory(matrix, chunk_size: int = BLOCK_SIZE) -> np.ndarray:
+def in_memory(matrix, chunk_size: int = CHUNK_SIZE) -> np.ndarray:
     """All values as float64, (n_cells, n_genes)."""
     values = np.zeros(matrix.shape)
     for block in blocks(matrix, chunk_size):

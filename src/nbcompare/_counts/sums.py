@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from fast_array_utils import types
 
-from nbcompare._counts.chunks import BLOCK_SIZE, blocks, chunk_edges, column, read_ahead, unreadable
+from nbcompare._counts.chunks import CHUNK_SIZE, blocks, chunk_edges, column, read_ahead, unreadable
 from nbcompare._counts.dask_client import active_client
 from nbcompare._counts.dask_sums import sum_on_cluster
 from nbcompare._counts.matrix_checks import DamagedMatrixError, check_codes, check_storage
@@ -33,7 +33,7 @@ def sum_groups(
     codes: np.ndarray,
     n_groups: int,
     *,
-    chunk_size: int = BLOCK_SIZE,
+    chunk_size: int = CHUNK_SIZE,
     progress: Callable[[float], object] | None = None,
 ) -> Sums:
     """Sum the rows of a cells x genes matrix by group: `codes` (n_cells,) int64 from 0, -1 for cells not used.
@@ -67,7 +67,7 @@ def as_sums(matrix, codes: np.ndarray) -> Sums | None:
     return None if check_counts(matrix.ravel()) else Sums(matrix, np.zeros(len(codes)))
 
 
-def sum_gene(matrix, codes: np.ndarray, n_groups: int, gene_index: int, *, chunk_size: int = BLOCK_SIZE) -> np.ndarray:
+def sum_gene(matrix, codes: np.ndarray, n_groups: int, gene_index: int, *, chunk_size: int = CHUNK_SIZE) -> np.ndarray:
     """Sums of one gene, (n_groups,) float64; cells with code -1 are not used."""
     check_codes(codes, matrix.shape[0], n_groups)
     values, _ = rounded(column(matrix, gene_index, chunk_size))

@@ -52,7 +52,7 @@ MEANING = {
     "tiny_pseudobulk": "tested: a sample of the comparison is the sum of fewer than 10 cells",
     "one_replicate_group": "tested: a group has one replicate, the dispersion is that of the other groups; in real data without a difference (1 against 20 replicates) p < 0.001 came up four to five times too often",
     "high_dispersion_group": "tested: the replicates of a group vary more than those of the other groups; the test uses the dispersion of its own two groups",
-    "outside_training": "tested: the network was not trained on such a gene, its posterior is by quadrature, without refine in closed form",
+    "outside_training": "tested: outside the range that the network was trained on; the posterior is by quadrature, or a Gaussian approximation with importance_sampling=False",
     "replicate_not_left_out": "tested: too few replicates are left to test without one of them, so it is not known whether the difference rests on one replicate",
     "underdispersed": "tested: replicates vary less than independent counts can (copies of one sample, or no raw counts), so the p-value is not valid",
     "posterior_not_computed": "tested: the counts or size factors are too extreme for the numbers of a posterior",

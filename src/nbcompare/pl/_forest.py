@@ -22,7 +22,7 @@ ROW = 0.17  # inches
 @checked
 def forest(
     adata: AnnData,
-    name: str,
+    gene: str,
     groups: str | Sequence[str] | None = None,
     *,
     split: str | Sequence[str] | None = None,
@@ -44,7 +44,7 @@ def forest(
     ----------
     adata
         Data with stored results.
-    name
+    gene
         Name of the gene in `var_names`.
     groups
         Comparisons to show, in this order; `None` for all.
@@ -83,14 +83,14 @@ def forest(
     >>> [label.get_text() for label in nb.pl.forest(adata, "gene_00").get_yticklabels()]
     ['treated_1', 'treated_2']
     """
-    gene_column(adata, name)  # refused before the rest
+    gene_column(adata, gene)  # refused before the rest
     results = stored_results(adata, key)
     if shrunken and f"{key}_lfc_shrunken" not in adata.varm:
-        msg = f"{key!r} was compared without shrink=True, so there are no shrunken effects. Compare with it, or leave shrunk out."
+        msg = f"{key!r} was compared without shrink=True, so there are no shrunken effects. Compare with it, or set shrunken=False."
         raise ValueError(msg)
-    rows = _rows(adata, name, groups, split, key, shrunken=shrunken)
+    rows = _rows(adata, gene, groups, split, key, shrunken=shrunken)
     labels = _place(rows)
-    title = name if gene_symbols is None else str(read_var(adata, gene_symbols)[gene_column(adata, name)])
+    title = gene if gene_symbols is None else str(read_var(adata, gene_symbols)[gene_column(adata, gene)])
 
     ax = new_panel(ax, width=3.4, height=0.75 + ROW * max(len(labels), 2))
     ax.set_ylim(len(labels) - 0.4, -0.6)
@@ -111,7 +111,7 @@ def forest(
 
 def _rows(
     adata: AnnData,
-    name: str,
+    gene: str,
     groups: str | Sequence[str] | None,
     split: str | Sequence[str] | None,
     key: str,
@@ -120,21 +120,21 @@ def _rows(
 ) -> pd.DataFrame:
     """The gene in every comparison and split: effect, bounds of the interval, adjusted p-value, status."""
     results = stored_results(adata, key)
-    chosen, gene = chosen_columns(results, groups, split, key), gene_column(adata, name)
+    chosen, row = chosen_columns(results, groups, split, key), gene_column(adata, gene)
     numbers = [column.number for column in chosen]
     words = ("logfoldchanges", "pvals_adj")
-    rows = pd.DataFrame({word: np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in words})
+    rows = pd.DataFrame({word: np.asarray(adata.varm[f"{key}_{word}"])[row, numbers] for word in words})
     tested = [hypothesis_of(results, column) for column in chosen]
     rows["shown"] = [one.word_of(change) for one, change in zip(tested, rows["logfoldchanges"], strict=True)]
     rows["group"], rows["split"] = [c.group for c in chosen], [c.split for c in chosen]
-    rows["status"] = status_texts(np.asarray(adata.varm[f"{key}_status"])[gene, numbers])
+    rows["status"] = status_texts(np.asarray(adata.varm[f"{key}_status"])[row, numbers])
     if shrunken:
         effect, sd = (
-            np.asarray(adata.varm[f"{key}_{word}"])[gene, numbers] for word in ("lfc_shrunken", "lfc_shrunken_se")
+            np.asarray(adata.varm[f"{key}_{word}"])[row, numbers] for word in ("lfc_shrunken", "lfc_shrunken_se")
         )
         rows = rows.assign(logfoldchanges=effect, lower=effect - 1.96 * sd, upper=effect + 1.96 * sd)
     else:
-        rows["lower"], rows["upper"] = stored_interval(adata, key, gene, numbers)
+        rows["lower"], rows["upper"] = stored_interval(adata, key, row, numbers)
     return rows
 
 

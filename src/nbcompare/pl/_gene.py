@@ -31,7 +31,7 @@ MOST_JOINED = 4  # conditions between which lines still show something
 @checked
 def gene(
     adata: AnnData,
-    name: str,
+    gene: str,
     groups: str | Sequence[str] | None = None,
     *,
     split: str | None = None,
@@ -54,7 +54,7 @@ def gene(
     ----------
     adata
         Data with stored results: the cells, or the samples, that were compared.
-    name
+    gene
         Name of the gene in `var_names`.
     groups
         Comparisons to show beside the reference, in this order; `None` for all.
@@ -97,7 +97,7 @@ def gene(
     """
     results, groups = stored_results(adata, key), groups
     split = one_split(results, split, key)
-    samples = nb_gene_df(adata, name, split=split, block_key=block_key, key=key)
+    samples = nb_gene_df(adata, gene, split=split, block_key=block_key, key=key)
     if samples.empty:
         raise ValueError(why_untested(results, chosen_columns(results, groups, split, key)[0]))
     treated = chosen_groups(results, groups, key)
@@ -107,7 +107,7 @@ def gene(
     if not results["reference"]:  # comparisons are contrasts of a design, with names of their own
         conditions = list(dict.fromkeys(samples["condition"].astype(str)))
     calls = nb_compare_df(adata, treated, split=split, key=key)
-    calls = calls[(calls["names"] == name) & is_significant(calls["pvals_adj"], padj_cutoff)]
+    calls = calls[(calls["names"] == gene) & is_significant(calls["pvals_adj"], padj_cutoff)]
     shown = _shown(results, calls, split, key)
     colours = {group: colour_of(word) for group, word in shown.items()}
 
@@ -150,7 +150,7 @@ def gene(
     if not log:
         ax.set_ylim(bottom=0)
     ax.set_ylabel("normalized counts" + (" (log$_2$ scale)" if log else ""), fontsize=MEDIUM)
-    label = name if gene_symbols is None else str(read_var(adata, gene_symbols)[gene_column(adata, name)])
+    label = gene if gene_symbols is None else str(read_var(adata, gene_symbols)[gene_column(adata, gene)])
     title, pad = (label, None) if split is None else (f"{label}\n{split}", 5 + 8 * len(lines))
     ax.set_title(title, loc="left", fontsize=MEDIUM, fontweight="bold", fontstyle="italic", pad=pad)
     return ax

@@ -14,7 +14,7 @@ from nbcompare._anndata import SampleTable, column_names, in_memory, read_sample
 from nbcompare._anndata.rows import COLUMNS, with_cells
 from nbcompare._anndata.sample_table import cells_known
 from nbcompare._arguments import checked
-from nbcompare._counts.chunks import BLOCK_SIZE
+from nbcompare._counts.chunks import CHUNK_SIZE
 from nbcompare._messages import inform
 
 
@@ -27,7 +27,7 @@ def pseudobulk(
     layer: str | None = None,
     min_cells: int = 10,
     min_counts: float = 0,
-    chunk_size: int = BLOCK_SIZE,
+    chunk_size: int = CHUNK_SIZE,
     verbose: bool = True,
 ) -> AnnData:
     r"""Sum the counts of the cells of each condition and replicate.

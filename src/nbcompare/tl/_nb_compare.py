@@ -48,6 +48,7 @@ def nb_compare(
     adata: AnnData,
     groupby: str | Sequence[str],
     *,
+    # what is compared
     reference: Level | Sequence[Level] | None = None,
     groups: Level | Sequence[Level] = "all",
     replicate_key: str | Sequence[str] | None = None,
@@ -55,193 +56,241 @@ def nb_compare(
     split_by: str | Sequence[str] | None = None,
     design: str | None = None,
     contrast: Contrast | None = None,
-    method: Method = "mom",
-    test: TestName = "moderated",
+    # counts and samples
     layer: str | None = None,
     size_factors: str | Sequence[float] = "auto",
     offset: str | np.ndarray | None = None,
-    dispersion: Dispersion = "all",
-    cox_reid: bool = False,
-    lfc_threshold: float = 0,
-    alternative: Alternative = "greater_abs",
-    shrink: bool = False,
-    prior: Mapping[str, Any] | None = None,
-    network: str | PathLike[str] | None = None,
-    device: str = "auto",
-    importance_sampling: bool = True,
     min_cells: int = 10,
     min_counts: float = 0,
     min_gene_counts: float = 10,
     allow_cells_as_replicates: bool = False,
+    # the test
+    method: Method = "mom",
+    test: TestName = "moderated",
+    dispersion: Dispersion = "all",
+    lfc_threshold: float = 0,
+    alternative: Alternative = "greater_abs",
+    shrink: bool = False,
+    # output
     key_added: str = "nb_compare",
     copy: bool = False,
     verbose: bool = True,
+    # one method only
+    cox_reid: bool = False,
+    prior: Mapping[str, Any] | None = None,
+    network: str | PathLike[str] | None = None,
+    device: str = "auto",
+    importance_sampling: bool = True,
 ) -> AnnData | None:
-    r"""Compare groups with a reference by a negative binomial for every gene, on cells summed into replicates.
+    r"""Test for differential expression between groups of pseudobulk samples.
 
-    The cells of each condition and replicate are summed (:func:`~nbcompare.pp.pseudobulk`), and for each gene the counts of
-    the replicates are negative binomial with variance :math:`m + \phi m^2`. The default test is the moderated
-    :math:`r^*`: the dispersion :math:`\phi` borrows strength from a trend over genes :cite:p:`smyth2004,robinson2008` and
-    from all groups of the data set, and the signed root of the likelihood ratio, corrected to third order
-    :cite:p:`barndorffnielsen1986`, is referred to Student's t. It is a closed form and keeps its level
-    from two replicates on. See :doc:`/methods`.
+    The cells of each group and replicate are summed into one sample (:func:`~nbcompare.pp.pseudobulk`). For each gene the counts
+    of the samples follow a negative binomial distribution with variance :math:`m + \phi m^2`. The dispersion :math:`\phi` shares
+    information across genes, by a trend, and across all groups of the data set :cite:p:`smyth2004,robinson2008`. The default
+    test is a moderated likelihood-ratio test with a higher-order correction, :math:`r^*` :cite:p:`barndorffnielsen1986`,
+    compared with Student's t. It controls false positives with two replicates per group or more. See :doc:`/methods`. Not all
+    arguments can be combined: see :doc:`/combinations`.
 
     Parameters
     ----------
     adata
-        Cells x genes with raw counts, or samples x genes as :func:`~nbcompare.pp.pseudobulk` or a bulk experiment gives
-        them. In memory, backed, dask or lazily read.
+        Cells x genes with raw counts, in memory, backed, dask or lazily read. Or samples x genes, such as the result of
+        :func:`~nbcompare.pp.pseudobulk` or bulk RNA-seq.
     groupby
-        Column of `.obs` with the conditions; several columns give a condition for each combination that occurs.
+        Column of `.obs` with the groups (conditions). Several columns define one group per combination of their values.
     reference
-        Condition to compare with, or `"rest"`: all other samples together. A list of conditions, such as `["NT1", "NT2"]`,
-        is one reference: their cells are joined, and tables call it `"NT1 + NT2"`. Not with `design`. Needed unless a `contrast` says it.
+        Group to compare with. Required without `contrast`.
+
+        - `"rest"`: all other samples together.
+        - A list such as `["NT1", "NT2"]`: these groups are joined into one reference, named `"NT1 + NT2"`. Not with `design`.
     groups
-        Conditions to compare, `"all"` but the reference by default. The other groups are still used to estimate dispersions.
+        Groups to compare with the reference. `"all"` is every group except the reference. The other groups are still used to
+        estimate dispersions.
     replicate_key
-        Column of `.obs` with the independent unit: donor, animal, well, batch, guide. None where each row is a
-        replicate; this is refused for what looks like cells, unless `allow_cells_as_replicates`.
+        Column of `.obs` that identifies the biological replicate (donor, animal, well, guide). Counts are summed per group and
+        replicate before testing. None if each row is already a replicate. Rows that look like single cells are then refused.
     block_key
-        Column of `.obs` with what conditions share: the donor of paired samples, the batch, in a screen usually the
-        replicate. Additive differences between blocks are taken out. Test `"moderated"`, method `"mom"` only.
+        Column of `.obs` with the blocking factor: the donor of paired samples, or the batch. The comparison is then made within
+        blocks. Only for `test="moderated"` with `method="mom"`.
     split_by
-        Column of `.obs`, such as the cell type: the same comparisons are made in each of its values, each a data set of
-        its own with its own size factors, trend and dispersions. What a value lacks samples for stays NaN.
+        Column of `.obs`, such as the cell type. The comparison is repeated in each value of the column, with separate size
+        factors, trends and dispersions. Values with too few samples are returned as NaN with a status.
     design
-        Formula on columns of `.obs` that are constant within each sample, `"~ donor + condition"`: all samples are fitted at
-        once, and contrasts of the coefficients tested. Whole numbers that repeat between samples, such as donors 101 and 107, are
-        labels, and a warning says so: write `I(minute)` for a slope. See :doc:`/designs`.
+        Formula such as `"~ donor + condition"`. Its columns of `.obs` must be constant within each sample. All samples are fitted
+        together. A numeric column with repeated whole numbers, such as donor 101 and 107, is treated as labels, with a warning.
+        Write `I(minute)` for a slope. See :doc:`/designs`.
     contrast
-        What is compared in the design: `("condition", "treated", "ctrl")`, the name of a coefficient or a term, weights of the
-        coefficients, or several of these by name; see :doc:`/designs`. A Series of weights is aligned by its labels, the names of all
-        coefficients; a dict may name some of them, the others have weight 0. If None, `groups` with `reference`.
-    method
-        `"mom"`, moments: effects from sums, the unbiased moment estimator of the dispersion :cite:p:`svensson2025`.
-        `"mle"`, joint maximum likelihood. With the moderated test it gives effects and gene-wise dispersions. In a
-        `design` effects are always those of the likelihood, and gene-wise dispersions are by `method`; tests `"wald"` and
-        `"lrt"` then use them. `"quadrature"`, the posterior of fold change and dispersion under a prior that the data set's
-        genes give, exact, at a quarter of a millisecond a gene; `"transformer"`, the same by a trained network. Both take
-        p-values from the moderated test and need neither `design` nor blocks; see :doc:`/methods`.
-    test
-        `"moderated"`, the moderated :math:`r^*`; `"wald"`, effect over standard error against a normal, with the
-        gene's own dispersion, as in :cite:t:`svensson2025`; `"lrt"`, the likelihood ratio against chi-squared with
-        one degree of freedom. The last two reject too often at few replicates. With a `design`: Skovgaard's
-        :math:`r^*` :cite:p:`skovgaard2001`; `"ql"`, the quasi-likelihood F test :cite:p:`lund2012`, which also stands in
-        where several coefficients are tested together; `"wald"` and `"lrt"` at moderated dispersions, on t and F.
+        What to test in the design. None compares `groups` with `reference`.
+
+        - `("condition", "treated", "ctrl")`: two levels of a column.
+        - The name of a coefficient or of a term of the formula.
+        - Weights of the coefficients: an array, a Series (aligned by coefficient names), or a dict (other weights are 0).
+        - A dict or list of several of these, by name.
     layer
-        Layer with the raw counts, `.X` if None. `.raw` is never used.
+        Layer with raw counts. None is `.X`. `.raw` is never used.
     size_factors
-        How deep each sample is: a method of :func:`~nbcompare.pp.size_factors`, a column of `.obs` (constant within a
-        sample), or, where each row is a sample, an array (n_obs,), or a Series that is aligned by its labels (`obs_names`). `"auto"` is the median of ratios where at least 10 genes
-        are positive in all samples and half of these have 2 or more counts in each; else `"pooled_ratios"`, with the groups of
-        `groupby`. Comparisons with a group whose depth the counts do not determine are then not tested.
+        Size factors of the samples.
+
+        - A method of :func:`~nbcompare.pp.size_factors`.
+        - A column of `.obs` that is constant within each sample.
+        - An array (n_obs,), or a Series aligned by `obs_names`, if each row is a sample.
+        - `"auto"`: the median of ratios if at least 10 genes are positive in all samples and half of them have 2 or more counts
+          in each sample, otherwise `"pooled_ratios"` with the groups of `groupby`. Groups whose size factor cannot be determined
+          are then not tested.
     offset
-        Where each row is a sample: layer, or array (n_obs, n_vars), with the natural logarithm of known factors of every
-        count, such as normalisation factors or gene lengths. A DataFrame is aligned by its labels (`obs_names`, `var_names`). They multiply the size factors, which are measured on counts
-        that are rid of them; what a gene has in all samples alike does not count. With a `design`, or with test
-        `"moderated"`, method `"mom"` and no blocks.
-    dispersion
-        `"all"`: dispersions are shared over all groups of the data set; `"pair"`: each comparison stands alone.
-        Test `"moderated"` only.
-    cox_reid
-        Adjust the likelihood's dispersion for the fitted means :cite:p:`cox1987`. Method `"mle"` only. Test `"lrt"` then fits the
-        adjusted dispersion once with and once without the difference.
-    lfc_threshold
-        Absolute log2 fold change that is tested against instead of zero, such as 1 for twofold. Test `"moderated"` only.
-    alternative
-        What is to be shown with `lfc_threshold`: `"greater_abs"`, that a change is larger :cite:p:`mccarthy2009`;
-        `"less_abs"`, that it is smaller, in either direction.
-    shrink
-        Also give shrunken effects with their local false sign rates :cite:p:`stephens2017`. P-values stay as they are.
-    prior
-        What of the posterior's prior is known, the rest is estimated from the genes of each comparison: `null_proportion`, the share of
-        unchanged genes; `lfc_sd`, standard deviation of the others' log2 fold changes; `dispersion`, one number or one a gene
-        (n_vars,), where a Series is aligned by its labels (`var_names`), and `dispersion_log_sd`, the standard deviation of its natural logarithm: by default what the trend, its scatter
-        and the groups outside of the comparison say of the gene, with either of the two given the trend's; `tail`, `"inverse_gamma"` or `"lognormal"`; `mean`,
-        counts per unit of size factor, and `mean_log_sd`. Methods `"transformer"` and `"quadrature"` only, as are the next three.
-    network
-        File of weights, or the name of one that comes with the package; the default is the package's own.
-    device
-        Where the network runs: `"auto"`, `"cpu"`, `"cuda"`, `"mps"`.
-    importance_sampling
-        Correct the network by importance sampling from the likelihood and the prior, and by quadrature where that cannot
-        be trusted, so that the answer does not rest on the network. Method `"transformer"` only.
+        Natural logarithm of known factors of each count, such as gene lengths. A layer, an array (n_obs, n_vars), or a DataFrame
+        aligned by `obs_names` and `var_names`. Each row must be a sample. Offsets multiply the size factors, which are estimated
+        from the counts divided by the offsets. A constant offset per gene has no effect. Only with `design`, or for
+        `test="moderated"` with `method="mom"` and no `block_key`.
     min_cells
-        Samples of fewer cells are dropped, and listed with the reason.
+        Samples with fewer cells are dropped, and listed with the reason.
     min_counts
-        Samples of fewer counts are dropped.
+        Samples with fewer counts in total are dropped.
     min_gene_counts
-        Genes with fewer counts in the two arms of a comparison together are not tested.
+        Genes with fewer counts in the two groups of a comparison together are not tested.
     allow_cells_as_replicates
-        Insist that each row of what looks like cells is a replicate.
+        Treat every cell as a replicate if `replicate_key` is None. Not recommended: it inflates false positives.
+    method
+        Estimator of log2 fold changes and gene-wise dispersions. P-values are by `test`.
+
+        - `"mom"`: method of moments :cite:p:`svensson2025`.
+        - `"mle"`: joint maximum likelihood.
+        - `"quadrature"`: posterior mean by numerical integration, about 0.25 ms per gene. The prior is estimated from all genes.
+        - `"transformer"`: the same posterior by a trained neural network :cite:p:`svensson2025`.
+
+        Posterior methods cannot be combined with `design` or `block_key`. In a `design` log2 fold changes are always by maximum
+        likelihood, and `method` sets the gene-wise dispersions.
+    test
+        Test that gives the p-values.
+
+        - `"moderated"`: the moderated likelihood-ratio test :math:`r^*`. With `design` Skovgaard's version
+          :cite:p:`skovgaard2001`.
+        - `"wald"`: log2 fold change over its standard error, with the gene's own dispersion, as in :cite:t:`svensson2025`.
+        - `"lrt"`: likelihood-ratio test, chi-squared with one degree of freedom.
+        - `"ql"`: quasi-likelihood F test :cite:p:`lund2012`. Only with `design`. It is also used where several coefficients are
+          tested together.
+
+        `"wald"` and `"lrt"` give too many false positives with few replicates. With `design` they use moderated dispersions, and
+        t and F distributions.
+    dispersion
+        `"all"` shares information across all groups of the data set. `"pair"` uses the two groups of each comparison only. Only for
+        `test="moderated"`.
+    lfc_threshold
+        Test against this absolute log2 fold change instead of zero, for example 1 for twofold. Only for `test="moderated"`.
+    alternative
+        Alternative hypothesis if `lfc_threshold` is above 0.
+
+        - `"greater_abs"`: the change is larger than the threshold :cite:p:`mccarthy2009`.
+        - `"less_abs"`: the change is smaller than the threshold (equivalence).
+    shrink
+        Also store shrunken log2 fold changes and local false sign rates :cite:p:`stephens2017`. P-values do not change.
     key_added
-        Start of every name that is written.
+        Prefix of the keys in `.varm` and `.var`, and the key in `.uns`.
     copy
-        Return a copy with the results instead of writing to `adata`.
+        Return a copy with the results and leave `adata` unchanged.
     verbose
-        Whether to say in one line what was done: samples, genes tested, test. :func:`~nbcompare.get.summary` returns it later.
+        Print one line about samples, tested genes and test. :func:`~nbcompare.get.summary` returns it later.
+    cox_reid
+        Adjust the maximum-likelihood dispersion for the fitted means :cite:p:`cox1987`. Only for `method="mle"`. With `test="lrt"`
+        the adjusted dispersion is fitted under both hypotheses.
+    prior
+        Known parts of the prior. The other parts are estimated from the genes of each comparison. Only for
+        `method="transformer"` and `"quadrature"`.
+
+        - `null_proportion`: fraction of genes without a change.
+        - `lfc_sd`: standard deviation of the log2 fold changes of the other genes.
+        - `dispersion`: a number, an array (n_vars,), or a Series aligned by `var_names`. Default: the trend, and the other groups.
+        - `dispersion_log_sd`: standard deviation of the natural logarithm of the dispersion.
+        - `tail`: `"inverse_gamma"` or `"lognormal"`, the family of the dispersion's prior.
+        - `mean`, `mean_log_sd`: counts per unit of size factor, and the standard deviation of their natural logarithm.
+    network
+        File of weights, or the name of weights that come with the package. None is the default network. Only for
+        `method="transformer"`.
+    device
+        Device of the network: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`. Only for `method="transformer"`.
+    importance_sampling
+        Correct the network's posterior by importance sampling. Quadrature is used where the correction is unreliable, so that results do
+        not depend on the network. Only for `method="transformer"`.
 
     Returns
     -------
-    None, or the copy. Written are, as plain arrays (n_vars, n_comparisons):
+    None, or the copy if `copy`. Adds the following arrays (n_vars, n_comparisons). The names start with `key_added`.
+
+    Always:
 
     `.varm["nb_compare_logfoldchanges"]`, `.varm["nb_compare_lfc_se"]`
-        Log2 fold change over the reference and its standard error. Half a count stands for a group without counts.
-    `.varm["nb_compare_lfc_sd"]`, `_lfc_median`, `_lfc_unshrunken`
-        Posterior: standard deviation and median of the log2 fold change, whose mean is `logfoldchanges` and whose central 95 %
-        interval is `lfc_lower` to `lfc_upper`; they include the probability that nothing changes. `lfc_se` and `scores` remain those of the test, whose fold change
-        is `lfc_unshrunken`.
-    `.varm["nb_compare_null_probability"]`, `_lfsr`, `_pareto_k`
-        Posterior: probability that nothing changes; local false sign rate :cite:p:`stephens2017`; with `importance_sampling`, how far
-        the network's draws can be trusted (below .7, else it is not the network that answers).
-    `.varm["nb_compare_prior_dispersions"]`, `_prior_dispersion_log_sd`
-        Posterior: of each gene's dispersion before the comparison's own counts are seen, geometric mean and standard deviation of
-        the natural logarithm.
+        Log2 fold change over the reference, and its standard error. A pseudocount of 0.5 is used if a group has no counts.
     `.varm["nb_compare_lfc_lower"]`, `.varm["nb_compare_lfc_upper"]`
-        Bounds of the 95 % confidence interval of the log2 fold change: the values that the test does not reject at 5 %. It excludes
-        zero exactly where the p-value from all replicates is below 0.05, also with `lfc_threshold`, which it does not depend on. A
-        group without counts has one bound, the other is infinite. Genes that are not tested, and contrasts of several coefficients,
-        have NaN. A posterior stores its own interval here.
+        95% confidence interval of the log2 fold change: the values that the test does not reject at 5%. It excludes zero exactly
+        where `pvals_unfiltered` is below 0.05, also with `lfc_threshold`. A group without counts has one infinite bound. NaN for
+        genes that are not tested and for contrasts of several coefficients.
     `.varm["nb_compare_scores"]`
-        The p-value as a signed normal deviate, the signed root of the test: standard normal where nothing changes. It is not the log
-        fold change over its standard error.
+        The p-value as a signed standard normal deviate. It is not the log2 fold change over its standard error.
     `.varm["nb_compare_pvals"]`, `.varm["nb_compare_pvals_adj"]`
-        Two-sided p-values, and Benjamini-Hochberg adjusted within the comparison; NaN where not tested.
-    `.varm["nb_compare_dispersions"]`, `.varm["nb_compare_dispersions_genewise"]`
-        The dispersion that the test used, of a posterior its median; the gene's own estimate (moderated test).
-    `.varm["nb_compare_pvals_unfiltered"]`
-        Moderated test: p-values before the rule that no single replicate may carry a difference.
-    `.varm["nb_compare_lfc_shrunken"]`, `..._lfc_shrunken_se"]`, `..._lfsr"]`, `..._svalue"]`
-        With `shrink`: posterior mean and standard deviation of the log2 fold change; the probability that its sign is wrong or
-        it is zero; the mean of these rates over the genes that are called with this one.
+        Two-sided p-values, and the p-values adjusted within each comparison :cite:p:`benjamini1995`. NaN where not tested.
+    `.varm["nb_compare_dispersions"]`
+        Dispersion that the test used. For a posterior method the posterior median.
     `.varm["nb_compare_status"]`
-        Why there is no p-value, or what to know beside it; the codes are in `.uns`.
-    `.varm["nb_compare_coefficients"]`
-        Of a `design`: coefficients (n_vars, n_coefficients), log2; their names are in `.uns["nb_compare"]["design"]`.
-    `.varm["nb_compare_offset_factors"]`
-        With `offset`: the factor of each gene in each sample (n_vars, n_samples) beside the size factor, geometric mean 1 in each
-        gene. The order of the samples is that of `.uns["nb_compare"]["samples"]`.
-    `.var["nb_compare_base_mean"]`, `.var["nb_compare_dispersion_trend"]`
-        Mean of counts over size factors; the trend at the gene's mean (moderated test).
+        Why a gene has no p-value, or a warning flag. `.uns["nb_compare"]["status_meaning"]` explains the codes.
+    `.var["nb_compare_base_mean"]`
+        Mean of the counts divided by size factors.
     `.uns["nb_compare"]`
-        `comparisons`, `reference`, `params`, `samples` (with size factors), `dropped_samples`, `n_cells_excluded`,
-        `trend`, `prior` (of a posterior), `status_codes`, `status_meaning`, `log_base`, `fdr_scope`, `version`.
+        `comparisons`, `reference`, `params`, `samples` (with size factors), `dropped_samples`, `n_cells_excluded`, `trend`,
+        `prior` (posterior methods), `status_codes`, `status_meaning`, `log_base`, `fdr_scope`, `version`.
 
-    With `split_by` the columns of these arrays are the comparisons of the first split, then those of the second, and so
-    on, named by `.uns["nb_compare"]["splits"]` and `["comparisons"]`; `["split_table"]` says how many genes were tested
-    in each, or why none; p-values are adjusted within each split and comparison; `base_mean` and `dispersion_trend` are
+    Only with the moderated test:
+
+    `.varm["nb_compare_pvals_unfiltered"]`
+        P-values before the leave-one-replicate-out filter.
+    `.varm["nb_compare_dispersions_genewise"]`, `.var["nb_compare_dispersion_trend"]`
+        The gene's own estimate of the dispersion, and the trend at the gene's mean.
+
+    Only with `shrink`:
+
+    `.varm["nb_compare_lfc_shrunken"]`, `.varm["nb_compare_lfc_shrunken_se"]`
+        Mean and standard deviation of the shrunken log2 fold change.
+    `.varm["nb_compare_lfsr"]`, `.varm["nb_compare_svalue"]`
+        Probability that the sign of the change is wrong or that there is no change, and its mean over all genes with smaller values.
+
+    Only with a posterior method:
+
+    `.varm["nb_compare_lfc_sd"]`, `.varm["nb_compare_lfc_median"]`
+        Posterior standard deviation and median of the log2 fold change. Its mean is `logfoldchanges`, and its central 95% interval is
+        `lfc_lower` to `lfc_upper`. They include the probability of no change.
+    `.varm["nb_compare_lfc_unshrunken"]`
+        Log2 fold change of the test. `lfc_se` and `scores` belong to it.
+    `.varm["nb_compare_null_probability"]`, `.varm["nb_compare_lfsr"]`
+        Posterior probability of no change, and local false sign rate :cite:p:`stephens2017`.
+    `.varm["nb_compare_pareto_k"]`
+        Reliability of importance sampling: below 0.7 is reliable, otherwise quadrature was used.
+    `.varm["nb_compare_prior_dispersions"]`, `.varm["nb_compare_prior_dispersion_log_sd"]`
+        Prior of each gene's dispersion: geometric mean, and standard deviation of the natural logarithm.
+
+    Only with `design`:
+
+    `.varm["nb_compare_coefficients"]`
+        Coefficients (n_vars, n_coefficients), log2. Their names are in `.uns["nb_compare"]["design"]`.
+
+    Only with `offset`:
+
+    `.varm["nb_compare_offset_factors"]`
+        Factor of each gene in each sample (n_vars, n_samples), in addition to the size factor. The geometric mean of each gene is 1.
+        Samples are in the order of `.uns["nb_compare"]["samples"]`.
+
+    With `split_by` the columns are the comparisons of the first split, then those of the second, and so on.
+    `.uns["nb_compare"]["splits"]` and `["comparisons"]` name them, and `["split_table"]` gives the number of tested genes or the
+    reason why none was tested. P-values are adjusted within each split and comparison. `base_mean` and `dispersion_trend` are then
     arrays (n_vars, n_splits) of `.varm`.
 
     Raises
     ------
     KeyError
-        If there is no such column or layer.
+        If a column or layer does not exist.
     ValueError
-        If the matrix does not hold counts; if there is no such reference or group; if rows that look like cells are
-        taken for replicates; if no group has two replicates; if blocks and conditions are confounded; if a contrast of a
-        design cannot be estimated from the samples, naming the coefficients that cannot be separated; if options exclude each other. Nothing is written
-        then. With `split_by` what holds of one split leaves that split without p-values; it is an error only if it
-        leaves none.
+        If the matrix does not hold counts. If a group does not exist. If rows that look like cells would be replicates. If no group
+        has two replicates. If blocks and groups are confounded. If a contrast cannot be estimated; the message names the confounded
+        columns. If arguments cannot be combined. Nothing is written then. With `split_by` it is an error only if no split can be
+        compared.
 
     See Also
     --------

@@ -21,7 +21,7 @@ from nbcompare._anndata import (
 )
 from nbcompare._anndata.screen.fingerprint import fingerprint
 from nbcompare._arguments import checked
-from nbcompare._counts.chunks import BLOCK_SIZE
+from nbcompare._counts.chunks import CHUNK_SIZE
 from nbcompare._messages import inform, warn
 from nbcompare.tl._posterior.compare import check_prior
 from nbcompare.tl._posterior.prior_fields import plain_prior
@@ -47,186 +47,204 @@ def nb_screen(
     adata: AnnData | str | PathLike,
     groupby: str | Sequence[str],
     *,
+    # what is compared
     reference: Level | Sequence[Level] | None = None,
     replicate_key: str | Sequence[str] | None = None,
     block_key: str | Sequence[str] | None = None,
     guide_key: str | Sequence[str] | None = None,
+    # counts and samples
     layer: str | None = None,
-    path: str | PathLike | None = None,
-    append: bool = False,
     size_factors: str | Sequence[float] = "auto",
     min_cells: int = 10,
     min_counts: float = 0,
     min_gene_counts: float = 10,
+    # the test
     n_fit_perturbations: int = 200,
     fdr: float = 0.05,
     intervals: bool = False,
     method: EstimateMethod = "mom",
-    prior: Mapping[str, Any] | None = None,
-    network: str | PathLike[str] | None = None,
-    device: str = "auto",
-    importance_sampling: bool = False,
+    # output
+    path: str | PathLike | None = None,
+    append: bool = False,
     dtype: Literal["float32", "float64"] = "float32",
-    chunk_size: int = BLOCK_SIZE,
+    chunk_size: int = CHUNK_SIZE,
     perturbations_per_chunk: int | None = None,
     n_jobs: int | None = None,
     progress: bool = True,
     verbose: bool = True,
+    # posterior methods only
+    prior: Mapping[str, Any] | None = None,
+    network: str | PathLike[str] | None = None,
+    device: str = "auto",
+    importance_sampling: bool = False,
 ) -> AnnData:
-    r"""Compare every perturbation of a screen with the control, from cells that may not fit in memory to a result that may not.
+    r"""Test every perturbation of a screen against the control, out of core.
 
-    The statistics are those of :func:`~nbcompare.tl.nb_compare`, the moderated :math:`r^*` on cells summed into replicates.
-    What tests share, the trend, the dispersions, the effects of blocks and everything of the control, is fitted once, on the
-    control and up to `n_fit_perturbations` perturbations. With that given, each perturbation is tested on its own: in blocks, in
-    threads, on disk, again after an interruption, or later. False discoveries are controlled within each perturbation, over
-    the whole screen, and first over perturbations and then within them, by Simes' test of "this perturbation does nothing"
-    :cite:p:`simes1986,benjamini1995,benjamini2014`.
+    The test is that of :func:`~nbcompare.tl.nb_compare`: the moderated likelihood-ratio test :math:`r^*` on pseudobulk samples. What all
+    tests share is estimated once, from the control and up to `n_fit_perturbations` perturbations: the dispersion trend, the
+    dispersions, and the block effects. Each perturbation is then tested separately, in chunks and threads. A stored screen can be
+    resumed after an interruption, and perturbations can be added later. False discovery rates are controlled in three ways: within each
+    perturbation :cite:p:`benjamini1995`, over the whole screen, and first over perturbations and then within the selected ones
+    :cite:p:`benjamini2014`, by Simes' test of "this perturbation has no effect" :cite:p:`simes1986`. Not all arguments can be
+    combined: see :doc:`/combinations`.
 
     Parameters
     ----------
     adata
-        Cells x genes with raw counts: in memory, backed, dask, lazily read, or the path of an h5ad file or zarr store, which is
-        read in pieces. Or samples x genes, as :func:`~nbcompare.pp.pseudobulk` gives them. Not changed.
+        Cells x genes with raw counts: in memory, backed, dask, lazily read, or the path of an h5ad file or zarr store, which is read in
+        chunks. Or samples x genes, such as the result of :func:`~nbcompare.pp.pseudobulk`. Not changed.
     groupby
-        Column of `.obs` with the perturbations; several columns give a perturbation for each combination that occurs.
+        Column of `.obs` with the perturbations. Several columns define one perturbation per combination of their values.
     reference
-        The control's name. A list of names, such as `["NT1", "NT2"]`, is one control: their cells are joined, and it is called
-        `"NT1 + NT2"`.
+        Name of the control. A list such as `["NT1", "NT2"]` joins these names into one control, named `"NT1 + NT2"`.
     replicate_key
-        Column of `.obs` with the independent unit: batch, well, guide; several columns give a replicate for each
-        combination that occurs. None where each row is a sample.
+        Column of `.obs` that identifies the replicate (batch, well, guide). Several columns define one replicate per combination. None
+        if each row is already a sample.
     block_key
-        Column of `.obs` with what perturbations and control share, such as the batch. Additive differences between blocks
-        are taken out.
+        Column of `.obs` with the blocking factor that perturbations and control share, such as the batch. Perturbations are then
+        compared within blocks.
     guide_key
-        Column of `.obs` with the guide, if guides are replicates: the same as one more column in `replicate_key`.
+        Column of `.obs` with the guide, if guides are replicates. The same as one more column in `replicate_key`.
     layer
-        Layer with the raw counts, `.X` if None. `.raw` is never used.
-    path
-        Where to write the result, a zarr store, block by block. A call that is killed, at any moment, goes on where it was
-        when it is repeated, and ends with the same bytes; other input is refused. Without a path the result is in memory.
-    append
-        Add the perturbations that the finished screen at `path` does not have yet. They are tested with the screen's
-        dispersions and control as they were; nothing of the others is computed again but `pvals_adj_global`, `pval_adj`
-        and `selected`, which depend on all. `adata` needs no control cells.
+        Layer with raw counts. None is `.X`. `.raw` is never used.
     size_factors
-        How deep each sample is, relative to the samples of the fit: `"median_of_ratios"`, `"pooled_ratios"` (the samples of each
-        perturbation pooled, and compared with rates of the fit), `"poscounts"` or `"total"` of
-        :func:`~nbcompare.pp.size_factors`; a column of `.obs`; or, where each row is a sample, an array (n_obs,), or a Series that is
-        aligned by its labels (`obs_names`). `"auto"` is
-        the median of ratios where at least 10 genes are positive in all samples of the fit and half of these have 2 or more
-        counts in each; else the pooled ratios. Perturbations whose depth the counts do not determine are then not tested.
+        Size factors of the samples, relative to the samples used for the shared estimates.
+
+        - `"median_of_ratios"`, `"pooled_ratios"`, `"poscounts"` or `"total"`: see :func:`~nbcompare.pp.size_factors`.
+        - A column of `.obs` that is constant within each sample.
+        - An array (n_obs,), or a Series aligned by `obs_names`, if each row is a sample.
+        - `"auto"`: the median of ratios if at least 10 genes are positive in all samples used for the shared estimates and half of
+          them have 2 or more counts in each, otherwise `"pooled_ratios"`. Perturbations whose size factor cannot be determined are
+          then not tested.
     min_cells
-        Samples of fewer cells are dropped, and listed with the reason.
+        Samples with fewer cells are dropped, and listed with the reason.
     min_counts
-        Samples of fewer counts are dropped.
+        Samples with fewer counts in total are dropped.
     min_gene_counts
-        Genes with fewer counts in the perturbation and the control together are not tested.
+        Genes with fewer counts in perturbation and control together are not tested.
     n_fit_perturbations
-        Perturbations, evenly spaced in their order, that trend and dispersions are estimated from; all if there are fewer.
+        Number of perturbations, evenly spaced in their order, used to estimate trend and dispersions. All if there are fewer.
     fdr
-        False discovery rate at which hits are counted and perturbations selected: adjusted p-values up to `fdr`.
+        False discovery rate at which hits are counted and perturbations are selected.
     intervals
-        Store 95 % confidence intervals of all log2 fold changes, the layers `lfc_lower` and `lfc_upper`, at about one microsecond
-        a test. Those of the on-target genes are always in `.obs`. A posterior has intervals of its own in these layers.
+        Store 95% confidence intervals of all log2 fold changes, about one microsecond per test. The intervals of on-target genes are
+        always in `.obs`. A posterior method stores its own intervals.
     method
-        `"mom"`, effects from sums :cite:p:`svensson2025`. `"transformer"`, the posterior of fold change and dispersion under a
-        prior that each perturbation's own genes give, by a trained network, at some ten microseconds a test on one core and half a
-        microsecond more for every replicate of the control; `"quadrature"`, the same exactly, in ten times as long. Where control and
-        perturbation differ in dispersion (status `high_dispersion_group`), `"transformer"` uses quadrature, too: with a control of higher dispersion for all tests.
-        Posteriors are for effects and how sure they are; p-values, and with them hits, are those of the moderated test
-        with all three. See :doc:`/transformer`.
-    prior
-        What of the posteriors' prior is known, the rest is estimated from the genes of each perturbation: `null_proportion`, the share of
-        genes in which nothing changes, `lfc_sd`, standard deviation of the others' log2 fold changes, `dispersion`, one
-        number or one a gene (n_vars,), where a Series is aligned by its labels (`var_names`), and `dispersion_log_sd`, standard deviation of its natural log: by default what the trend and
-        all other groups of the fit say of the gene, with either of the two given the trend's; `tail`, `"inverse_gamma"` or
-        `"lognormal"`; `mean`, counts per unit of size factor, and `mean_log_sd`. Not with method `"mom"`, nor
-        are the next three.
-    network
-        File of weights, or the name of one that comes with the package; the default is the package's own.
-    device
-        Where the network runs: `"auto"`, `"cpu"`, `"cuda"`, `"mps"`. Of devices the last digits differ.
-    importance_sampling
-        Correct the network by importance sampling, and by quadrature where that cannot be trusted, at about the cost of quadrature.
-        Without, quadrature judges what network and closed form contradict each other about.
+        Estimator of the effects. P-values and hits are the same with all three.
+
+        - `"mom"`: method of moments :cite:p:`svensson2025`.
+        - `"transformer"`: posterior of log2 fold change and dispersion by a trained network, about 10 microseconds per test and core. The
+          prior is estimated for each perturbation from its genes. Quadrature is used where control and perturbation differ in
+          dispersion (status `high_dispersion_group`).
+        - `"quadrature"`: the same posterior by numerical integration, about ten times slower.
+
+        See :doc:`/transformer`.
+    path
+        Path of a new zarr store for the result, written chunk by chunk. If the call is interrupted, repeat it: it continues where it
+        stopped, and the result has the same bytes. Other input is refused. None keeps the result in memory.
+    append
+        Add perturbations that the finished screen at `path` does not contain. They are tested with the stored control and
+        dispersions. Only `pvals_adj_global`, `pval_adj` and `selected` of the other perturbations change, because they depend on all
+        tests. `adata` needs no control cells.
     dtype
-        Of effects, standard errors, scores and dispersions. P-values are float64, down to 1e-300.
+        Type of effects, standard errors, scores and dispersions. P-values are float64, down to 1e-300.
     chunk_size
-        Cells read at once from disk or dask.
+        Number of cells read at once from disk or dask.
     perturbations_per_chunk
-        Perturbations tested at once, and rows of a chunk on disk; by default as many as make about 128 MB.
+        Number of perturbations tested at once and stored in one chunk. None is about 128 MB.
     n_jobs
-        Threads, all cores if None. The result does not depend on it.
+        Number of threads. None is all cores. The result does not depend on it.
     progress
-        Show how many cells have been read, then how many perturbations compared.
+        Show progress bars.
     verbose
-        Whether to say in one line what was done. :func:`~nbcompare.get.summary` returns the line later.
+        Print one line about what was done. :func:`~nbcompare.get.summary` returns it later.
+    prior
+        Known parts of the prior. The other parts are estimated from the genes of each perturbation. Only for
+        `method="transformer"` and `"quadrature"`. Keys as in :func:`~nbcompare.tl.nb_compare`.
+    network
+        File of weights, or the name of weights that come with the package. None is the default network. Only for
+        `method="transformer"`.
+    device
+        Device of the network: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`. Results can differ in the last digits between devices. Only for
+        `method="transformer"`.
+    importance_sampling
+        Correct the network's posterior by importance sampling, at about the cost of quadrature. Without it, quadrature is used where the
+        network and a Gaussian approximation disagree. Only for `method="transformer"`.
 
     Returns
     -------
-    Perturbations x genes; with `path` opened lazily, so that its layers are dask arrays.
+    Perturbations x genes. With `path` it is opened lazily, and its layers are dask arrays.
+
+    Always:
 
     `.layers["logfoldchanges"]`, `.layers["lfc_se"]`
-        Log2 fold change over the control and its standard error.
+        Log2 fold change over the control, and its standard error.
     `.layers["scores"]`, `.layers["pvals"]`
-        The p-value as a signed normal deviate, which is not the log fold change over its standard error; two-sided p-value, NaN
-        where not tested.
-    `.layers["lfc_lower"]`, `.layers["lfc_upper"]`
-        With `intervals=True`: bounds of the 95 % confidence interval of the log2 fold change, infinite on the side of a group without
-        counts; of a posterior those of its own central 95 % interval, with its mass at zero.
-    `.layers["pvals_adj"]`
-        Benjamini-Hochberg within the perturbation.
-    `.layers["pvals_adj_global"]`
-        Benjamini-Hochberg over the whole screen; exact for p-values below 0.001, else by up to 1.5e-5 of it too large.
-    `.layers["lfc_median"]`, `.layers["lfc_sd"]`
-        Of a posterior: median and standard deviation of the log2 fold change, with its mass at zero. `logfoldchanges` is then its mean, and `lfc_unshrunken` the estimate that `lfc_se` belongs to.
-    `.layers["null_probability"]`, `.layers["lfsr"]`, `.layers["pareto_k"]`
-        Of a posterior: probability that nothing changes; local false sign rate :cite:p:`stephens2017`; with `importance_sampling`, how far the
-        network's draws can be trusted (below .7, else it is not the network that answers).
+        The p-value as a signed standard normal deviate, and the two-sided p-value. NaN where not tested.
+    `.layers["pvals_adj"]`, `.layers["pvals_adj_global"]`
+        P-values adjusted within the perturbation, and over the whole screen. The second is exact for p-values below 0.001, and otherwise
+        too large by at most a fraction of 1.5e-5.
     `.layers["dispersions"]`, `.layers["status"]`
-        The dispersion that the test used, of a posterior its median; why there is no p-value, or what to know beside it.
+        Dispersion that the test used (posterior methods: its median), and why there is no p-value, or a warning flag.
     `.obs`
-        `n_cells`, `n_replicates`, `n_tested`; `status` and `reason`: `"ok"` and empty where a gene is tested, otherwise why none
-        is. Perturbations whose samples were all dropped stay as rows, the last ones, with NaN; `n_hits`, genes with `pvals_adj` up to `fdr`; `dispersion_ratio`, how much
-        more its replicates vary than the screen's; `on_target_logfoldchange`, `on_target_lfc_se`, `on_target_lfc_lower`,
-        `on_target_lfc_upper`, `on_target_pval` of the gene that the perturbation is named after, if there is one; `pval`, that it does nothing (Simes over its
-        genes); `pval_adj`, over perturbations; `selected`, that `pval_adj` is up to `fdr`. Of a posterior `prior_null_share`,
-        `prior_lfc_sd`, `prior_mean` and `prior_mean_log_sd`; the effect on target stays the estimate without prior.
+        - `n_cells`, `n_replicates`, `n_tested` (genes), `n_hits` (genes with `pvals_adj` up to `fdr`).
+        - `status`, `reason`: `"ok"` and empty if a gene is tested, otherwise why none is. Perturbations whose samples were all dropped
+          are the last rows, with NaN.
+        - `dispersion_ratio`: dispersion relative to the other perturbations.
+        - `on_target_logfoldchange`, `on_target_lfc_se`, `on_target_lfc_lower`, `on_target_lfc_upper`, `on_target_pval`: the gene with the
+          name of the perturbation.
+        - `pval`, `pval_adj`, `selected`: Simes' p-value of "no effect on any gene", adjusted over perturbations, and whether it is up
+          to `fdr`.
     `.var`
-        That of `adata`, and `base_mean`, mean of counts over size factors in the samples of the fit; `dispersion_trend`;
-        `dispersion`, the control's; `n_perturbations` with `pvals_adj` up to `fdr`.
+        The columns of `adata`, and `base_mean` (mean of counts divided by size factors), `dispersion_trend`, `dispersion` (of the
+        control), `n_perturbations` (with `pvals_adj` up to `fdr`).
     `.uns["nb_screen"]`
-        `params`, `reference`, `samples` with size factors, `dropped_samples`, `n_cells_excluded`, `trend`, `fdr`,
-        `prior` (what all perturbations share of it), `status_codes`, `status_meaning`, `log_base`, `version`, `fingerprint`. Within selected perturbations, genes with
+        `params`, `reference`, `samples` (with size factors), `dropped_samples`, `n_cells_excluded`, `trend`, `fdr`, `prior`,
+        `status_codes`, `status_meaning`, `log_base`, `version`, `fingerprint`. Within selected perturbations, genes with
         `pvals_adj` up to `fdr["level_within_selected"]` have a false discovery rate of `fdr` on average.
+
+    Only with `intervals` or a posterior method:
+
+    `.layers["lfc_lower"]`, `.layers["lfc_upper"]`
+        95% confidence interval of the log2 fold change, infinite on one side if a group has no counts. Posterior methods: central 95%
+        interval.
+
+    Only with a posterior method:
+
+    `.layers["lfc_median"]`, `.layers["lfc_sd"]`, `.layers["lfc_unshrunken"]`
+        Posterior median and standard deviation of the log2 fold change, and the estimate that `lfc_se` belongs to. The posterior mean is
+        `logfoldchanges`.
+    `.layers["null_probability"]`, `.layers["lfsr"]`, `.layers["pareto_k"]`
+        Posterior probability of no change, local false sign rate :cite:p:`stephens2017`, and with `importance_sampling` its
+        reliability: below 0.7 is reliable, otherwise quadrature was used.
+    `.obs["prior_null_proportion"]`, `["prior_lfc_sd"]`, `["prior_mean"]`, `["prior_mean_log_sd"]`
+        Prior of the perturbation. The on-target effects of `.obs` do not use it.
 
     Raises
     ------
     BlockingIOError
-        If another process is filling the store at `path`.
+        If another process is writing to the store at `path`.
     KeyError
-        If there is no such column or layer.
+        If a column or layer does not exist.
     ValueError
-        If the matrix does not hold counts; if there is no such reference; if rows that look like cells are taken for
-        replicates; if no perturbation has two replicates; if blocks and perturbations are confounded; if `path` holds
-        the screen of another call, naming what differs; if `prior`, `network`, `device` or `importance_sampling` do not go with the method.
-        Nothing is written then.
+        If the matrix does not hold counts. If the control does not exist. If rows that look like cells would be replicates. If no
+        perturbation has two replicates. If blocks and perturbations are confounded. If `path` holds the screen of another call; the
+        message names the differences. If arguments cannot be combined. Nothing is written then.
     FileExistsError
         If something else is at `path`.
     FileNotFoundError
         If there is nothing at a path to read, or no screen to add to.
     ImportError
-        If `path` is given and dask or xarray are not installed, or the network is asked for without torch and safetensors.
+        If `path` is given without dask or xarray, or the network is used without torch and safetensors.
 
     See Also
     --------
-    nbcompare.get.nb_screen_df : Hits of a perturbation, movers of a gene, the top of the screen.
+    nbcompare.get.nb_screen_df : Hits of a perturbation, perturbations that affect a gene, the top of the screen.
 
     Notes
     -----
-    With an active :class:`dask.distributed.Client` dask arrays are summed on its cluster, and a screen with a `path` is
-    compared there, each block by one worker; `n_jobs` and `chunk_size` are then the cluster's affair. The files are the same.
+    With an active :class:`dask.distributed.Client` dask arrays are summed on its cluster, and a screen with a `path` is computed
+    there, one chunk per worker. `n_jobs` and `chunk_size` are ignored then. The files are the same.
 
     Examples
     --------

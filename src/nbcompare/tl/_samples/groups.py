@@ -28,7 +28,7 @@ from nbcompare._anndata.rows import (
     rows_a_group,
     with_cells,
 )
-from nbcompare._counts.chunks import BLOCK_SIZE
+from nbcompare._counts.chunks import CHUNK_SIZE
 from nbcompare._counts.size_factors import Method, check_factors, follows_depth, given_factors, measure_depths
 from nbcompare._messages import choices, warn
 from nbcompare._nb.data import Pseudobulk
@@ -74,7 +74,7 @@ def read_sample_counts(
     may_lack: bool = False,
     named: Collection[str] = (),
     check: Callable[[SampleTable], None] | None = None,
-    chunk_size: int = BLOCK_SIZE,
+    chunk_size: int = CHUNK_SIZE,
     may_share: bool = False,
     progress: Callable[[float], object] | None = None,
 ) -> tuple[SampleTable, np.ndarray]:

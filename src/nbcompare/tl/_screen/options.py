@@ -118,7 +118,7 @@ def check_run(store: ScreenStore, requested: Mapping[str, Any], *, append: bool)
 def _check_method(params: Mapping[str, Any]) -> None:
     """Refuse what cannot be combined with the method; loads the network first, so that a missing one is found early."""
     if params["importance_sampling"] and params["method"] != "transformer":
-        msg = f"refine=True corrects the network of method='transformer', but method is {params['method']!r}. Leave it out."
+        msg = f"importance_sampling=True corrects the network of method='transformer', but method is {params['method']!r}. Leave it out."
         raise ValueError(msg)
     if params["method"] == "mom":
         refuse_unasked(params)

@@ -37,7 +37,7 @@ OF_PERTURBATION = ("null_proportion", "lfc_sd", "mean", "mean_log_sd")  # of the
 class PosteriorRequest:
     """Which posterior is asked for; goes to other processes as it is."""
 
-    options: dict[str, Any]  # method, network, device, refine
+    options: dict[str, Any]  # method, network, device, importance_sampling
     given: dict[str, Any]  # fields of `Prior`
 
     @property

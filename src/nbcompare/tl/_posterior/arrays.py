@@ -24,7 +24,7 @@ SOURCES = np.array(["network", "refined", "quadrature", "closed_form", "not_comp
 
 
 @checked
-def nb_posterior(
+def posterior_of_arrays(
     counts_reference: np.ndarray,
     counts_treated: np.ndarray,
     *,
@@ -86,10 +86,10 @@ def nb_posterior(
     Examples
     --------
     >>> import numpy as np
-    >>> import nbcompare as nb
+    >>> from nbcompare.tl._posterior.arrays import posterior_of_arrays
     >>> prior = dict(null_proportion=0.5, lfc_sd=1.5, dispersion=0.1, dispersion_log_sd=0.8, mean=20, mean_log_sd=2)
     >>> reference, treated = np.array([[10, 12, 9], [10, 12, 9]]), np.array([[11, 8, 12], [55, 31, 40]])
-    >>> nb.tl.nb_posterior(reference, treated, prior=prior, method="quadrature")["null_probability"].round(2).tolist()
+    >>> posterior_of_arrays(reference, treated, prior=prior, method="quadrature")["null_probability"].round(2).tolist()
     [0.77, 0.01]
     """
     if method not in get_args(Method):

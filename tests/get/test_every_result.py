@@ -374,7 +374,7 @@ def test_the_figure_says_that_nothing_was_tested():
     for draw in (pl.volcano, pl.ma, pl.pvalues, pl.dispersion):
         said = [text.get_text() for text in draw(adata, "high").texts if text.get_gid() == "nothing tested"]
         assert len(said) == 1
-        assert said[0].startswith("nothing tested: low total")
+        assert said[0].startswith("nothing tested: low counts")
 
 
 IN_SCANPY = ["two groups", "three groups", "rest", "two columns", "numbers", "formula", "larger", "splits", "posterior"]

@@ -226,7 +226,7 @@ class TestBridge:
             for word in ("logfoldchanges", "pvals", "pvals_adj"):
                 np.testing.assert_allclose(theirs[word], ours[word], rtol=1e-6)
             np.testing.assert_allclose(theirs["scores"], ours["scores"].fillna(0), rtol=1e-6)
-            called = sc.get.rank_genes_groups_df(stored, group, padj_cutoff=0.05, log2fc_min=0)
+            called = sc.get.rank_genes_groups_df(stored, group, pval_cutoff=0.05, log2fc_min=0)
             assert set(called["names"]) == set(
                 get.nb_compare_df(stored, group, padj_cutoff=0.05, log2fc_min=0)["names"]
             )

@@ -125,7 +125,7 @@ def test_labels_do_not_overlap(stored):
         assert ax.figure.bbox.contains(box.x0, box.y0)
         assert ax.figure.bbox.contains(box.x1, box.y1)
         for other in boxes[:i]:
-            assert not (box.shrunken(0.9, 0.9).overlaps(other.shrunken(0.9, 0.9)))
+            assert not (box.shrunk(0.9, 0.9).overlaps(other.shrunk(0.9, 0.9)))
 
 
 def test_genes_asked_for_are_named(stored):
@@ -187,7 +187,7 @@ def test_nothing_tested(stored):
     for draw in (pl.volcano, pl.ma, pl.pvalues, pl.dispersion):
         ax = draw(stored, "treated_1")
         assert [text.get_text() for text in ax.texts if text.get_gid() == "nothing tested"] == [
-            "nothing tested: low total"
+            "nothing tested: low counts"
         ]
         assert ax.get_title(loc="left") == "treated_1 vs ctrl"
 
@@ -214,7 +214,7 @@ def test_dispersion_points_trend_and_band(stored):
     np.testing.assert_allclose([x[0], x[-1]], [base_mean.min(), base_mean.max()])
     band = next(c for c in ax.collections if c.get_gid() == "band").get_paths()[0].vertices
     width = band[:, 1].max() / np.max(trend.get_ydata())
-    assert width == pytest.approx(np.exp(1.96 * np.sqrt(stored.uns["nb_compare"]["trend"]["scatter"])))
+    assert width == pytest.approx(np.exp(1.96 * np.sqrt(stored.uns["nb_compare"]["trend"]["log_dispersion_var"])))
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["gene-wise", "moderated", "trend", "95 % band"]
     assert not [line for line in ax.lines if line.get_gid() == "dispersion_ratio"]
 

@@ -56,4 +56,4 @@ def test_damaged_weights(kind, tmp_path):
 
 
 def test_the_weights_of_the_package_are_read():
-    assert load_network().header["format"] == "1"
+    assert load_network().header["format"] == "2"

@@ -90,10 +90,6 @@ KINDS: dict[str, Kind] = {
     "network": optional(path),
     "device": device,
     "importance_sampling": truth,
-    "counts_reference": anything,
-    "counts_treated": anything,
-    "exposure_reference": anything,
-    "exposure_treated": anything,
     # how a screen is computed
     "dtype": dtype("float32", "float64"),
     "chunk_size": COUNT,
@@ -155,7 +151,6 @@ EXCEPTIONS: dict[str, Kind] = {  # where a name means another thing in one funct
     "pl.screen_map.perturbations": optional(levels),
     "pp.size_factors.groupby": optional(columns),
     "pp.size_factors.method": anything,
-    "tl.posterior_of_arrays.method": word("transformer", "quadrature"),
     "tl.nb_screen.adata": data_or_path,
     "tl.nb_screen.method": word("mom", "transformer", "quadrature"),
     **{

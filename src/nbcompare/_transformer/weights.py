@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "posterior"  # name of the weights that are read where none are asked for
 OTHER_FILE = "Give a file that python -m nbcompare._transformer.training.train wrote, or leave network out."
-FORMAT = 1  # of features, Laplace approximations and heads: a network of another format cannot be read
+FORMAT = 2  # of features, Laplace approximations and heads: a network of another format cannot be read
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,6 @@ def _draw_trend(
             fontsize=SMALL - 1,
             color=UP,
         )
-    factor = np.exp(1.96 * np.sqrt(stored["scatter"]))
+    factor = np.exp(1.96 * np.sqrt(stored["log_dispersion_var"]))
     style: dict[str, Any] = {"color": UP, "alpha": 0.15, "linewidth": 0, "zorder": 1}
     ax.fill_between(mean, trend / factor, trend * factor, label="95 % band", gid="band", **style)

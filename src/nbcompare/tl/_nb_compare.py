@@ -21,15 +21,16 @@ from nbcompare._anndata import (
     requested_levels,
     write_results,
 )
-from nbcompare._arguments import checked, plain
+from nbcompare._arguments import checked
 from nbcompare._messages import counted, inform, listed, warn
 from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare.tl._compare.combinations import check_combinations
 from nbcompare.tl._compare.dataset import compare_samples
-from nbcompare.tl._compare.effects import Alternative, check_effect_options
+from nbcompare.tl._compare.options import Alternative, CompareOptions, Question, TestOptions
 from nbcompare.tl._compare.splits import check_splits, compare_splits
 from nbcompare.tl._formula.contrasts import Contrast
-from nbcompare.tl._formula.plan import check_design_options, check_plan
-from nbcompare.tl._posterior.compare import check_posterior_options
+from nbcompare.tl._formula.plan import check_plan
+from nbcompare.tl._posterior.options import PosteriorOptions
 from nbcompare.tl._posterior.prior_fields import plain_prior
 from nbcompare.tl._samples.groups import (
     read_sample_counts,
@@ -37,6 +38,7 @@ from nbcompare.tl._samples.groups import (
     suggest_design,
     warn_uninformative_blocks,
 )
+from nbcompare.tl._samples.options import SampleOptions, SizeFactorOptions
 
 Method = Literal["mom", "mle", "transformer", "quadrature"]
 TestName = Literal["moderated", "wald", "lrt", "ql"]
@@ -305,39 +307,36 @@ def nb_compare(
     >>> nb.get.nb_compare_df(adata, "treated_1").columns[:5].tolist()
     ['names', 'scores', 'logfoldchanges', 'pvals', 'pvals_adj']
     """
-    of_reference = reference_levels(reference, groupby)
-    reference = joined_name(of_reference) if of_reference else None
-    params = {name: value for name, value in locals().items() if name not in ("adata", "of_reference")}
-    params["prior"] = plain_prior(prior, lambda: adata.var_names, "gene")
     check_writable(adata, "nbcompare.tl.nb_compare", copy=copy)
-    _check_options(params)
-    several = len(of_reference) > 1
+    prior = plain_prior(prior, lambda: adata.var_names, "gene")
+    levels = reference_levels(reference, groupby)
+    joined, reference = levels if len(levels) > 1 else [], joined_name(levels) if levels else None
+    options = CompareOptions(
+        SampleOptions(
+            groupby, replicate_key, block_key, split_by, layer, min_cells, min_counts, allow_cells_as_replicates
+        ),
+        Question(reference, groups, design, contrast, tuple(joined)),
+        SizeFactorOptions(size_factors, offset),
+        TestOptions(method, test, dispersion, cox_reid, min_gene_counts, lfc_threshold, alternative, shrink),
+        PosteriorOptions(method, prior, network, device, importance_sampling),
+    )
+    check_combinations(options)
     found, groups = requested_levels(adata, groupby, reference, groups, required=contrast is None, rest=design is None)
-    reference = reference if several else found
-    params |= {"reference": reference, "groups": groups}
-    if several:
-        _refuse_joined(params, of_reference)
-        params["reference_levels"] = of_reference
+    reference = reference if joined else found
+    options = options.asking(reference=reference, groups=groups)
     samples, counts = read_sample_counts(
         adata,
-        groupby,
-        replicate_key=replicate_key,
-        block_key=block_key,
-        split_by=split_by,
-        layer=layer,
-        min_cells=min_cells,
-        min_counts=min_counts,
-        allow_cells_as_replicates=allow_cells_as_replicates,
-        joined=of_reference,
+        options.samples,
+        joined=joined,
         named=[str(reference), *([groups] if isinstance(groups, str) else groups)],
-        check=_early_check(adata, params),
+        check=_early_check(adata, options),
     )
     splits, split_table = None, None
     if split_by is None:
-        outcome = compare_samples(adata, samples, counts, params)
+        outcome = compare_samples(adata, samples, counts, options)
         warn_uninformative_blocks(outcome.samples)
     else:
-        outcome, splits, split_table = compare_splits(adata, samples, counts, params)
+        outcome, splits, split_table = compare_splits(adata, samples, counts, options)
     if block_key is not None:
         suggest_design(outcome.samples, outcome.comparisons, str(reference), groupby, block_key)
     _warn_of_depths(outcome.arrays["status"])
@@ -351,7 +350,7 @@ def nb_compare(
         outcome.columns,
         outcome.comparisons,
         "" if contrast is not None else str(reference),
-        _as_stored_params(params) | outcome.resolved,
+        options.as_stored() | {"key_added": key_added} | outcome.resolved,
         outcome.samples,
         samples.dropped,
         samples.n_cells_excluded,
@@ -369,41 +368,12 @@ def nb_compare(
     return target if copy else None
 
 
-def _check_options(params: Mapping[str, Any]) -> None:
-    check_posterior_options(params)
-    check_effect_options(params)
-    check_design_options(params)
-    if params["block_key"] is not None and (params["test"], params["method"]) != ("moderated", "mom"):
-        msg = (
-            f"block_key cannot be combined with test={params['test']!r} and "
-            f"method={params['method']!r}. Use test='moderated' and method='mom', or put the blocks in the design: design='~ donor + condition'."
-        )
-        raise ValueError(msg)
-    if params["cox_reid"] and params["method"] != "mle":
-        msg = f"cox_reid adjusts the likelihood of method='mle', but method is {params['method']!r}. Leave cox_reid out, or pass method='mle'."
-        raise ValueError(msg)
-    if params["dispersion"] == "pair" and params["test"] != "moderated":
-        msg = f"dispersion='pair' is only available for test='moderated', but test is {params['test']!r}. Leave dispersion out."
-        raise ValueError(msg)
-
-
-def _refuse_joined(params: Mapping[str, Any], levels: list[str]) -> None:
-    """Refuse several levels as reference where a formula reads the column itself."""
-    if params["design"] is not None:
-        column = params["groupby"]
-        msg = (
-            f"reference is {levels}, but several groups cannot be one reference with design=. Join them in the column first: "
-            f"adata.obs[{column!r}] = adata.obs[{column!r}].astype(str).replace({levels}, 'control'), then reference='control'."
-        )
-        raise ValueError(msg)
-
-
-def _early_check(adata: AnnData, params: Mapping[str, Any]) -> Callable[[SampleTable], None] | None:
+def _early_check(adata: AnnData, options: CompareOptions) -> Callable[[SampleTable], None] | None:
     """What is refused before anything is summed."""
-    if params["split_by"] is not None:
-        return partial(check_splits, adata=adata, options=params)
-    if params["design"] is not None:
-        return partial(check_plan, adata=adata, options=params)
+    if options.samples.split_by is not None:
+        return partial(check_splits, adata=adata, options=options)
+    if options.question.design is not None:
+        return partial(check_plan, adata=adata, options=options)
     return None
 
 
@@ -437,16 +407,3 @@ def _warn_of_untested(status: np.ndarray, comparisons: list[str], min_gene_count
         "nbcompare.get.nb_compare_df."
     )
     warn(msg)
-
-
-def _as_stored_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments as files can hold them."""
-    as_stored_params = {
-        name: plain(value)
-        for name, value in params.items()
-        if name not in ("copy", "verbose", "size_factors", "contrast", "offset")
-    }
-    as_stored_params["contrast"] = None if params["contrast"] is None else repr(params["contrast"])
-    for name in ("size_factors", "offset"):
-        as_stored_params[name] = params[name] if params[name] is None or isinstance(params[name], str) else "given"
-    return as_stored_params

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal
 
@@ -23,13 +24,14 @@ from nbcompare._anndata.screen.fingerprint import fingerprint
 from nbcompare._arguments import checked
 from nbcompare._counts.chunks import CHUNK_SIZE
 from nbcompare._messages import inform, warn
-from nbcompare.tl._posterior.compare import check_prior
+from nbcompare.tl._posterior.options import PosteriorOptions, check_prior
 from nbcompare.tl._posterior.prior_fields import plain_prior
 from nbcompare.tl._progress import bar
+from nbcompare.tl._samples.options import SampleOptions
 from nbcompare.tl._screen.fit import ScreenFit, fit_model
 from nbcompare.tl._screen.options import (
     EstimateMethod,
-    as_stored_params,
+    ScreenOptions,
     check_options,
     check_run,
     check_store,
@@ -37,7 +39,7 @@ from nbcompare.tl._screen.options import (
 )
 from nbcompare.tl._screen.run import added_layers, adjust_over_all, prepare, run_blocks, warn_of_shared_names
 from nbcompare.tl._screen.run_dask import adjust_over_all_on, cluster_for, run_blocks_on
-from nbcompare.tl._screen.samples import check_genes, gene_names, read_screen, replicates
+from nbcompare.tl._screen.samples import check_genes, gene_names, read_screen
 from nbcompare.tl._screen.tables import sample_tables, tables, warn_of_untested
 from nbcompare.tl._screen.targets import added_targets, perturbations, rows_of_a_block
 
@@ -254,21 +256,41 @@ def nb_screen(
     >>> screen.shape
     (4, 100)
     """
-    of_reference = reference_levels(reference, groupby)
-    reference = joined_name(of_reference) if of_reference else None
-    params = {name: value for name, value in locals().items() if name not in ("adata", "of_reference")}
-    params["prior"] = plain_prior(prior, lambda: gene_names(adata), "gene")
-    if len(of_reference) > 1:
-        params["reference_levels"] = of_reference
-    check_options(params)
+    levels = reference_levels(reference, groupby)
+    reference = joined_name(levels) if levels else None
+    options = ScreenOptions(
+        SampleOptions(
+            groupby, replicate_key, block_key, None, layer, min_cells, min_counts, allow_cells_as_replicates=None
+        ),
+        PosteriorOptions(
+            method, plain_prior(prior, lambda: gene_names(adata), "gene"), network, device, importance_sampling
+        ),
+        reference=reference,
+        reference_levels=tuple(levels) if len(levels) > 1 else (),
+        guide_key=guide_key,
+        size_factors=size_factors,
+        min_gene_counts=min_gene_counts,
+        n_fit_perturbations=n_fit_perturbations,
+        fdr=fdr,
+        intervals=intervals,
+        dtype=dtype,
+        path=path,
+        append=append,
+        chunk_size=chunk_size,
+        perturbations_per_chunk=perturbations_per_chunk,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
+    check_options(options)
     result: ScreenResult = MemoryScreen() if path is None else ScreenStore(path)
     if isinstance(result, ScreenStore):
-        check_store(result, params)
+        check_store(result, options)
         check_genes(adata)
-    data = read_screen(adata, params)
-    reference = params["reference"] = the_level(reference, data.samples.conditions)
-    check_prior(params["prior"], len(data.var))
-    requested = fingerprint(data.description, data.counts, data.var.index, as_stored_params(params))
+    data = read_screen(adata, options)
+    reference = the_level(reference, data.samples.conditions)
+    options = replace(options, reference=reference)
+    check_prior(options.posterior.prior, len(data.var))
+    requested = fingerprint(data.description, data.counts, data.var.index, options.as_stored())
     if isinstance(result, ScreenStore):
         check_run(result, requested, append=append)
     if append:
@@ -278,15 +300,15 @@ def nb_screen(
             warn(msg)
             return result.read()
     else:
-        targets = perturbations(data.samples, reference, replicates(params))
+        targets = perturbations(data.samples, reference, options.replicates)
         if result.runs and result.runs[0]["finished"]:
             return result.read()
 
     warn_of_shared_names(targets, data.var.index)
     stored = result.kept("model")
     n_threads = threads_of(n_jobs)
-    fit = ScreenFit.from_arrays(stored) if stored else fit_model(data, targets, params, n_threads=n_threads)
-    screen = prepare(data, fit, targets, params, n_threads=n_threads)
+    fit = ScreenFit.from_arrays(stored) if stored else fit_model(data, targets, options, n_threads=n_threads)
+    screen = prepare(data, fit, targets, options, n_threads=n_threads)
     with result.locked():
         types = layer_types(dtype, added_layers(screen.posterior, intervals=intervals))
         if result.is_complete:

@@ -98,7 +98,7 @@ def test_the_network_with_attention_is_gone() -> None:
 def test_other_formats_are_refused(smoke: Path, tmp_path: Path) -> None:
     path = tmp_path / "old.safetensors"
     save_file(load_file(smoke), path, metadata={"format": "0"})
-    with pytest.raises(ValueError, match="reads format '1'"):
+    with pytest.raises(ValueError, match="reads format '2'"):
         load_network(path)
     path.write_bytes(b"not a file of weights")
     with pytest.raises(ValueError, match="cannot be read"):

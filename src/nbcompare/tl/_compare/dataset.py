@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +15,9 @@ from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.dispersion.underdispersion import flagged
 from nbcompare.tl._compare.effects import with_effects
 from nbcompare.tl._compare.estimate import contrasted, moderated, unmoderated
+from nbcompare.tl._compare.options import CompareOptions
 from nbcompare.tl._formula.plan import design_to_dict, make_plan, run_design_tests, sample_flags, shifted_design_tests
-from nbcompare.tl._posterior.compare import POSTERIOR_METHODS, with_posterior
+from nbcompare.tl._posterior.compare import with_posterior
 from nbcompare.tl._samples.checks import warn_of_underdispersion
 from nbcompare.tl._samples.groups import informative_blocks, make_design, sample_depths
 from nbcompare.tl._samples.offsets import offset_factors
@@ -39,50 +39,55 @@ class Outcome:
     offset_factors: np.ndarray | None = None  # (n_genes, n_samples), beside the size factors, where offsets were given
 
 
-def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:
-    """All comparisons among these samples, counts (n_samples, n_genes); `options` are the arguments of `nb_compare` by name.
+def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: CompareOptions) -> Outcome:
+    """All comparisons among these samples, counts (n_samples, n_genes); `options` are those of `nb_compare`.
 
     The only way from samples to results: all that is shared by genes (size factors, trend, blocks) is shared by these samples.
     What a set of samples cannot answer is a ValueError that says why.
     """
-    if options["design"] is not None:
+    if options.question.design is not None:
         return _by_formula(adata, samples, counts, options)
     design = make_design(
         adata,
         samples,
         counts,
-        reference=options["reference"],
-        groups=options["groups"],
-        factors=options["size_factors"],
-        replicate_key=options["replicate_key"],
-        offset=options["offset"],
+        reference=str(options.question.reference),
+        groups=options.question.groups,
+        factors=options.size_factors.size_factors,
+        replicate_key=options.samples.replicate_key,
+        offset=options.size_factors.offset,
     )
     too_little = warn_of_underdispersion(design.pseudobulk)
-    given = {name: options[name] for name in ("method", "cox_reid", "min_gene_counts")}
+    given = {name: getattr(options.test, name) for name in ("method", "cox_reid", "min_gene_counts")}
     trend: dict[str, Any] = {}
     shifted = None
     prior: dict[str, Any] = {}
-    if options["method"] in POSTERIOR_METHODS:
+    if options.posterior.is_posterior:
         arrays, columns, trend, prior = with_posterior(design, options)
-    elif options["test"] == "moderated":
-        shared, threshold = options["dispersion"] == "all", options["lfc_threshold"]
+    elif options.test.test == "moderated":
+        shared, threshold = options.test.dispersion == "all", options.test.lfc_threshold
         arrays, columns, trend, shifted = moderated(design, shared=shared, lfc_threshold=threshold, **given)
     else:
-        arrays, columns = unmoderated(design, test=options["test"], **given)
+        arrays, columns = unmoderated(design, test=options.test.test, **given)
     if too_little:
         arrays["status"] = flagged(arrays["status"])
-    arrays = with_effects(arrays, shifted, options)
+    arrays = with_effects(arrays, shifted, options.test)
     table = without_known(samples.table).assign(size_factor=design.pseudobulk.exposure, **informative_blocks(samples))
     resolved = {"size_factors_used": design.factors_used}
     factors = offset_factors(design.pseudobulk.exposure, design.pseudobulk.of_gene)
     return Outcome(arrays, columns, trend, design.comparisons, table, resolved, prior=prior, offset_factors=factors)
 
 
-def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:
+def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: CompareOptions) -> Outcome:
     """The same by contrasts of one fit."""
     plan = make_plan(adata, samples, options)
     exposure, of_gene, unstable, used = sample_depths(
-        adata, samples, counts, options["size_factors"], options["replicate_key"], options["offset"]
+        adata,
+        samples,
+        counts,
+        options.size_factors.size_factors,
+        options.samples.replicate_key,
+        options.size_factors.offset,
     )
     genes_first = np.ascontiguousarray(counts.T)
     exposures = exposure[None, :] if of_gene is None else of_gene
@@ -91,11 +96,11 @@ def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, option
     result = run_design_tests(plan, samples, genes_first, exposures, options)
     flags = sample_flags(plan, samples, unstable)
     arrays, columns, trend, coefficients = contrasted(
-        result, flags, (genes_first / exposures).mean(axis=1), test=options["test"]
+        result, flags, (genes_first / exposures).mean(axis=1), test=options.test.test
     )
     if too_little:
         arrays["status"] = flagged(arrays["status"])
-    arrays = with_effects(arrays, shifted_design_tests(plan, samples, genes_first, exposures, options), options)
+    arrays = with_effects(arrays, shifted_design_tests(plan, samples, genes_first, exposures, options), options.test)
     table = without_known(samples.table).assign(size_factor=exposure)
     resolved = {"size_factors_used": used}
     return Outcome(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
 
 import numpy as np
 
@@ -11,32 +10,20 @@ from nbcompare._nb.inference.benjamini_hochberg import adjust_p_values
 from nbcompare._nb.inference.shrinkage import shrink
 from nbcompare._nb.inference.threshold import larger, smaller
 from nbcompare._nb.status import Status, status_of
-
-Alternative = Literal["greater_abs", "less_abs"]
-
-
-def check_effect_options(options: Mapping[str, Any]) -> None:
-    """Refuse a threshold that is none or has no test; what a posterior excludes is said by `_posterior`."""
-    threshold, alternative = options["lfc_threshold"], options["alternative"]
-    if alternative == "less_abs" and threshold == 0:
-        msg = "alternative='less_abs' shows that changes are smaller than a threshold. Pass lfc_threshold, such as 1 for twofold."
-        raise ValueError(msg)
-    if threshold > 0 and options["test"] != "moderated":
-        msg = f"lfc_threshold requires test='moderated', but test is {options['test']!r}. Leave one of them out."
-        raise ValueError(msg)
+from nbcompare.tl._compare.options import TestOptions
 
 
 def with_effects(
-    arrays: dict[str, np.ndarray], shifted: np.ndarray | None, options: Mapping[str, Any]
+    arrays: dict[str, np.ndarray], shifted: np.ndarray | None, options: TestOptions
 ) -> dict[str, np.ndarray]:
     """The arrays with shrunken effects, by the p-values against zero, and with p-values against the threshold, if asked for.
 
     `shifted` are deviates of the nulls -threshold and threshold, (n_genes, n_comparisons, 2).
     """
-    if options["shrink"]:
+    if options.shrink:
         arrays = {**arrays, **_shrunken(arrays)}
     if shifted is not None:
-        arrays = {**arrays, **_against_threshold(arrays, shifted, options["alternative"])}
+        arrays = {**arrays, **_against_threshold(arrays, shifted, options.alternative)}
     return arrays
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from nbcompare._anndata import SampleTable, as_text, column_names, reference_mis
 from nbcompare._messages import warn
 from nbcompare._nb.glm.compare import DesignTests, design_tests
 from nbcompare._nb.status import Status
+from nbcompare.tl._compare.options import CompareOptions
 from nbcompare.tl._formula.contrasts import Hypothesis, group_contrasts, read_contrasts
 from nbcompare.tl._formula.covariates import read_covariates, warn_of_labels, with_hint
 from nbcompare.tl._formula.estimability import Reduction, check_design, check_estimable, warn_of_aliases
@@ -55,76 +55,44 @@ class Plan:
         return weights > MIN_WEIGHT * weights.max(axis=0)
 
 
-def check_design_options(options: Mapping[str, Any]) -> None:
-    """Refuse arguments that a formula excludes, or that need one."""
-    if options["design"] is None:
-        for name, given in (("contrast", options["contrast"] is not None), ("test='ql'", options["test"] == "ql")):
-            if given:
-                msg = f"{name} requires a design, a formula such as design='~ donor + condition'. Pass design, or leave {name} out."
-                raise ValueError(msg)
-        plain = (options["test"], options["method"], options["block_key"], options["dispersion"])
-        if options["offset"] is not None and plain != ("moderated", "mom", None, "all"):
-            msg = (
-                "Without a design, offset requires test='moderated', method='mom' and dispersion='all'. It cannot be combined with block_key, "
-                "other tests or methods. Pass a design, such as design='~ donor + condition', which takes offsets with all of them."
-            )
-            raise ValueError(msg)
-        return
-    if options["block_key"] is not None:
-        blocks = " + ".join(column_names(options["block_key"]))
-        msg = f"block_key cannot be combined with design: put the blocks in the formula, design='~ {blocks} + ...'."
-        raise ValueError(msg)
-    if options["dispersion"] == "pair":
-        msg = (
-            "dispersion='pair' cannot be combined with design, which is one fit of all samples. Leave one of them out."
-        )
-        raise ValueError(msg)
-    if options["contrast"] is None and options["reference"] == "rest":
-        msg = "reference='rest' is not defined in a design. Give a contrast, such as weights of the coefficients."
-        raise ValueError(msg)
-    if options["contrast"] is not None and options["groups"] != "all":
-        msg = "groups and contrast both name the comparisons. Leave one of them out."
-        raise ValueError(msg)
-
-
-def check_plan(samples: SampleTable, adata: AnnData, options: Mapping[str, Any]) -> None:
+def check_plan(samples: SampleTable, adata: AnnData, options: CompareOptions) -> None:
     """The same refusals as `make_plan`, before anything is summed; in several splits those of the columns alone."""
     if samples.splits:
-        read_covariates(adata, samples, options["design"], labels=_labels(options))
+        read_covariates(adata, samples, options.question.formula, labels=_labels(options))
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is said when the samples are final
         make_plan(adata, samples, options)
 
 
-def make_plan(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) -> Plan:
+def make_plan(adata: AnnData, samples: SampleTable, options: CompareOptions) -> Plan:
     """Model matrix and contrasts; refuses what these samples cannot answer, and says why."""
-    assumed = options.get("number_labels")  # found for all splits together, and named there
-    read = read_covariates(adata, samples, options["design"], labels=_labels(options), assumed=assumed)
+    assumed = options.question.number_labels  # found for all splits together, and named there
+    read = read_covariates(adata, samples, options.question.formula, labels=_labels(options), assumed=assumed)
     covariates, columns = read.values, list(read.values.columns)
     if assumed is None:
         warn_of_labels(read.assumed)
-    conditions, groupby = samples.table["condition"].to_numpy(), column_names(options["groupby"])
-    reference = None if options["reference"] is None else str(options["reference"])
+    conditions, groupby = samples.table["condition"].to_numpy(), column_names(options.samples.groupby)
+    reference = None if options.question.reference is None else str(options.question.reference)
     if reference is not None and (at := np.flatnonzero(conditions == reference)).size:
         for name in set(groupby) & set(columns):
             if covariates[name].dtype == "category":  # coefficients are differences from the reference
                 first = covariates[name].iloc[at[0]]
                 others = [level for level in covariates[name].cat.categories if level != first]
                 covariates[name] = covariates[name].cat.reorder_categories([first, *others])
-    model = build_model(options["design"], covariates)
+    model = build_model(options.question.formula, covariates)
     check_design(model)
-    if options["contrast"] is not None:
-        return _plan(model, read_contrasts(model, options["contrast"]), read.assumed)
+    if options.question.contrast is not None:
+        return _plan(model, read_contrasts(model, options.question.contrast), read.assumed)
     if missing := [name for name in groupby if name not in columns]:
         msg = (
-            f"design {options['design']!r} does not name {', '.join(map(repr, missing))}, by which is compared (groupby). Add it, or "
+            f"design {options.question.design!r} does not name {', '.join(map(repr, missing))}, by which is compared (groupby). Add it, or "
             "say with contrast what is compared."
         )
         raise ValueError(msg)
     if reference is None:
         raise ValueError(reference_missing(list(dict.fromkeys(conditions)), rest=False))
-    groups = comparisons_with(samples, list(dict.fromkeys(conditions)), reference, options["groups"])
+    groups = comparisons_with(samples, list(dict.fromkeys(conditions)), reference, options.question.groups)
     at = {
         name: covariates[groupby].iloc[np.flatnonzero(conditions == name)[0]].to_dict() for name in [reference, *groups]
     }
@@ -132,13 +100,15 @@ def make_plan(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) 
     return _plan(model, group_contrasts(model, {name: at[name] for name in groups}, at[reference]), read.assumed)
 
 
-def number_labels(adata: AnnData, samples: SampleTable, options: Mapping[str, Any]) -> set[str]:
+def number_labels(adata: AnnData, samples: SampleTable, options: CompareOptions) -> set[str]:
     """Columns of numbers that are labels in all splits, because their values repeat within one of them; one warning names them."""
     found: dict[str, None] = {}
     for split in samples.splits:
         with suppress(ValueError):  # a split that the formula refuses is named with its reason later
             part = samples.of_split(split)
-            found |= dict.fromkeys(read_covariates(adata, part, options["design"], labels=_labels(options)).assumed)
+            found |= dict.fromkeys(
+                read_covariates(adata, part, options.question.formula, labels=_labels(options)).assumed
+            )
     warn_of_labels(list(found))
     return set(found)
 
@@ -154,11 +124,11 @@ def _plan(model: Model, hypotheses: list[Hypothesis], assumed: list[str]) -> Pla
 
 
 def run_design_tests(
-    plan: Plan, samples: SampleTable, counts: np.ndarray, exposures: np.ndarray, options: Mapping[str, Any]
+    plan: Plan, samples: SampleTable, counts: np.ndarray, exposures: np.ndarray, options: CompareOptions
 ) -> DesignTests:
     """Tests of the contrasts; gene-wise dispersions are those of `method`."""
-    by_likelihood = options["method"] == "mle"
-    classical = options["test"] in ("wald", "lrt")
+    by_likelihood = options.test.method == "mle"
+    classical = options.test.test in ("wald", "lrt")
 
     def tests(test: str, dispersion: str, *, intervals: bool) -> DesignTests:
         return design_tests(
@@ -168,23 +138,23 @@ def run_design_tests(
             plan.weights,
             test=test,
             dispersion=dispersion,
-            cox_reid=options["cox_reid"],
-            min_gene_counts=options["min_gene_counts"],
+            cox_reid=options.test.cox_reid,
+            min_gene_counts=options.test.min_gene_counts,
             level=_levels(samples),
             intervals=intervals,
         )
 
-    result = tests(options["test"], "genewise-ml" if by_likelihood and classical else "moderated", intervals=True)
+    result = tests(options.test.test, "genewise-ml" if by_likelihood and classical else "moderated", intervals=True)
     if by_likelihood and not classical:
         result = replace(result, genewise=tests("wald", "genewise-ml", intervals=False).genewise)
     return replace(result, coefficients=plan.reduction.expand(result.coefficients))
 
 
 def shifted_design_tests(
-    plan: Plan, samples: SampleTable, counts: np.ndarray, exposures: np.ndarray, options: Mapping[str, Any]
+    plan: Plan, samples: SampleTable, counts: np.ndarray, exposures: np.ndarray, options: CompareOptions
 ) -> np.ndarray | None:
     """Deviates of the nulls -threshold and threshold, (n_genes, n_contrasts, 2); without a threshold None."""
-    threshold = options["lfc_threshold"] * np.log(2)
+    threshold = options.test.lfc_threshold * np.log(2)
     if threshold == 0:
         return None
     several = [one.name for one in plan.hypotheses if one.weights.shape[1] > 1]
@@ -202,7 +172,7 @@ def shifted_design_tests(
             plan.matrix,
             plan.weights,
             null=np.full(len(plan.hypotheses), shift),
-            min_gene_counts=options["min_gene_counts"],
+            min_gene_counts=options.test.min_gene_counts,
             level=_levels(samples),
         ).statistic
 
@@ -223,10 +193,10 @@ def sample_flags(plan: Plan, samples: SampleTable, unstable: np.ndarray) -> np.n
     return flags
 
 
-def design_to_dict(plan: Plan, options: Mapping[str, Any]) -> dict[str, Any]:
+def design_to_dict(plan: Plan, options: CompareOptions) -> dict[str, Any]:
     """The design as it is stored."""
     degrees = [one.weights.shape[1] for one in plan.hypotheses]
-    test = options["test"]
+    test = options.test.test
     return {
         "formula": plan.model.design,
         "coefficients": as_text(plan.model.coefficients),
@@ -238,10 +208,10 @@ def design_to_dict(plan: Plan, options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _labels(options: Mapping[str, Any]) -> set[str]:
+def _labels(options: CompareOptions) -> set[str]:
     """Columns that are levels even if they are numbers: replicates, and conditions that are compared one by one."""
-    compared = column_names(options["groupby"]) if options["contrast"] is None else []
-    return {*column_names(options["replicate_key"]), *compared}
+    compared = column_names(options.samples.groupby) if options.question.contrast is None else []
+    return {*column_names(options.samples.replicate_key), *compared}
 
 
 def _warn_of_interactions(model: Model, groupby: list[str]) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from nbcompare._anndata import as_labelled, is_labelled, numbers_of
-from nbcompare._arguments import checked
 from nbcompare._nb.posterior.empirical_bayes import Data
 from nbcompare._nb.posterior.gaussian import gaussian_approximation
 from nbcompare._nb.posterior.mixture import Mixture
 from nbcompare._nb.posterior.prior import FIELDS, INVERSE_GAMMA, Prior
-from nbcompare.tl._posterior.compare import as_stored, check_network, posterior_of_tests
+from nbcompare.tl._posterior.compare import as_stored, posterior_of_tests
+from nbcompare.tl._posterior.options import PosteriorOptions, check_network
 from nbcompare.tl._posterior.prior_fields import RANGES, given_fields, plain_prior
 
 Method = Literal["transformer", "quadrature"]
@@ -23,7 +23,6 @@ EXPOSURES = (1e-15, 1e15)  # beyond them a float has no digits left for rates
 SOURCES = np.array(["network", "refined", "quadrature", "closed_form", "not_computed"], dtype=object)
 
 
-@checked
 def posterior_of_arrays(
     counts_reference: np.ndarray,
     counts_treated: np.ndarray,
@@ -95,7 +94,7 @@ def posterior_of_arrays(
     if method not in get_args(Method):
         msg = f"method is {method!r}, but must be one of {', '.join(map(repr, get_args(Method)))}."
         raise ValueError(msg)
-    options = {"method": method, "network": network, "device": device, "importance_sampling": importance_sampling}
+    options = PosteriorOptions(method, prior, network, device, importance_sampling)
     check_network(options)
     tests = _names_of_tests(counts_reference, counts_treated)
     data = (

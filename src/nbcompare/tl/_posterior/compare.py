@@ -18,11 +18,12 @@ from nbcompare._nb.posterior.prior import Prior, take_prior, with_one_dispersion
 from nbcompare._nb.posterior.summary import grid_posterior, summarise_mixture
 from nbcompare._nb.status import NOT_TESTED, Status
 from nbcompare.tl._compare.estimate import group_pairs, moderated_arrays
+from nbcompare.tl._compare.options import CompareOptions
 from nbcompare.tl._posterior.dispersion_prior import DispersionPriors
-from nbcompare.tl._posterior.prior_fields import LOG_2, RANGES, as_given, given_fields
+from nbcompare.tl._posterior.options import PosteriorOptions, check_prior
+from nbcompare.tl._posterior.prior_fields import LOG_2, as_given, given_fields
 from nbcompare.tl._samples.groups import Design
 
-POSTERIOR_METHODS = ("transformer", "quadrature")
 CONTRADICTION = 0.5  # between two probabilities that nothing changes
 OF_DISPERSION = ("prior_dispersions", "prior_dispersion_log_sd")
 POSTERIOR_NAMES = (
@@ -37,82 +38,19 @@ POSTERIOR_NAMES = (
 )
 
 
-def check_posterior_options(options: Mapping[str, Any]) -> None:
-    """Refuse what cannot be combined with a posterior, or needs one; loads the network first, so that a missing one is found early."""
-    method = options["method"]
-    if method not in POSTERIOR_METHODS:
-        refuse_unasked(options)
-        return
-    excluded = {"design": options["design"], "block_key": options["block_key"]}
-    for name, value in excluded.items():
-        if value is not None:
-            msg = f"method={method!r} compares two groups without blocks, so it cannot be combined with {name}. Use method='mom', or leave {name} out."
-            raise ValueError(msg)
-    if options["test"] != "moderated":
-        msg = f"method={method!r} takes its p-values from test='moderated', but test is {options['test']!r}. Leave it out."
-        raise ValueError(msg)
-    for name in ("shrink", "lfc_threshold"):
-        if options[name]:
-            msg = f"{name} cannot be combined with method={method!r}, whose posterior shrinks fold changes already. Leave {name} out, or use method='mom'."
-            raise ValueError(msg)
-    if options["dispersion"] == "pair":
-        msg = f"method={method!r} takes the dispersions' prior from the trend of the whole data set, so it cannot be combined with dispersion='pair'. Leave dispersion out."
-        raise ValueError(msg)
-    check_prior(options["prior"])
-    check_network(options)
-
-
-def refuse_unasked(options: Mapping[str, Any]) -> None:
-    """Refuse, of a method without a posterior, what only a posterior knows."""
-    known = {"prior": options["prior"], "network": options["network"]}
-    unasked = [name for name, value in known.items() if value is not None]
-    unasked += ["device"] if options["device"] != "auto" else []
-    if unasked:
-        msg = f"{unasked[0]} requires method='transformer' or 'quadrature', but method is {options['method']!r}. Leave {unasked[0]} out, or change the method."
-        raise ValueError(msg)
-
-
-def check_prior(prior: Mapping[str, Any] | None, n_genes: int | None = None) -> None:
-    """Refuse names and numbers that mean nothing, and arrays that do not have one number for each gene."""
-    for field, value in given_fields(prior).items():
-        if np.ndim(value) and field != "log_dispersion":
-            name = next(name for name, (of_name, *_) in RANGES.items() if of_name == field)
-            msg = f"prior[{name!r}] is an array where one number is asked for; of each gene only 'dispersion' may be given."
-            raise ValueError(msg)
-        if n_genes is not None and np.shape(value) not in ((), (n_genes,)):
-            msg = f"prior['dispersion'] has the shape {np.shape(value)}, but must be one number, or one a gene: ({n_genes},)."
-            raise ValueError(msg)
-
-
-def check_network(options: Mapping[str, Any]) -> None:
-    """Load the network and find the device, or refuse what a quadrature has no use for."""
-    if options["method"] == "quadrature":
-        if options["network"] is not None or options["device"] != "auto":
-            msg = (
-                "network and device go with method='transformer'; method='quadrature' uses no network. Leave them out."
-            )
-            raise ValueError(msg)
-        return
-    from nbcompare._transformer.device import find_device
-    from nbcompare._transformer.weights import load_network
-
-    load_network(options["network"])
-    find_device(options["device"])
-
-
 def with_posterior(
-    design: Design, options: Mapping[str, Any]
+    design: Design, options: CompareOptions
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
     """Arrays (n_genes, n_comparisons), columns, trend and prior: p-values of the moderated test, effects of the posterior."""
-    given = given_fields(options["prior"])
-    check_prior(options["prior"], len(design.pseudobulk.counts))
-    result = moderated_tests(design.pseudobulk, design.pairs, min_gene_counts=options["min_gene_counts"])
+    given = given_fields(options.posterior.prior)
+    check_prior(options.posterior.prior, len(design.pseudobulk.counts))
+    result = moderated_tests(design.pseudobulk, design.pairs, min_gene_counts=options.test.min_gene_counts)
     arrays, columns, trend = moderated_arrays(result, design, method="mom", cox_reid=False)
     tests = arrays["logfoldchanges"]
     for word in POSTERIOR_NAMES:
         arrays[word] = np.full(result.p_value.shape, np.nan)
     arrays["lfc_unshrunken"], arrays["dispersions"] = tests, np.full(result.p_value.shape, np.nan)
-    if options["method"] == "quadrature":
+    if options.test.method == "quadrature":
         del arrays["pareto_k"]
     for word in OF_DISPERSION:
         arrays[word] = np.full(result.p_value.shape, np.nan)
@@ -137,7 +75,7 @@ def with_posterior(
             OF_DISPERSION, (np.exp(prior.log_dispersion) * prior.ratio_treated, prior.log_dispersion_sd), strict=True
         ):
             arrays[word][tested, c] = values
-        posterior, outside = posterior_of_tests(data, prior, approximation, options)
+        posterior, outside = posterior_of_tests(data, prior, approximation, options.posterior)
         for word, values in as_stored(posterior).items():
             if word in arrays:
                 arrays[word][tested, c] = values
@@ -161,7 +99,7 @@ def given_of_genes(given: Mapping[str, Any], genes: np.ndarray) -> dict[str, Any
 
 
 def posterior_of_tests(
-    data: Data, prior: Prior, approximation: Mixture, options: Mapping[str, Any], *, batch_size: int | None = None
+    data: Data, prior: Prior, approximation: Mixture, options: PosteriorOptions, *, batch_size: int | None = None
 ) -> tuple[Posterior, np.ndarray]:
     """Posterior of every test, and which lie outside of what the network was trained on, (n_tests,) bool.
 
@@ -180,12 +118,12 @@ def flags_of(posterior: Posterior, outside: np.ndarray) -> np.ndarray:
 
 
 def _unchecked(
-    data: Data, prior: Prior, approximation: Mixture, options: Mapping[str, Any], batch_size: int | None
+    data: Data, prior: Prior, approximation: Mixture, options: PosteriorOptions, batch_size: int | None
 ) -> tuple[Posterior, np.ndarray]:
     """`posterior_of_tests` before the look at what could not be computed."""
     n = len(data[0])
     outside = np.zeros(n, bool)
-    if options["method"] == "quadrature" or n == 0:
+    if options.method == "quadrature" or n == 0:
         return grid_posterior(*data, prior), outside
     prior, alike = with_one_dispersion(prior, n)
     if alike.all():
@@ -201,7 +139,7 @@ def _unchecked(
 
 
 def _by_network(
-    data: Data, prior: Prior, approximation: Mixture, options: Mapping[str, Any], batch_size: int | None
+    data: Data, prior: Prior, approximation: Mixture, options: PosteriorOptions, batch_size: int | None
 ) -> tuple[Posterior, np.ndarray]:
     """Posterior of tests whose groups have one dispersion, and which lie outside of what the network was trained on.
 
@@ -213,10 +151,10 @@ def _by_network(
     from nbcompare._transformer.training_range import in_range
     from nbcompare._transformer.weights import load_network
 
-    network = load_network(options["network"])
-    where: dict[str, Any] = {"network": network, "device": options["device"], "batch_size": batch_size}
+    network = load_network(options.network)
+    where: dict[str, Any] = {"network": network, "device": options.device, "batch_size": batch_size}
     outside = ~in_range(*data, prior, ranges=network.ranges)
-    if not options["importance_sampling"]:
+    if not options.importance_sampling:
         by_network = summarize(*data, prior, **where)
         outside |= changes_contradict((by_network.change_mean, by_network.change_sd), change_moments(approximation))
         apart = np.abs(by_network.posterior.null_probability - approximation.null_probability) > CONTRADICTION

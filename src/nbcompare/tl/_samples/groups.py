@@ -35,6 +35,7 @@ from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.status import Status
 from nbcompare._nb.two_group.block_effects import connected_parts, residual_degrees
 from nbcompare.tl._samples.offsets import read_offsets
+from nbcompare.tl._samples.options import SampleOptions
 
 METHODS = get_args(Method)
 
@@ -61,15 +62,8 @@ class Design:
 
 def read_sample_counts(
     adata: AnnData,
-    groupby: str | Sequence[str],
+    options: SampleOptions,
     *,
-    replicate_key: str | Sequence[str] | None,
-    block_key: str | Sequence[str] | None,
-    split_by: str | Sequence[str] | None = None,
-    layer: str | None,
-    min_cells: int,
-    min_counts: float,
-    allow_cells_as_replicates: bool | None,
     joined: Sequence[str] = (),
     may_lack: bool = False,
     named: Collection[str] = (),
@@ -80,36 +74,37 @@ def read_sample_counts(
 ) -> tuple[SampleTable, np.ndarray]:
     """The samples that are large enough, and their counts (n_samples, n_genes); with `may_share` perhaps those of `adata`.
 
-    `joined` are levels that are one group. `named` are the levels that the user names as reference or groups. `allow_cells_as_replicates` is None where the caller has no such argument. `check` may refuse the samples of enough
-    cells before they are summed.
+    `joined` are levels that are one group. `named` are the levels that the user names as reference or groups. `check` may refuse the
+    samples of enough cells before they are summed.
     """
+    replicate_key, insist = options.replicate_key, options.allow_cells_as_replicates
     samples = read_samples(
         adata,
-        groupby,
+        options.groupby,
         replicate_key=replicate_key,
-        block_key=block_key,
-        split_by=split_by,
+        block_key=options.block_key,
+        split_by=options.split_by,
         joined=joined,
         may_lack=may_lack,
         named=[*named, *joined],
     )
     samples = with_cells(adata, samples, row_is_sample=replicate_key is None)
-    least = 1 if may_be_samples(adata, samples) else min_cells
+    least = 1 if may_be_samples(adata, samples) else options.min_cells
     if check is not None and len((large := samples.of_cells(least)).table):
         check(large)
     samples, counts = sum_samples(
         adata,
         samples,
-        layer=layer,
-        min_cells=min_cells,
-        min_counts=min_counts,
+        layer=options.layer,
+        min_cells=options.min_cells,
+        min_counts=options.min_counts,
         chunk_size=chunk_size,
         may_share=may_share,
         progress=progress,
     )
     one_each = replicate_key is None or bool((np.bincount(samples.codes[samples.codes >= 0]) == 1).all())
-    if one_each and cells_column(adata) is None and not allow_cells_as_replicates:
-        _refuse_cells(samples, groupby, replicate_key, can_insist=allow_cells_as_replicates is not None)
+    if one_each and cells_column(adata) is None and not insist:
+        _refuse_cells(samples, options.groupby, replicate_key, can_insist=insist is not None)
     return samples, counts
 
 

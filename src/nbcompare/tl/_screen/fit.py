@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from nbcompare._nb.dispersion.underdispersion import flagged
 from nbcompare._nb.screen.model import ScreenModel, fit_screen
 from nbcompare._nb.status import Status
 from nbcompare.tl._samples.checks import warn_of_underdispersion
+from nbcompare.tl._screen.options import ScreenOptions
 from nbcompare.tl._screen.samples import ScreenData
 from nbcompare.tl._screen.targets import Targets, block_codes, check_fit, choose_fit_perturbations, samples_of_fit
 
@@ -106,14 +105,14 @@ class ScreenFit:
         return np.array([places.get(name, -1) for name in names], dtype=np.int64)
 
 
-def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any], *, n_threads: int = 1) -> ScreenFit:
+def fit_model(data: ScreenData, targets: Targets, options: ScreenOptions, *, n_threads: int = 1) -> ScreenFit:
     """Fit on the reference and evenly spaced perturbations."""
     samples = data.samples
-    fit_perturbations = targets[choose_fit_perturbations(targets, params["n_fit_perturbations"])]
-    rows, group = samples_of_fit(samples, params["reference"], fit_perturbations)
+    fit_perturbations = targets[choose_fit_perturbations(targets, options.n_fit_perturbations)]
+    rows, group = samples_of_fit(samples, str(options.reference), fit_perturbations)
     chosen = data.counts[rows].astype(np.float64, copy=False)
     if data.depths is None:
-        depths = depths_by(params["size_factors"], chosen, group, n_threads=n_threads)
+        depths = depths_by(str(options.size_factors), chosen, group, n_threads=n_threads)
     else:
         depths = Depths(None, float(np.log(data.depths[rows]).mean()), False)
     exposure, unstable = depths.at(data.counts, data.depths, rows, group, n_threads=n_threads)
@@ -124,7 +123,7 @@ def fit_model(data: ScreenData, targets: Targets, params: Mapping[str, Any], *, 
     del chosen  # half a gigabyte for 3,000 samples of 20,000 genes
     check_fit(samples, pseudobulk)
     of_reference = sample_flags(samples, rows, unstable)[group == 0]
-    model = fit_screen(pseudobulk, 0, min_gene_counts=params["min_gene_counts"], n_threads=n_threads)
+    model = fit_screen(pseudobulk, 0, min_gene_counts=options.min_gene_counts, n_threads=n_threads)
     if warn_of_underdispersion(pseudobulk):
         model = replace(model, gene_status=flagged(model.gene_status))
     return ScreenFit(

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from os import fspath
+from dataclasses import dataclass, fields, replace
+from os import PathLike, fspath
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from nbcompare._anndata import ScreenStore, differences, the_level
+from nbcompare._anndata import ScreenStore, column_names, differences, the_level
 from nbcompare._arguments import plain
 from nbcompare._counts.size_factors import Method
 from nbcompare._optional import require
-from nbcompare.tl._posterior.compare import check_network, check_prior, refuse_unasked
+from nbcompare.tl._posterior.options import PosteriorOptions, check_network, check_prior, refuse_unused
+from nbcompare.tl._samples.options import SampleOptions
 
 EstimateMethod = Literal["mom", "transformer", "quadrature"]
 METHODS = tuple(method for method in get_args(Method) if not method.startswith("tmm"))  # which knows no further samples
-NOT_OF_THE_RESULT = ("path", "append", "chunk_size", "n_jobs", "progress", "verbose", "device")
+NOT_STORED = (  # results do not depend on them, or they are stored in another form
+    "path",
+    "append",
+    "chunk_size",
+    "n_jobs",
+    "progress",
+    "device",
+    "samples",
+    "posterior",
+    "split_by",
+    "allow_cells_as_replicates",
+    "reference_levels",
+    "size_factors",
+    "prior",
+    "network",
+)
 NEW_IN_A_RUN = (
     "samples",
     "sample_counts",
@@ -33,39 +50,69 @@ NEW_IN_A_RUN = (
 FILES = (".h5ad", ".h5", ".hdf5", ".h5mu")  # names of files, which a store is not
 
 
-def check_options(params: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class ScreenOptions:
+    """All options of a screen."""
+
+    samples: SampleOptions
+    posterior: PosteriorOptions
+    reference: str | None
+    reference_levels: tuple[str, ...]  # where several names are one control
+    guide_key: str | Sequence[str] | None
+    size_factors: str | Sequence[float]
+    min_gene_counts: float
+    n_fit_perturbations: int
+    fdr: float
+    intervals: bool
+    dtype: str
+    path: str | PathLike[str] | None
+    append: bool
+    chunk_size: int
+    perturbations_per_chunk: int | None
+    n_jobs: int | None
+    progress: bool
+
+    @property
+    def replicates(self) -> list[str] | None:
+        """Columns whose combinations are the replicates."""
+        return [*column_names(self.samples.replicate_key), *column_names(self.guide_key)] or None
+
+    def as_stored(self) -> dict[str, Any]:
+        """The arguments that the results depend on, as files can hold them."""
+        records = (self.samples, self.posterior, self)
+        values = {field.name: getattr(record, field.name) for record in records for field in fields(record)}
+        stored = {name: plain(value) for name, value in values.items() if name not in NOT_STORED}
+        factors, network = self.size_factors, self.posterior.network
+        stored["size_factors"] = factors if isinstance(factors, str) else "given"
+        stored["prior"] = None if self.posterior.prior is None else _as_text(self.posterior.prior)
+        stored["network"] = None if network is None else fspath(network)
+        stored["network_sha256"] = _sha256_of_network(self.posterior)
+        if self.reference_levels:
+            stored["reference_levels"] = plain(list(self.reference_levels))
+        return stored
+
+
+def check_options(options: ScreenOptions) -> None:
     """Refuse what cannot be, and a path where the packages that read it are missing."""
-    if params["reference"] == "rest":
+    if options.reference == "rest":
         msg = "A screen compares with one group, not with the rest: give the name of the control as reference."
         raise ValueError(msg)
-    if isinstance(params["size_factors"], str) and params["size_factors"] in ("tmm", "tmmwsp"):
+    if isinstance(options.size_factors, str) and options.size_factors in ("tmm", "tmmwsp"):
         msg = (
-            f"size_factors={params['size_factors']!r} compares with one sample of the set. A screen takes "
+            f"size_factors={options.size_factors!r} compares with one sample of the set. A screen takes "
             f"{', '.join(map(repr, METHODS))}."
         )
         raise ValueError(msg)
-    _check_method(params)
-    if params["path"] is not None:
+    _check_method(options)
+    if options.path is not None:
         for module in ("dask", "xarray"):
             require(module, "dask")
-    elif params["append"]:
+    elif options.append:
         msg = "append=True adds perturbations to a screen on disk: give its path."
         raise ValueError(msg)
 
 
-def as_stored_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that the results depend on, as files can hold them."""
-    factors, by_themselves = params["size_factors"], ("size_factors", "prior", "network", *NOT_OF_THE_RESULT)
-    of_result = {name: plain(value) for name, value in params.items() if name not in by_themselves}
-    return of_result | {
-        "size_factors": factors if isinstance(factors, str) else "given",
-        "prior": None if params["prior"] is None else _as_text(params["prior"]),
-        "network": None if params["network"] is None else fspath(params["network"]),
-        "network_sha256": _sha256_of_network(params),
-    }
-
-
-def check_store(store: ScreenStore, params: Mapping[str, Any]) -> None:
+def check_store(store: ScreenStore, options: ScreenOptions) -> None:
     """Refuse a path that holds something else, and arguments that differ from those of what it holds."""
     path = str(store.path)
     if store.path.suffix.lower() in FILES:
@@ -78,22 +125,22 @@ def check_store(store: ScreenStore, params: Mapping[str, Any]) -> None:
         msg = f"path is {path!r}, where something else lies already. Choose another path, or remove what is there."
         raise FileExistsError(msg)
     _check_rights(store.path)
-    if params["append"] and not store.runs:
+    if options.append and not store.runs:
         msg = f"append=True, but there is no screen at {path!r} to add to. Run it with append=False first."
         raise FileNotFoundError(msg)
-    if params["append"] and not store.runs[0]["finished"]:
+    if options.append and not store.runs[0]["finished"]:
         msg = f"The screen at {path!r} is not finished. Repeat the call that began it, then append."
         raise ValueError(msg)
-    if params["append"] and (store.runs[0]["fingerprint"]["params"]["block_key"] is None) != (
-        params["block_key"] is None
+    if options.append and (store.runs[0]["fingerprint"]["params"]["block_key"] is None) != (
+        options.samples.block_key is None
     ):
-        given = "without block_key" if params["block_key"] is None else "with block_key"
+        given = "without block_key" if options.samples.block_key is None else "with block_key"
         msg = f"This call is {given}, the screen at {path!r} is not. Perturbations that are added need the same design."
         raise ValueError(msg)
     if store.runs:
         began = store.runs[0]["fingerprint"]["params"]["reference"]
-        same = {**params, "reference": the_level(params["reference"], [began])}
-        _refuse_other(store, {"params": as_stored_params(same)}, without=NEW_IN_A_RUN if params["append"] else ())
+        same = replace(options, reference=the_level(options.reference, [began]))
+        _refuse_other(store, {"params": same.as_stored()}, without=NEW_IN_A_RUN if options.append else ())
 
 
 def _check_rights(path: Path) -> None:
@@ -115,16 +162,16 @@ def check_run(store: ScreenStore, requested: Mapping[str, Any], *, append: bool)
         _refuse_other(store, requested, run=-1 if append else 0)
 
 
-def _check_method(params: Mapping[str, Any]) -> None:
+def _check_method(options: ScreenOptions) -> None:
     """Refuse what cannot be combined with the method; loads the network first, so that a missing one is found early."""
-    if params["importance_sampling"] and params["method"] != "transformer":
-        msg = f"importance_sampling=True corrects the network of method='transformer', but method is {params['method']!r}. Leave it out."
+    if options.posterior.importance_sampling and options.posterior.method != "transformer":
+        msg = f"importance_sampling=True corrects the network of method='transformer', but method is {options.posterior.method!r}. Leave it out."
         raise ValueError(msg)
-    if params["method"] == "mom":
-        refuse_unasked(params)
+    if options.posterior.method == "mom":
+        refuse_unused(options.posterior)
         return
-    check_prior(params["prior"])
-    check_network(params)
+    check_prior(options.posterior.prior)
+    check_network(options.posterior)
 
 
 def _as_text(prior: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,13 +187,13 @@ def _of_genes(values: np.ndarray) -> float | str:
     return f"{len(values)} numbers, sha256 {hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
 
 
-def _sha256_of_network(params: Mapping[str, Any]) -> str | None:
+def _sha256_of_network(options: PosteriorOptions) -> str | None:
     """What distinguishes one network from another, None where none is used."""
-    if params["method"] != "transformer":
+    if options.method != "transformer":
         return None
     from nbcompare._transformer.weights import load_network
 
-    return load_network(params["network"]).sha256
+    return load_network(options.network).sha256
 
 
 def _refuse_other(

@@ -25,6 +25,7 @@ from nbcompare.tl._posterior.compare import (
     posterior_of_tests,
     ratios_of,
 )
+from nbcompare.tl._posterior.options import PosteriorOptions
 from nbcompare.tl._posterior.prior_fields import LOG_2, as_given, given_fields
 from nbcompare.tl._screen.options import threads_of
 
@@ -37,22 +38,22 @@ OF_PERTURBATION = ("null_proportion", "lfc_sd", "mean", "mean_log_sd")  # of the
 class PosteriorRequest:
     """Which posterior is asked for; goes to other processes as it is."""
 
-    options: dict[str, Any]  # method, network, device, importance_sampling
+    options: PosteriorOptions
     given: dict[str, Any]  # fields of `Prior`
 
     @property
     def layer_names(self) -> tuple[str, ...]:
         """Layers that a posterior adds; the importance weights are those of the refinement."""
-        has_weights = self.options["method"] == "transformer" and self.options["importance_sampling"]
+        has_weights = self.options.method == "transformer" and self.options.importance_sampling
         return ("lfc_unshrunken", *(word for word in POSTERIOR_NAMES if has_weights or word != "pareto_k"))
 
     def batch_size(self, n_replicates: int) -> int:
         """Tests at once, of this many replicates in both groups together."""
-        if self.options["method"] == "quadrature":
+        if self.options.method == "quadrature":
             return ON_CPU
         from nbcompare._transformer.device import bytes_of_a_test, find_device
 
-        on_cpu = find_device(self.options["device"]) == "cpu"
+        on_cpu = find_device(self.options.device) == "cpu"
         return ON_CPU if on_cpu else min(ON_DEVICE, BYTES_ON_DEVICE // bytes_of_a_test(n_replicates))
 
 
@@ -88,19 +89,14 @@ class TestsOfTarget:
     approximation: Mixture
 
 
-def wanted(params: Mapping[str, Any]) -> PosteriorRequest | None:
-    """What a call asks for, None where it is no posterior."""
-    if params["method"] == "mom":
-        return None
-    return PosteriorRequest(
-        {name: params[name] for name in ("method", "network", "device", "importance_sampling")},
-        given_fields(params["prior"]),
-    )
+def posterior_request(options: PosteriorOptions) -> PosteriorRequest | None:
+    """The posterior that a call asks for, None with another method."""
+    return PosteriorRequest(options, given_fields(options.prior)) if options.is_posterior else None
 
 
 def one_thread_each(requested: PosteriorRequest | None) -> AbstractContextManager[None]:
     """While this lasts the network runs in the thread that asks it, one for each block."""
-    if requested is None or requested.options["method"] == "quadrature":
+    if requested is None or requested.options.method == "quadrature":
         return nullcontext()
     from nbcompare._transformer.device import one_thread
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,14 @@ from nbcompare._nb.screen.intervals import target_intervals
 from nbcompare._nb.screen.model import ScreenBlock
 from nbcompare._nb.status import NOT_TESTED, Status, status_of
 from nbcompare.tl._screen.fit import ScreenFit, sample_flags
-from nbcompare.tl._screen.posterior import PosteriorRequest, add_posterior, one_thread_each, priors_of, wanted
+from nbcompare.tl._screen.options import ScreenOptions
+from nbcompare.tl._screen.posterior import (
+    PosteriorRequest,
+    add_posterior,
+    one_thread_each,
+    posterior_request,
+    priors_of,
+)
 from nbcompare.tl._screen.samples import ScreenData
 from nbcompare.tl._screen.targets import Targets, block_codes
 
@@ -67,7 +74,7 @@ def added_layers(posterior: PosteriorRequest | None, *, intervals: bool) -> tupl
     return tuple(word for word in posterior.layer_names if word not in FIELDS)
 
 
-def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[str, Any], *, n_threads: int) -> Screen:
+def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, options: ScreenOptions, *, n_threads: int) -> Screen:
     """Depths, flags and blocks of the samples of these perturbations."""
     rows = targets.samples
     groups = np.repeat(np.arange(len(targets)), np.diff(targets.bounds))
@@ -86,7 +93,16 @@ def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, params: Mapping[
     block = block_codes(data.samples, fit.blocks, rows)
     names = data.var.index.astype(str).to_numpy(object)
     return Screen(
-        fit, targets, data.counts, exposure, flags, block, names, params["fdr"], wanted(params), params["intervals"]
+        fit,
+        targets,
+        data.counts,
+        exposure,
+        flags,
+        block,
+        names,
+        options.fdr,
+        posterior_request(options.posterior),
+        options.intervals,
     )
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from nbcompare._anndata import SampleTable, column_names, in_memory, opened, reference_missing
+from nbcompare._anndata import SampleTable, in_memory, opened, reference_missing
 from nbcompare._anndata.rows import without_known
 from nbcompare._anndata.screen.tables import check_table
 from nbcompare.tl._progress import bar
 from nbcompare.tl._samples.groups import factors_of_samples, read_sample_counts
-from nbcompare.tl._screen.options import METHODS
+from nbcompare.tl._screen.options import METHODS, ScreenOptions
 
 
 @dataclass(frozen=True)
@@ -36,22 +34,20 @@ class ScreenData:
         return table if self.depths is None else table.assign(given=self.depths)
 
 
-def read_screen(adata: AnnData | str | PathLike, params: Mapping[str, Any]) -> ScreenData:
+def read_screen(adata: AnnData | str | PathLike, options: ScreenOptions) -> ScreenData:
     """Sum the cells, in one pass, by condition and replicate; a guide is a replicate of its perturbation, too."""
-    replicate_key = replicates(params)
-    factors = params["size_factors"]
+    replicate_key = options.replicates
+    factors = options.size_factors
     with opened(adata) as cells:
-        with bar("cells", "cells", cells.n_obs, shown=params["progress"]) as shown:
+        with bar("cells", "cells", cells.n_obs, shown=options.progress) as shown:
             samples, counts = read_sample_counts(
                 cells,
-                params["groupby"],
-                replicate_key=replicate_key,
-                **{name: params[name] for name in ("block_key", "layer", "min_cells", "min_counts", "chunk_size")},
-                allow_cells_as_replicates=None,
-                joined=params.get("reference_levels", ()),
-                may_lack=params["append"],
-                named=[params["reference"]],
-                check=partial(_check_reference, reference=params["reference"]),
+                replace(options.samples, replicate_key=replicate_key),
+                chunk_size=options.chunk_size,
+                joined=options.reference_levels,
+                may_lack=options.append,
+                named=[str(options.reference)],
+                check=partial(_check_reference, reference=options.reference),
                 may_share=True,
                 progress=shown.update,
             )
@@ -76,8 +72,3 @@ def _check_reference(samples: SampleTable, reference: str | None) -> None:
     """Refuse a reference that is missing, before a cell is summed."""
     if reference is None:
         raise ValueError(reference_missing(samples.conditions, rest=False))
-
-
-def replicates(params: Mapping[str, Any]) -> list[str] | None:
-    """Columns whose combinations are the replicates."""
-    return [*column_names(params["replicate_key"]), *column_names(params["guide_key"])] or None

@@ -352,7 +352,7 @@ def test_a_threshold_is_one_number(bulk: ad.AnnData, given: Any) -> None:
 @pytest.mark.parametrize("call", [compare, screen])
 def test_parts_of_a_prior_that_are_one_number(bulk: ad.AnnData, call: Any) -> None:
     for given in (pd.Series({"treated": 0.5}), pd.Series(0.5, index=NAMES), [0.5, 0.5]):
-        with pytest.raises(ValueError, match="^prior.'null_proportion'. is an array where one number is asked for"):
+        with pytest.raises(ValueError, match="^prior.'null_proportion'. is an array, but must be one number"):
             call(method="quadrature", prior={"null_proportion": ...})(bulk, given)
 
 

@@ -93,7 +93,7 @@ def test_shrinkage_is_that_of_the_test_against_zero(cells):
         ({"lfc_threshold": np.nan}, "from 0 to 30"),
         ({"lfc_threshold": 100}, "a log2 fold change from 0 to 30 .1 stands for twofold"),
         ({"lfc_threshold": 1, "test": "wald"}, "lfc_threshold requires test='moderated'"),
-        ({"alternative": "less_abs"}, "Pass lfc_threshold"),
+        ({"alternative": "less_abs"}, "requires lfc_threshold"),
         ({"alternative": "two-sided"}, "'greater_abs', 'less_abs'"),
         ({"method": "quadrature", "shrink": True}, "shrink cannot be combined with"),
         ({"method": "quadrature", "lfc_threshold": 1}, "lfc_threshold cannot be combined with"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nbcompare import get, pl, tl
+from nbcompare.tl._posterior.arrays import posterior_of_arrays
 
 STORED = ("logfoldchanges", "lfc_median", "lfc_sd", "lfc_lower", "lfc_upper", "null_probability", "lfsr", "dispersions")
 
@@ -62,7 +63,7 @@ class TestStored:
         known |= {"dispersion_log_sd": compared.varm["post_prior_dispersion_log_sd"][tested, c]}
         counts = [pseudobulk.X[mask][:, tested].T for mask in side.values()]
         depth = [table["size_factor"].to_numpy()[mask] for mask in side.values()]
-        posterior = tl.nb_posterior(
+        posterior = posterior_of_arrays(
             *counts, prior=known, exposure_reference=depth[0], exposure_treated=depth[1], method="quadrature"
         )
         for word in STORED:
@@ -109,10 +110,10 @@ class TestRefused:
         ("options", "match"),
         [
             ({"test": "wald"}, "test='moderated'"),
-            ({"block_key": "replicate"}, "without blocks"),
+            ({"block_key": "replicate"}, "block_key cannot be combined"),
             ({"shrink": True}, "shrink cannot be combined with"),
             ({"dispersion": "pair"}, "trend of the whole data set"),
-            ({"prior": {"null_proportion": [0.5, 0.6]}}, "one number is asked for"),
+            ({"prior": {"null_proportion": [0.5, 0.6]}}, "must be one number"),
             ({"prior": {"dispersion": [0.5, 0.6]}}, r"\(2,\)"),
             ({"lfc_threshold": 1.0}, "lfc_threshold cannot be combined with"),
             ({"prior": {"null": 0.5}}, "may hold 'null_proportion'"),
@@ -165,7 +166,7 @@ class TestRefused:
             "method": "quadrature",
         } | change
         with pytest.raises(ValueError, match=match):
-            tl.nb_posterior(given.pop("counts_reference"), given.pop("counts_treated"), **given)
+            posterior_of_arrays(given.pop("counts_reference"), given.pop("counts_treated"), **given)
 
 
 class TestTransformer:

@@ -54,7 +54,7 @@ REFUSED = {
         ValueError,
         "block_key cannot be combined with.*method='mom'",
     ),
-    "adjusted moments": ({"cox_reid": True}, ValueError, "cox_reid adjusts the likelihood of method='mle'"),
+    "adjusted moments": ({"cox_reid": True}, ValueError, "cox_reid requires method='mle'"),
     "pairs and wald": ({"dispersion": "pair", "test": "wald"}, ValueError, "dispersion='pair'"),
     "conditions as blocks": ({"block_key": "condition"}, ValueError, "confounded.*Leave block_key out"),
     "replicates as blocks": ({"block_key": "replicate"}, ValueError, "No block holds samples of both groups"),

@@ -440,11 +440,11 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
 def test_one_process_at_a_time_fills_a_store(cells: AnnData, tmp_path: Path) -> None:
     path = tmp_path / "screen.zarr"
-    with ScreenStore(path).held(), pytest.raises(BlockingIOError, match="Another process is filling"):
+    with ScreenStore(path).locked(), pytest.raises(BlockingIOError, match="Another process is filling"):
         run(cells, path=path)
     stale = ScreenStore(path)
     assert run(cells, path=path).n_obs == 20
-    with pytest.raises(BlockingIOError, match="since this call began"), stale.held():
+    with pytest.raises(BlockingIOError, match="since this call began"), stale.locked():
         pass
 
 

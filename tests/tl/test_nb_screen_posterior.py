@@ -13,6 +13,7 @@ from anndata import AnnData
 
 import nbcompare as nb
 from nbcompare._nb.status import Status
+from nbcompare.tl._posterior.arrays import posterior_of_arrays
 from nbcompare.tl._screen import posterior as _screen_posterior
 
 COLUMNS: dict[str, Any] = {"reference": "ctrl", "replicate_key": "replicate", "progress": False, "min_cells": 1}
@@ -123,7 +124,7 @@ def test_the_same_from_arrays(blocked: bool) -> None:
         rows = [places[key] for key in zip(of_group["condition"], of_group["replicate"], strict=True)]
         two_groups.append((np.asarray(sums.X[rows])[:, genes].T, of_group["size_factor"].to_numpy()))
     (y1, l1), (y2, l2) = two_groups
-    found = nb.tl.nb_posterior(
+    found = posterior_of_arrays(
         y1, y2, prior=prior, exposure_reference=l1, exposure_treated=l2, method="quadrature"
     )["null_probability"].to_numpy()  # fmt: skip
     stored = screen.layers["null_probability"][0, genes]
@@ -255,10 +256,10 @@ def test_perturbations_are_added(cells: AnnData, tmp_path: Path) -> None:
         ({"method": "mle"}, "'mom', 'transformer', 'quadrature'"),
         ({"method": "mom", "prior": {"null_proportion": 0.5}}, "prior requires"),
         ({"method": "mom", "device": "cpu"}, "device requires"),
-        ({"method": "mom", "importance_sampling": True}, "refine=True corrects"),
-        ({"method": "quadrature", "importance_sampling": True}, "refine=True corrects"),
+        ({"method": "mom", "importance_sampling": True}, "importance_sampling=True requires"),
+        ({"method": "quadrature", "importance_sampling": True}, "importance_sampling=True requires"),
         ({"network": "posterior"}, "uses no network"),
-        ({"prior": {"null_proportion": [0.5, 0.6]}}, "one number is asked for"),
+        ({"prior": {"null_proportion": [0.5, 0.6]}}, "must be one number"),
         ({"prior": {"null": 0.5}}, "may hold 'null_proportion'"),
         ({"prior": {"dispersion": [0.5, 0.6]}}, r"\(100,\)"),
     ],

@@ -111,7 +111,7 @@ def test_pooled_is_never_below_the_exact_and_hardly_above(p: np.ndarray) -> None
     np.testing.assert_allclose(adjusted[tested], exact[tested], rtol=2e-5, atol=0)
 
 
-@pytest.mark.parametrize("n_pieces", [1, 7])
+@pytest.mark.parametrize("n_ranges", [1, 7])
 def test_pooled_over_a_screen(n_ranges: int) -> None:
     p = screen(np.random.default_rng(3), (40, 5000))
     pool = PooledPValues()

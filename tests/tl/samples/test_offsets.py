@@ -108,8 +108,8 @@ REFUSED = {
         ValueError,
         "Without a design.*cannot be combined with block_key",
     ),
-    "wald": ({"offset": "share", "test": "wald"}, ValueError, "Pass a design"),
-    "pair": ({"offset": "share", "dispersion": "pair"}, ValueError, "Pass a design"),
+    "wald": ({"offset": "share", "test": "wald"}, ValueError, "Set a design"),
+    "pair": ({"offset": "share", "dispersion": "pair"}, ValueError, "Set a design"),
 }
 
 

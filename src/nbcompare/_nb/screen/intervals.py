@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numba import njit
 
@@ -93,8 +91,7 @@ def target_intervals(
 
 def _of_genes(setting: ComparisonData, genes: slice) -> ComparisonData:
     """The same comparisons of some of the genes."""
-    return replace(
-        setting,
+    return setting._replace(
         counts=np.ascontiguousarray(setting.counts[genes]),
         exposure=np.ascontiguousarray(setting.exposure[genes]),
         efficiency=np.ascontiguousarray(setting.efficiency[genes]),

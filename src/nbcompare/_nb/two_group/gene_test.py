@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -17,8 +17,7 @@ from nbcompare._nb.two_group.rstar import modified_root
 SMALLEST_EFFICIENCY = 0.02  # share of the information, in the arithmetic of confounded comparisons
 
 
-@dataclass(frozen=True)
-class ComparisonData:
+class ComparisonData(NamedTuple):
     """Everything that the tests of some comparisons take for given."""
 
     counts: np.ndarray  # (n_genes, n_samples)
@@ -39,8 +38,31 @@ class ComparisonData:
     own: np.ndarray  # (n_comparisons,) bool: the dispersion comes from the two groups alone
     in_fit: np.ndarray  # (n_groups,) bool: groups whose statistics the other comparisons sum
     two_groups: (
-        bool  # the data set is the two groups: samples are weighted at their common rate; else at the reference's
+        bool  # the data set is the two groups: samples are weighted at their common rate, else at the reference's
     )
+
+
+class Comparison(NamedTuple):
+    """One gene's comparison: whose samples it compares, and how its dispersion is estimated."""
+
+    members: np.ndarray  # samples, those of a group side by side
+    ranges: np.ndarray  # (4,) start and stop of reference and treated group among the members
+    group: np.ndarray  # (n_samples,) int64
+    dispersion_ratio: np.ndarray  # (n_groups,)
+    own: bool  # the dispersion comes from the two groups alone
+    two_groups: bool  # as in `ComparisonData`
+    efficiency: float  # share of the information that blocks leave
+
+
+class GenePrior(NamedTuple):
+    """What is known of a gene's dispersion before its comparison: the prior, and the statistics of the groups of the fit."""
+
+    mean: float  # mean count of a sample
+    phi: float  # mean of the prior
+    df: float  # its degrees of freedom
+    numerator: float  # summed dispersion statistics of the groups of the fit, used unless a comparison has its own
+    weight: float
+    df_ratio: float  # by which the statistics' degrees of freedom are divided
 
 
 def compare_genes(setting: ComparisonData, *, log_shift: float = 0.0) -> tuple[np.ndarray, ...]:
@@ -49,27 +71,7 @@ def compare_genes(setting: ComparisonData, *, log_shift: float = 0.0) -> tuple[n
     Effects are what is beyond `log_shift`, the log fold change under the null hypothesis.
     """
     out = tuple(np.full((len(setting.counts), len(setting.ranges)), np.nan) for _ in range(5))
-    _compare_genes(
-        setting.counts,
-        setting.exposure,
-        setting.efficiency,
-        setting.members,
-        setting.starts,
-        setting.sample_order,
-        setting.ranges,
-        setting.mean,
-        setting.trend,
-        setting.log_dispersion_var,
-        setting.error,
-        setting.df_ratio,
-        setting.group,
-        setting.dispersion_ratio,
-        setting.own,
-        setting.in_fit,
-        setting.two_groups,
-        math.exp(log_shift),
-        *out,
-    )
+    _compare_genes(setting, math.exp(log_shift), *out)
     return out
 
 
@@ -80,68 +82,33 @@ def match_statistics(statistic: np.ndarray, p_value: np.ndarray, status: np.ndar
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _compare_genes(
-    counts,
-    exposure,
-    efficiency,
-    members,
-    starts,
-    sample_order,
-    ranges,
-    mean,
-    trend,
-    log_dispersion_var,
-    error,
-    df_ratio,
-    group,
-    dispersion_ratio,
-    own,
-    in_fit,
-    two_groups,
-    ratio,
-    log_fc,
-    se,
-    statistic,
-    p_value,
-    dispersion,
-):
-    need_all = not own.all()
-    for g in range(counts.shape[0]):
-        if mean[g] <= 0.0:
+def _compare_genes(data, ratio, log_fc, se, statistic, p_value, dispersion):
+    need_all = not data.own.all()
+    for g in range(data.counts.shape[0]):
+        if data.mean[g] <= 0.0:
             continue
-        y = counts[g]
-        l = exposure[g if exposure.shape[0] > 1 else 0]
-        prior_phi, prior_df = prior(mean[g], trend[g], log_dispersion_var, error)
-        numerator = 0.0
-        weight = 0.0
-        if need_all:
-            for k in range(starts.shape[0] - 1):
-                if not in_fit[k]:
-                    continue
-                a, b = group_statistic(y, l, members, starts[k], starts[k + 1], -1, prior_phi)
-                numerator += a
-                weight += b
-        for c in range(ranges.shape[0]):
-            result = contrast(
-                y,
-                l,
-                sample_order,
-                ranges[c],
-                -1,
-                mean[g],
-                prior_phi,
-                prior_df,
-                numerator,
-                weight,
-                own[c],
-                df_ratio,
-                group,
-                dispersion_ratio,
-                efficiency[g, c],
-                two_groups,
-                ratio,
-            )
+        y = data.counts[g]
+        l = data.exposure[g if data.exposure.shape[0] > 1 else 0]
+        known = prior_of_gene(y, l, data, g, need_all)
+        for c in range(data.ranges.shape[0]):
+            result = compare_gene(y, l, comparison_of(data, g, c), -1, known, ratio)
             log_fc[g, c], se[g, c], statistic[g, c], p_value[g, c], dispersion[g, c] = result
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def prior_of_gene(y, l, data, g, need_all):
+    """The `GenePrior` of gene g; the statistics of the groups of the fit are summed if `need_all`."""
+    prior_phi, prior_df = prior(data.mean[g], data.trend[g], data.log_dispersion_var, data.error)
+    numerator = 0.0
+    weight = 0.0
+    if need_all:
+        for k in range(data.starts.shape[0] - 1):
+            if not data.in_fit[k]:
+                continue
+            a, b = group_statistic(y, l, data.members, data.starts[k], data.starts[k + 1], -1, prior_phi)
+            numerator += a
+            weight += b
+    return GenePrior(data.mean[g], prior_phi, prior_df, numerator, weight, data.df_ratio)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -168,106 +135,76 @@ def group_statistic(y, l, members, start, stop, skip, phi):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def contrast(
-    y,
-    l,
-    members,
-    ranges,
-    skip,
-    mean,
-    prior_phi,
-    prior_df,
-    numerator,
-    weight,
-    own,
-    df_ratio,
-    group,
-    dispersion_ratio,
-    efficiency,
-    two_groups,
-    ratio,
-):
-    """Log fold change, standard error, signed statistic, p-value and treated dispersion of one gene in one comparison.
-
-    `numerator` and `weight` are the dispersion statistics of all groups, used unless `own`. Sample `skip` is left out.
-    The exposure of the treated group is `ratio` times as large in the comparison, not in the dispersion.
-    """
-    T1, rate1, E1, delta1, T2, rate2, E2, delta2, phi, df = moderated_groups(
-        y,
-        l,
-        members,
-        ranges,
-        skip,
-        mean,
-        prior_phi,
-        prior_df,
-        numerator,
-        weight,
-        own,
-        df_ratio,
-        group,
-        dispersion_ratio,
-        two_groups,
+def comparison_of(data, g, c):
+    """The c-th `Comparison` of gene g."""
+    return Comparison(
+        data.sample_order,
+        data.ranges[c],
+        data.group,
+        data.dispersion_ratio,
+        data.own[c],
+        data.two_groups,
+        data.efficiency[g, c],
     )
-    if T1 + T2 <= 0.0:
-        return np.nan, np.nan, np.nan, np.nan, np.nan
-    log_fc, se, z, p = compare_two_groups(
-        T1, rate1, E1, delta1, T2, rate2 / ratio, E2 * ratio, delta2, df, max(efficiency, SMALLEST_EFFICIENCY)
-    )
-    return log_fc, se, z, p, dispersion_ratio[group[members[ranges[2]]]] * phi
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def moderated_groups(
-    y,
-    l,
-    members,
-    ranges,
-    skip,
-    mean,
-    prior_phi,
-    prior_df,
-    numerator,
-    weight,
-    own,
-    df_ratio,
-    group,
-    dispersion_ratio,
-    two_groups,
-):
+def compare_gene(y, l, comparison, skip, known, ratio):
+    """Log fold change, standard error, signed statistic, p-value and treated dispersion of one gene in one `Comparison`.
+
+    `known` is the gene's `GenePrior`. Sample `skip` is left out. The exposure of the treated group is `ratio` times as large in the
+    comparison, not in the dispersion.
+    """
+    T1, rate1, E1, delta1, T2, rate2, E2, delta2, phi, df = moderated_groups(y, l, comparison, skip, known)
+    if T1 + T2 <= 0.0:
+        return np.nan, np.nan, np.nan, np.nan, np.nan
+    efficiency = max(comparison.efficiency, SMALLEST_EFFICIENCY)
+    log_fc, se, z, p = compare_two_groups(T1, rate1, E1, delta1, T2, rate2 / ratio, E2 * ratio, delta2, df, efficiency)
+    return (
+        log_fc,
+        se,
+        z,
+        p,
+        comparison.dispersion_ratio[comparison.group[comparison.members[comparison.ranges[2]]]] * phi,
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def moderated_groups(y, l, comparison, skip, known):
     """Total, rate, pseudo-exposure and its dispersion of both groups of a comparison, the moderated dispersion and its degrees of freedom.
 
-    The arguments are those of `contrast`.
+    The arguments are those of `compare_gene`.
     """
+    members, ranges = comparison.members, comparison.ranges
     total, depth = totals(y, l, members, ranges[0], ranges[1], skip)
     total2, depth2 = totals(y, l, members, ranges[2], ranges[3], skip)
     if total + total2 <= 0.0:
         return 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, np.nan, np.nan
-    if two_groups:
+    if comparison.two_groups:
         total += total2
         depth += depth2
-    slope = prior_phi * total / depth
-    T1, rate1, E1, D1, first, d1 = rate_of_group(
-        y, l, members, ranges[0], ranges[1], skip, group, dispersion_ratio, slope, prior_phi, own
-    )
-    T2, rate2, E2, D2, second, d2 = rate_of_group(
-        y, l, members, ranges[2], ranges[3], skip, group, dispersion_ratio, slope, prior_phi, own
-    )
-    if own:
+    slope = known.phi * total / depth
+    T1, rate1, E1, D1, first, d1 = rate_of_side(y, l, comparison, 0, skip, slope, known.phi)
+    T2, rate2, E2, D2, second, d2 = rate_of_side(y, l, comparison, 1, skip, slope, known.phi)
+    numerator, weight = known.numerator, known.weight
+    if comparison.own:
         numerator = first + second
         weight = d1 + d2
-    phi, df = moderate(prior_phi, prior_df, mean, numerator, weight / df_ratio)
+    phi, df = moderate(known.phi, known.df, known.mean, numerator, weight / known.df_ratio)
     return T1, rate1, E1, phi * D1, T2, rate2, E2, phi * D2, phi, df
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def rate_of_group(y, l, members, start, stop, skip, group, dispersion_ratio, slope, prior_phi, own):
-    """Total, rate, pseudo-exposure E and dispersion factor D of one or several groups, and if `own` their dispersion statistic.
+def rate_of_side(y, l, comparison, side, skip, slope, prior_phi):
+    """Total, rate, pseudo-exposure E and dispersion factor D of the reference (0) or the treated side (1) of a comparison.
 
-    The samples of a group lie side by side; its dispersion is dispersion_ratio[group] times the gene's, and its weights are 1 / (1 + ratio slope l). With
+    A side is one or several groups. If the comparison has its own dispersion, their dispersion statistic as well. The samples of a group lie
+    side by side; its dispersion is dispersion_ratio[group] times the gene's, and its weights are 1 / (1 + ratio slope l). With
     W = sum w l of all samples, the rate of several groups is the mean of their rates weighted by sum w l, and the variance of that mean the sum
     of theirs: V = sum_k rate_k sum w^2 l / W^2 + phi sum_k ratio_k rate_k^2 sum (w l)^2 / W^2, so E = rate / (first sum), D = second sum / rate^2.
     """
+    members, group = comparison.members, comparison.group
+    start, stop = comparison.ranges[2 * side], comparison.ranges[2 * side + 1]
     total = 0.0
     whole = 0.0
     sum_wy = 0.0
@@ -284,18 +221,20 @@ def rate_of_group(y, l, members, start, stop, skip, group, dispersion_ratio, slo
         while last < stop and group[members[last]] == k:
             last += 1
         if not (last == first + 1 and members[first] == skip):
-            c = dispersion_ratio[k]
-            T, wl, wwl, wlwl, wy = weighted_sums(y, l, members, first, last, skip, c * slope)
+            ratio = comparison.dispersion_ratio[k]
+            T, wl, wwl, wlwl, wy = weighted_sums(y, l, members, first, last, skip, ratio * slope)
             rate = wy / wl
             total += T
             whole += wl
             sum_wy += wy
             poisson += rate * wwl
-            square += c * rate * rate * wlwl
+            square += ratio * rate * rate * wlwl
             plain_poisson += wwl
-            plain_square += c * wlwl
-            if own:
-                a, d = statistic_of_group(y, l, members, first, last, skip, T, rate, wlwl / (wl * wl), c * prior_phi)
+            plain_square += ratio * wlwl
+            if comparison.own:
+                a, d = statistic_of_group(
+                    y, l, members, first, last, skip, T, rate, wlwl / (wl * wl), ratio * prior_phi
+                )
                 numerator += a
                 weight += d
         first = last

@@ -20,10 +20,10 @@ from nbcompare._nb.numerics.interval_search import NORMAL, ONE_SIDED, SIZE, X, a
 from nbcompare._nb.two_group.gene_test import (
     SMALLEST_EFFICIENCY,
     ComparisonData,
+    comparison_of,
     counts_of_groups,
-    group_statistic,
     moderated_groups,
-    prior,
+    prior_of_gene,
 )
 from nbcompare._nb.two_group.rstar import modified_root
 
@@ -31,27 +31,7 @@ from nbcompare._nb.two_group.rstar import modified_root
 def genes_intervals(setting: ComparisonData) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of the log fold changes of `compare_genes`, (n_genes, n_comparisons) each; NaN without counts."""
     lower, upper = (np.full((len(setting.counts), len(setting.ranges)), np.nan) for _ in range(2))
-    _genes_intervals(
-        setting.counts,
-        setting.exposure,
-        setting.efficiency,
-        setting.members,
-        setting.starts,
-        setting.sample_order,
-        setting.ranges,
-        setting.mean,
-        setting.trend,
-        setting.log_dispersion_var,
-        setting.error,
-        setting.df_ratio,
-        setting.group,
-        setting.dispersion_ratio,
-        setting.own,
-        setting.in_fit,
-        setting.two_groups,
-        lower,
-        upper,
-    )
+    _genes_intervals(setting, lower, upper)
     return lower, upper
 
 
@@ -75,65 +55,23 @@ def _critical_values(degrees, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _genes_intervals(
-    counts,
-    exposure,
-    efficiency,
-    members,
-    starts,
-    sample_order,
-    ranges,
-    mean,
-    trend,
-    log_dispersion_var,
-    error,
-    df_ratio,
-    group,
-    dispersion_ratio,
-    own,
-    in_fit,
-    two_groups,
-    lower,
-    upper,
-):
-    need_all = not own.all()
+def _genes_intervals(data, lower, upper):
+    need_all = not data.own.all()
     state = np.empty(SIZE)
-    for g in range(counts.shape[0]):
-        if mean[g] <= 0.0:
+    for g in range(data.counts.shape[0]):
+        if data.mean[g] <= 0.0:
             continue
-        y = counts[g]
-        l = exposure[g if exposure.shape[0] > 1 else 0]
-        prior_phi, prior_df = prior(mean[g], trend[g], log_dispersion_var, error)
-        numerator = 0.0
-        weight = 0.0
-        if need_all:
-            for k in range(starts.shape[0] - 1):
-                if not in_fit[k]:
-                    continue
-                a, b = group_statistic(y, l, members, starts[k], starts[k + 1], -1, prior_phi)
-                numerator += a
-                weight += b
-        for c in range(ranges.shape[0]):
+        y = data.counts[g]
+        l = data.exposure[g if data.exposure.shape[0] > 1 else 0]
+        known = prior_of_gene(y, l, data, g, need_all)
+        for c in range(data.ranges.shape[0]):
             T1, rate1, E1, delta1, T2, rate2, E2, delta2, _, df = moderated_groups(
-                y,
-                l,
-                sample_order,
-                ranges[c],
-                -1,
-                mean[g],
-                prior_phi,
-                prior_df,
-                numerator,
-                weight,
-                own[c],
-                df_ratio,
-                group,
-                dispersion_ratio,
-                two_groups,
+                y, l, comparison_of(data, g, c), -1, known
             )
             if T1 + T2 > 0.0:
+                efficiency = max(data.efficiency[g, c], SMALLEST_EFFICIENCY)
                 lower[g, c], upper[g, c] = groups_interval(
-                    T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, max(efficiency[g, c], SMALLEST_EFFICIENCY), state
+                    T1, rate1, E1, delta1, T2, rate2, E2, delta2, df, efficiency, state
                 )
 
 

@@ -7,7 +7,14 @@ import math
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.two_group.gene_test import ComparisonData, contrast, group_statistic, prior
+from nbcompare._nb.two_group.gene_test import (
+    ComparisonData,
+    GenePrior,
+    compare_gene,
+    comparison_of,
+    group_statistic,
+    prior,
+)
 
 CUT = 0.02  # p-values below this are checked
 LARGEST_GROUP = 20  # replicates of larger groups are not left out
@@ -33,34 +40,7 @@ def leave_one_out(
         return guarded, statistic, replaced
     worst, worst_statistic = np.empty(len(genes)), np.empty(len(genes))
     unbalanced = is_unbalanced(sizes.min(axis=1), sizes.max(axis=1))
-    _leave_one_out(
-        genes,
-        comparisons,
-        setting.counts,
-        setting.exposure,
-        setting.efficiency,
-        setting.members,
-        setting.starts,
-        setting.group,
-        setting.sample_order,
-        setting.ranges,
-        setting.mean,
-        setting.trend,
-        setting.log_dispersion_var,
-        setting.error,
-        setting.df_ratio,
-        setting.df_ratio_loo,
-        setting.dispersion_ratio,
-        setting.own,
-        setting.in_fit,
-        setting.two_groups,
-        unbalanced,
-        dispersion,
-        p_value,
-        statistic,
-        worst,
-        worst_statistic,
-    )
+    _leave_one_out(genes, comparisons, setting, unbalanced, (dispersion, p_value, statistic), worst, worst_statistic)
     floor = np.where(unbalanced, 0.0, FLOOR)[comparisons]
     flagged = worst > np.maximum(np.sqrt(p_value[genes, comparisons]), floor)
     where = genes[flagged], comparisons[flagged]
@@ -82,105 +62,63 @@ def is_unbalanced(smaller: np.ndarray, larger: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _leave_one_out(
-    genes,
-    comparisons,
-    counts,
-    exposure,
-    efficiency,
-    members,
-    starts,
-    group,
-    sample_order,
-    ranges,
-    mean,
-    trend,
-    log_dispersion_var,
-    error,
-    df_ratio,
-    df_ratio_loo,
-    dispersion_ratio,
-    own,
-    in_fit,
-    two_groups,
-    unbalanced,
-    dispersion,
-    p_value,
-    statistic,
-    worst,
-    worst_statistic,
-):
-    n_samples = counts.shape[1]
-    n_groups = starts.shape[0] - 1
+def _leave_one_out(genes, comparisons, data, unbalanced, tested, worst, worst_statistic):
+    """The largest p-value of each of these tests without one replicate, and its statistic; `tested` are dispersion, p-value and statistic of all."""
+    dispersion, p_value, statistic = tested
+    n_samples = data.counts.shape[1]
+    n_groups = data.starts.shape[0] - 1
     statistics = np.zeros((n_groups, 2))
     for t in range(genes.shape[0]):
         g = genes[t]
         c = comparisons[t]
-        y = counts[g]
-        l = exposure[g if exposure.shape[0] > 1 else 0]
+        y = data.counts[g]
+        l = data.exposure[g if data.exposure.shape[0] > 1 else 0]
+        comparison = comparison_of(data, g, c)
         whole = statistic[g, c]
         worst[t] = p_value[g, c]
         worst_statistic[t] = whole
-        prior_phi, prior_df = prior(mean[g], trend[g], log_dispersion_var, error)
+        prior_phi, prior_df = prior(data.mean[g], data.trend[g], data.log_dispersion_var, data.error)
         numerator = 0.0
         all_weight = 0.0
-        if not own[c]:
+        if not data.own[c]:
             for k in range(n_groups):
-                if not in_fit[k]:
+                if not data.in_fit[k]:
                     continue
-                a, b = group_statistic(y, l, members, starts[k], starts[k + 1], -1, prior_phi)
+                a, b = group_statistic(y, l, data.members, data.starts[k], data.starts[k + 1], -1, prior_phi)
                 statistics[k, 0] = a
                 statistics[k, 1] = b
                 numerator += a
                 all_weight += b
         for side in range(2):
-            start = ranges[c, 2 * side]
-            stop = ranges[c, 2 * side + 1]
+            start = data.ranges[c, 2 * side]
+            stop = data.ranges[c, 2 * side + 1]
             if stop - start > LARGEST_GROUP:
                 continue
             if unbalanced[c]:
-                phi = dispersion[g, c] / dispersion_ratio[group[sample_order[ranges[c, 2]]]]
-                if not any_scatters(y, l, sample_order, start, stop, group, dispersion_ratio, phi):
+                phi = dispersion[g, c] / data.dispersion_ratio[data.group[data.sample_order[data.ranges[c, 2]]]]
+                if not any_group_varies(y, l, data, start, stop, phi):
                     continue
             for j in range(start, stop):
-                skip = sample_order[j]
-                mean_left = mean[g]
-                if two_groups:
-                    mean_left += (mean[g] - y[skip]) / (n_samples - 1)
+                skip = data.sample_order[j]
+                mean_left = data.mean[g]
+                if data.two_groups:
+                    mean_left += (data.mean[g] - y[skip]) / (n_samples - 1)
                     if mean_left <= 0.0:
                         worst[t] = 1.0
                         worst_statistic[t] = 0.0
                         continue
-                if own[c]:
-                    phi, df = prior(mean_left, trend[g], log_dispersion_var, error)
-                    left, left_weight, ratio = 0.0, 0.0, df_ratio_loo
+                if data.own[c]:
+                    phi, df = prior(mean_left, data.trend[g], data.log_dispersion_var, data.error)
+                    known = GenePrior(mean_left, phi, df, 0.0, 0.0, data.df_ratio_loo)
                 else:
-                    phi, df = prior_phi, prior_df
-                    k = group[skip]
-                    left, left_weight, ratio = numerator, all_weight, df_ratio
-                    if in_fit[k]:
-                        a, b = group_statistic(y, l, members, starts[k], starts[k + 1], skip, prior_phi)
+                    k = data.group[skip]
+                    left, left_weight = numerator, all_weight
+                    if data.in_fit[k]:
+                        a, b = group_statistic(y, l, data.members, data.starts[k], data.starts[k + 1], skip, prior_phi)
                         left += a - statistics[k, 0]
                         left_weight += b - statistics[k, 1]
-                _, _, z, p, _ = contrast(
-                    y,
-                    l,
-                    sample_order,
-                    ranges[c],
-                    skip,
-                    mean_left,
-                    phi,
-                    df,
-                    left,
-                    left_weight,
-                    own[c],
-                    ratio,
-                    group,
-                    dispersion_ratio,
-                    efficiency[g, c],
-                    two_groups,
-                    1.0,
-                )
+                    known = GenePrior(mean_left, prior_phi, prior_df, left, left_weight, data.df_ratio)
+                _, _, z, p, _ = compare_gene(y, l, comparison, skip, known, 1.0)
                 if not p < 1.0 or z * whole <= 0.0:
                     p, z = 1.0, 0.0
                 if p > worst[t]:
@@ -189,15 +127,16 @@ def _leave_one_out(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def any_scatters(y, l, members, start, stop, group, dispersion_ratio, phi):
+def any_group_varies(y, l, data, start, stop, phi):
     """`varies_too_much` of any of the groups whose samples lie side by side, each at its own dispersion."""
+    members = data.sample_order
     first = start
     while first < stop:
-        k = group[members[first]]
+        k = data.group[members[first]]
         last = first + 1
-        while last < stop and group[members[last]] == k:
+        while last < stop and data.group[members[last]] == k:
             last += 1
-        if varies_too_much(y, l, members, first, last, dispersion_ratio[k] * phi):
+        if varies_too_much(y, l, members, first, last, data.dispersion_ratio[k] * phi):
             return True
         first = last
     return False

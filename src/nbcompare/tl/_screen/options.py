@@ -165,7 +165,7 @@ def check_run(store: ScreenStore, requested: Mapping[str, Any], *, append: bool)
 def _check_method(options: ScreenOptions) -> None:
     """Refuse what cannot be combined with the method; loads the network first, so that a missing one is found early."""
     if options.posterior.importance_sampling and options.posterior.method != "transformer":
-        msg = f"importance_sampling=True corrects the network of method='transformer', but method is {options.posterior.method!r}. Leave it out."
+        msg = f"importance_sampling=True requires method='transformer', but method is {options.posterior.method!r}. Leave it out."
         raise ValueError(msg)
     if options.posterior.method == "mom":
         refuse_unused(options.posterior)

@@ -14,7 +14,7 @@ from nbcompare._nb.dispersion.high_dispersion_groups import (
 )
 from nbcompare._nb.dispersion.pearson import sum_statistics
 from nbcompare._nb.numerics.parallel import in_parallel
-from nbcompare._nb.screen.kernels import compare_rows, keep_information
+from nbcompare._nb.screen.kernels import TargetRules, TargetSamples, compare_rows, keep_information
 from nbcompare._nb.screen.model import ScreenBlock, ScreenModel
 from nbcompare._nb.status import NOT_TESTED, Status
 from nbcompare._nb.two_group.gene_test import ComparisonData, compare_genes, match_statistics
@@ -74,12 +74,13 @@ def compare_targets(
     checked = can_leave_out(smaller, larger) & np.isfinite(model.df_ratio_loo)
     floor = np.where(is_unbalanced(smaller, larger), 0.0, FLOOR)
     single = np.where(smaller == 1, np.uint32(Status.ONE_REPLICATE_GROUP), np.uint32(0))
-    in_fit = (fit_group >= 0) & model.group_in_fit[fit_group]
+    rules = TargetRules((fit_group >= 0) & model.group_in_fit[fit_group], single, checked, floor)
+    target_samples = TargetSamples(samples, exposure, rows_block, starts)
 
     def run(part: slice) -> None:
         targets = np.arange(part.start, part.stop)
         if len(targets):
-            compare_rows(model, samples, exposure, rows_block, starts, targets, in_fit, single, checked, floor, result)
+            compare_rows(model, target_samples, rules, targets, result)
             for k in targets:
                 rows = slice(starts[k], starts[k + 1])
                 _correct_dispersion_ratio(

@@ -9,7 +9,7 @@ from nbcompare._nb.dispersion.pearson import group_sums
 from nbcompare._nb.numerics.interval_search import SIZE
 from nbcompare._nb.numerics.parallel import in_parallel
 from nbcompare._nb.screen.compare import own_setting, stands_alone
-from nbcompare._nb.screen.kernels import efficiency_of_target
+from nbcompare._nb.screen.kernels import TargetSamples, efficiency_of_target
 from nbcompare._nb.screen.model import ScreenModel
 from nbcompare._nb.status import NOT_TESTED
 from nbcompare._nb.two_group.gene_test import SMALLEST_EFFICIENCY, ComparisonData
@@ -51,6 +51,7 @@ def target_intervals(
     rows_block = np.zeros(len(samples), np.int64) if block is None else np.asarray(block, np.int64)
     first = np.zeros(n_targets, np.int64) if genes is None else np.maximum(genes, 0).astype(np.int64)
     stop = np.full(n_targets, n_genes, np.int64) if genes is None else np.asarray(genes + 1, np.int64)
+    target_samples = TargetSamples(samples, exposure, rows_block, starts)
     alone = np.array([stands_alone(model, ratio) for ratio in dispersion_ratio])
 
     def run(part: slice) -> None:
@@ -58,25 +59,12 @@ def target_intervals(
         plain = targets[~alone[targets]]
         if len(plain):
             _target_intervals(
-                samples,
-                exposure,
-                rows_block,
-                starts,
-                plain,
-                first,
-                stop,
-                model.effects,
-                model.block_slope,
-                model.block_cells,
-                model.block_factor,
-                model.reference_constants,
-                lower,
-                upper,
+                target_samples, plain, (first, stop), model.blocks, model.reference_constants, (lower, upper)
             )
         for k in targets[alone[targets]]:
-            rows, wanted = slice(starts[k], starts[k + 1]), slice(first[k], stop[k])
+            rows, part_of_genes = slice(starts[k], starts[k + 1]), slice(first[k], stop[k])
             setting = own_setting(model, samples[rows], exposure[rows], rows_block[rows], float(dispersion_ratio[k]))
-            bounds = genes_intervals(_of_genes(setting, wanted))
+            bounds = genes_intervals(_of_genes(setting, part_of_genes))
             for out, values in zip((lower, upper), bounds, strict=True):
                 out[k, : stop[k] - first[k]] = values[:, 0]
         for k in targets:
@@ -101,46 +89,47 @@ def _of_genes(setting: ComparisonData, genes: slice) -> ComparisonData:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _target_intervals(
-    samples, exposure, block, starts, targets, first, stop, effects, slope, cells, factor, reference, lower, upper
-):
-    n_blocks = effects.shape[0]
+def _target_intervals(samples, targets, genes, blocks, reference, bounds):
+    """Bounds of these targets in the genes from `genes[0]` to `genes[1]` of each, written on both arrays of `bounds`."""
+    first, stop = genes
+    lower, upper = bounds
+    n_blocks = blocks.effects.shape[0]
     own = np.empty(n_blocks)
     scratch = np.empty(n_blocks)
     state = np.empty(SIZE)
     largest = 0
     for k in targets:
-        largest = max(largest, starts[k + 1] - starts[k])
+        largest = max(largest, samples.starts[k + 1] - samples.starts[k])
     y = np.empty(largest)
     l = np.empty(largest)
     members = np.arange(largest)
     for k in targets:
-        start = starts[k]
-        n = starts[k + 1] - start
+        start = samples.starts[k]
+        n = samples.starts[k + 1] - start
         for g in range(first[k], stop[k]):
             for i in range(n):
-                y[i] = samples[start + i, g]
-                l[i] = exposure[start + i] * effects[block[start + i], g]
-            T2, rate2, E2, D2 = group_sums(y, l, members, 0, n, -1, reference[4, 0, g])
-            T1 = reference[0, 0, g]
+                y[i] = samples.counts[start + i, g]
+                l[i] = samples.exposure[start + i] * blocks.effects[samples.block[start + i], g]
+            T2, rate2, E2, D2 = group_sums(y, l, members, 0, n, -1, reference.slope[0, g])
+            T1 = reference.total[0, g]
             if T1 + T2 <= 0.0:
                 lower[k, g - first[k]] = np.nan
                 upper[k, g - first[k]] = np.nan
                 continue
             efficiency = efficiency_of_target(
-                exposure, block, start, start + n, effects, g, slope[g], cells[g], factor[g], own, scratch
+                samples.exposure, samples.block, start, start + n, blocks, g, own, scratch
             )
-            phi = reference[5, 0, g]
+            phi = reference.dispersion[0, g]
             lower[k, g - first[k]], upper[k, g - first[k]] = groups_interval(
                 T1,
-                reference[1, 0, g],
-                reference[2, 0, g],
-                phi * reference[3, 0, g],
+                reference.rate[0, g],
+                reference.pseudo_exposure[0, g],
+                phi * reference.dispersion_factor[0, g],
                 T2,
                 rate2,
                 E2,
                 phi * D2,
-                reference[6, 0, g],
+                reference.df[0, g],
                 max(efficiency, SMALLEST_EFFICIENCY),
                 state,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -39,165 +39,120 @@ ZERO_GROUP, OUTLIER_REPLICATE = int(Status.ZERO_GROUP), int(Status.OUTLIER_REPLI
 MIN_EFFICIENCY = 0.05
 
 
+class TargetSamples(NamedTuple):
+    """The samples of a run of targets, those of a target side by side."""
+
+    counts: np.ndarray  # (n_rows, n_genes)
+    exposure: np.ndarray  # (n_rows,) size factors
+    block: np.ndarray  # (n_rows,) int64
+    starts: np.ndarray  # (n_targets + 1,) where each target starts among the rows
+
+
+class TargetRules(NamedTuple):
+    """What the tests of each target must know beside its samples, (n_targets,) each."""
+
+    in_fit: np.ndarray  # bool, whether its statistics are among the model's
+    status: np.ndarray  # uint32 flags of all its tests
+    checked: np.ndarray  # bool, whether replicates are left out in turn
+    floor: np.ndarray  # smaller p-values without one replicate never replace p
+
+
+class OneTarget(NamedTuple):
+    """One gene in the samples of one target."""
+
+    y: np.ndarray  # counts
+    l: np.ndarray  # exposures with block effects
+    members: np.ndarray  # 0, 1, ...
+    n: int  # samples
+
+
+class PlainTest(NamedTuple):
+    """The test from all replicates, and the share of information that blocks leave."""
+
+    share: float
+    p: float
+    z: float
+
+
 def compare_rows(
-    model: ScreenModel,
-    samples: np.ndarray,
-    exposure: np.ndarray,
-    block: np.ndarray,
-    starts: np.ndarray,
-    targets: np.ndarray,
-    in_fit: np.ndarray,
-    target_status: np.ndarray,
-    checked: np.ndarray,
-    floor: np.ndarray,
-    out: ScreenBlock,
+    model: ScreenModel, samples: TargetSamples, rules: TargetRules, targets: np.ndarray, out: ScreenBlock
 ) -> None:
     """Test the given targets, writing their rows of `out`."""
-    _compare_rows(
-        samples,
-        exposure,
-        block,
-        starts,
-        targets,
-        in_fit,
-        target_status,
-        checked,
-        floor,
-        model.effects,
-        model.block_slope,
-        model.block_cells,
-        model.block_factor,
-        model.mean,
-        model.prior_phi,
-        model.prior_df,
-        model.numerator,
-        model.weight,
-        model.df_ratio,
-        model.min_gene_counts,
-        model.reference_constants,
-        model.gene_status,
-        out.log_fc,
-        out.se,
-        out.statistic,
-        out.p_value,
-        out.dispersion,
-        out.status,
-    )
+    _compare_rows(samples, rules, targets, model.constants, out)
 
 
 def keep_information(model: ScreenModel, exposure: np.ndarray, block: np.ndarray) -> np.ndarray:
     """Share of the information on one target's comparison that the blocks leave, (n_genes,)."""
     efficiency = np.empty(len(model.mean))
-    _keep_information(
-        exposure, block, model.effects, model.block_slope, model.block_cells, model.block_factor, efficiency
-    )
+    _keep_information(exposure, block, model.blocks, efficiency)
     return efficiency
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _keep_information(exposure, block, effects, slope, cells, factor, efficiency):
-    n_blocks = effects.shape[0]
+def _keep_information(exposure, block, blocks, efficiency):
+    n_blocks = blocks.effects.shape[0]
     own = np.empty(n_blocks)
     scratch = np.empty(n_blocks)
     for g in range(efficiency.shape[0]):
-        efficiency[g] = efficiency_of_target(
-            exposure, block, 0, exposure.shape[0], effects, g, slope[g], cells[g], factor[g], own, scratch
-        )
+        efficiency[g] = efficiency_of_target(exposure, block, 0, exposure.shape[0], blocks, g, own, scratch)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def efficiency_of_target(exposure, block, start, stop, effects, g, slope, cells, factor, own, scratch):
-    """Share of the information on one target's comparison in gene g that the blocks leave."""
-    if effects.shape[0] == 1:
+def efficiency_of_target(exposure, block, start, stop, blocks, g, own, scratch):
+    """Share of the information on one target's comparison in gene g that the blocks leave; `own` and `scratch` are written on."""
+    if blocks.effects.shape[0] == 1:
         return 1.0
     own[:] = 0.0
+    slope = blocks.slope[g]
     for i in range(start, stop):
-        e = exposure[i] * effects[block[i], g]
+        e = exposure[i] * blocks.effects[block[i], g]
         own[block[i]] += e / (1.0 + slope * e)
-    return efficiency_among_many(cells, own, factor, scratch)
+    return efficiency_among_many(blocks.cells[g], own, blocks.factor[g], scratch)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _compare_rows(
-    samples,
-    exposure,
-    block,
-    starts,
-    targets,
-    in_fit,
-    target_status,
-    checked,
-    floor,
-    effects,
-    block_slope,
-    block_cells,
-    block_factor,
-    mean,
-    prior_phi,
-    prior_df,
-    numerator,
-    weight,
-    df_ratio,
-    min_gene_counts,
-    reference,
-    gene_status,
-    log_fc,
-    se,
-    statistic,
-    p_value,
-    dispersion,
-    status,
-):
+def _compare_rows(samples, rules, targets, model, out):
+    reference, effects = model.reference, model.blocks.effects
+    min_gene_counts = model.min_gene_counts
     n_blocks = effects.shape[0]
     own = np.empty(n_blocks)
     scratch = np.empty(n_blocks)
     vectors = np.zeros(SCRATCH)
     largest = 0
     for k in targets:
-        largest = max(largest, starts[k + 1] - starts[k])
+        largest = max(largest, samples.starts[k + 1] - samples.starts[k])
     y = np.empty(largest)
     l = np.empty(largest)
     members = np.arange(largest)
-    for first in range(0, samples.shape[1], GENES_AT_ONCE):
-        n_at_once = min(GENES_AT_ONCE, samples.shape[1] - first)
+    for first in range(0, samples.counts.shape[1], GENES_AT_ONCE):
+        n_at_once = min(GENES_AT_ONCE, samples.counts.shape[1] - first)
         load_genes(reference, first, n_at_once, vectors)
         for k in targets:
-            start = starts[k]
-            stop = starts[k + 1]
+            start = samples.starts[k]
+            stop = samples.starts[k + 1]
             n = stop - start
-            sum_target(samples, exposure, block, start, stop, effects, first, n_at_once, vectors)
+            sum_target(samples, start, stop, effects, first, n_at_once, vectors)
             if n_blocks > 1:
                 for j in range(n_at_once):
-                    g = first + j
                     efficiency = efficiency_of_target(
-                        exposure,
-                        block,
-                        start,
-                        stop,
-                        effects,
-                        g,
-                        block_slope[g],
-                        block_cells[g],
-                        block_factor[g],
-                        own,
-                        scratch,
+                        samples.exposure, samples.block, start, stop, model.blocks, first + j, own, scratch
                     )
                     vectors[SHARE + j] = max(efficiency, SMALLEST_EFFICIENCY)
             compare_vectorized(n_at_once, vectors)
             for j in range(n_at_once):
                 g = first + j
-                T1 = reference[0, 0, g]
+                T1 = reference.total[0, g]
                 T2 = vectors[TOTAL + j]
                 if T1 + T2 <= 0.0:
-                    log_fc[k, g] = np.nan
-                    se[k, g] = np.nan
-                    statistic[k, g] = np.nan
-                    p_value[k, g] = np.nan
-                    dispersion[k, g] = np.nan
-                    status[k, g] = ALL_ZERO | LOW_COUNTS if min_gene_counts > 0.0 else ALL_ZERO
+                    out.log_fc[k, g] = np.nan
+                    out.se[k, g] = np.nan
+                    out.statistic[k, g] = np.nan
+                    out.p_value[k, g] = np.nan
+                    out.dispersion[k, g] = np.nan
+                    out.status[k, g] = ALL_ZERO | LOW_COUNTS if min_gene_counts > 0.0 else ALL_ZERO
                     continue
                 share = vectors[SHARE + j]
-                phi = reference[5, 0, g]
+                phi = reference.dispersion[0, g]
                 effect = vectors[LOG_FC + j]
                 error = vectors[SE + j]
                 z = vectors[STATISTIC + j]
@@ -206,121 +161,95 @@ def _compare_rows(
                     wl = vectors[WL + j]
                     effect, error, z, p = compare_two_groups(
                         T1,
-                        reference[1, 0, g],
-                        reference[2, 0, g],
-                        phi * reference[3, 0, g],
+                        reference.rate[0, g],
+                        reference.pseudo_exposure[0, g],
+                        phi * reference.dispersion_factor[0, g],
                         T2,
                         vectors[WY + j] / wl,
                         wl * wl / vectors[WWL + j],
                         phi * vectors[WLWL + j] / (wl * wl),
-                        reference[6, 0, g],
+                        reference.df[0, g],
                         share,
                     )
                 confounded = share < MIN_EFFICIENCY
-                log_fc[k, g] = effect
-                se[k, g] = np.nan if confounded else error
+                out.log_fc[k, g] = effect
+                out.se[k, g] = np.nan if confounded else error
                 if confounded or T1 + T2 < min_gene_counts:
-                    statistic[k, g] = np.nan
-                    p_value[k, g] = np.nan
-                    dispersion[k, g] = np.nan
+                    out.statistic[k, g] = np.nan
+                    out.p_value[k, g] = np.nan
+                    out.dispersion[k, g] = np.nan
                     reason = CONFOUNDED if confounded else 0
-                    status[k, g] = reason | LOW_COUNTS if T1 + T2 < min_gene_counts else reason
+                    out.status[k, g] = reason | LOW_COUNTS if T1 + T2 < min_gene_counts else reason
                     continue
-                flags = np.int64(gene_status[g]) | np.int64(target_status[k])
+                flags = np.int64(model.gene_status[g]) | np.int64(rules.status[k])
                 if T1 <= 0.0 or T2 <= 0.0:
                     flags |= ZERO_GROUP
-                if p < CUT and checked[k]:
+                if p < CUT and rules.checked[k]:
                     for i in range(n):
-                        y[i] = samples[start + i, g]
-                        l[i] = exposure[start + i] * effects[block[start + i], g]
+                        y[i] = samples.counts[start + i, g]
+                        l[i] = samples.exposure[start + i] * effects[samples.block[start + i], g]
+                    always = rules.floor[k] > 0.0
                     worst, worst_z = _without_each(
-                        y,
-                        l,
-                        members,
-                        n if floor[k] > 0.0 or varies_too_much(y, l, members, 0, n, phi) else 0,
-                        n,
-                        reference.shape[1] - 1 if floor[k] > 0.0 or reference[7, 0, g] > 0.0 else 0,
+                        OneTarget(y, l, members, n),
+                        n if always or varies_too_much(y, l, members, 0, n, phi) else 0,
+                        reference.total.shape[0] - 1 if always or reference.varies[0, g] > 0.0 else 0,
+                        rules.in_fit[k],
+                        model,
                         g,
-                        in_fit[k],
-                        mean[g],
-                        prior_phi[g],
-                        prior_df[g],
-                        numerator[g],
-                        weight[g],
-                        df_ratio,
-                        reference,
-                        share,
-                        p,
-                        z,
+                        PlainTest(share, p, z),
                     )
-                    if worst > max(np.sqrt(p), floor[k]):
+                    if worst > max(np.sqrt(p), rules.floor[k]):
                         p = worst
                         z = worst_z
                         flags |= OUTLIER_REPLICATE
-                statistic[k, g] = z
-                p_value[k, g] = p
-                dispersion[k, g] = phi
-                status[k, g] = flags
+                out.statistic[k, g] = z
+                out.p_value[k, g] = p
+                out.dispersion[k, g] = phi
+                out.status[k, g] = flags
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _without_each(
-    y,
-    l,
-    members,
-    n_out,
-    n,
-    n_reference_out,
-    g,
-    in_fit,
-    mean,
-    prior_phi,
-    prior_df,
-    numerator,
-    weight,
-    df_ratio,
-    reference,
-    share,
-    p,
-    z,
-):
+def _without_each(target, n_out, n_reference_out, in_fit, model, g, plain):
     """The largest p-value, and its statistic, without one of this many replicates of the target or of the reference."""
-    worst = p
-    worst_z = z
+    shared, reference = model.shared, model.reference
+    y, l, members, n = target
+    prior_phi = shared.prior_phi[g]
+    worst = plain.p
+    worst_z = plain.z
     whole, whole_weight = (0.0, 0.0)
     if in_fit and n_out > 0:
         whole, whole_weight = group_statistic(y, l, members, 0, n, -1, prior_phi)
     for j in range(n_out + n_reference_out):
         skip = j if j < n_out else -1
         variant = 0 if j < n_out else j - n_out + 1
-        T1 = reference[0, variant, g]
-        T2, rate2, E2, D2 = group_sums(y, l, members, 0, n, skip, reference[4, variant, g])
-        phi = reference[5, variant, g]
-        df = reference[6, variant, g]
+        T1 = reference.total[variant, g]
+        T2, rate2, E2, D2 = group_sums(y, l, members, 0, n, skip, reference.slope[variant, g])
+        phi = reference.dispersion[variant, g]
+        df = reference.df[variant, g]
         if in_fit and j < n_out:
             part, part_weight = group_statistic(y, l, members, 0, n, skip, prior_phi)
             phi, df = moderate(
                 prior_phi,
-                prior_df,
-                mean,
-                numerator + part - whole,
-                (weight + part_weight - whole_weight) / df_ratio,
+                shared.prior_df[g],
+                shared.mean[g],
+                shared.numerator[g] + part - whole,
+                (shared.weight[g] + part_weight - whole_weight) / shared.df_ratio,
             )
         now, now_z = 1.0, 0.0
         if T1 + T2 > 0.0:
             _, _, now_z, now = compare_two_groups(
                 T1,
-                reference[1, variant, g],
-                reference[2, variant, g],
-                phi * reference[3, variant, g],
+                reference.rate[variant, g],
+                reference.pseudo_exposure[variant, g],
+                phi * reference.dispersion_factor[variant, g],
                 T2,
                 rate2,
                 E2,
                 phi * D2,
                 df,
-                share,
+                plain.share,
             )
-        if not now < 1.0 or now_z * z <= 0.0:
+        if not now < 1.0 or now_z * plain.z <= 0.0:
             now, now_z = 1.0, 0.0
         if now > worst:
             worst = now

@@ -28,18 +28,18 @@ def load_genes(reference, first, n, s):
     """The reference's constants of n genes from `first` on."""
     for j in range(n):
         g = first + j
-        s[SLOPE + j] = reference[4, 0, g]
-        s[Y1 + j] = reference[1, 0, g] * reference[2, 0, g]
-        s[E1 + j] = reference[2, 0, g]
-        s[DELTA1 + j] = reference[5, 0, g] * reference[3, 0, g]
-        s[TOTAL1 + j] = reference[0, 0, g]
-        s[PHI + j] = reference[5, 0, g]
-        s[DF + j] = reference[6, 0, g]
+        s[SLOPE + j] = reference.slope[0, g]
+        s[Y1 + j] = reference.rate[0, g] * reference.pseudo_exposure[0, g]
+        s[E1 + j] = reference.pseudo_exposure[0, g]
+        s[DELTA1 + j] = reference.dispersion[0, g] * reference.dispersion_factor[0, g]
+        s[TOTAL1 + j] = reference.total[0, g]
+        s[PHI + j] = reference.dispersion[0, g]
+        s[DF + j] = reference.df[0, g]
         s[SHARE + j] = 1.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sum_target(samples, exposure, block, start, stop, effects, first, n, s):
+def sum_target(samples, start, stop, effects, first, n, s):
     """Total, sum w l, sum w^2 l, sum (w l)^2 and sum w y of a target's samples, w = 1 / (1 + slope l)."""
     for j in range(n):
         s[TOTAL + j] = 0.0
@@ -48,9 +48,9 @@ def sum_target(samples, exposure, block, start, stop, effects, first, n, s):
         s[WLWL + j] = 0.0
         s[WY + j] = 0.0
     for i in range(start, stop):
-        row = samples[i, first : first + n]
-        effect = effects[block[i], first : first + n]
-        depth = exposure[i]
+        row = samples.counts[i, first : first + n]
+        effect = effects[samples.block[i], first : first + n]
+        depth = samples.exposure[i]
         for j in range(n):
             y = float(row[j])
             l = depth * effect[j]

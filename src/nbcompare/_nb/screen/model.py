@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,13 +14,29 @@ from nbcompare._nb.dispersion.high_dispersion_groups import (
 )
 from nbcompare._nb.dispersion.pearson import sorted_members, sum_statistics
 from nbcompare._nb.dispersion.trend import prior_dispersion
-from nbcompare._nb.screen.reference import reference_constants, shared_information
+from nbcompare._nb.screen.reference import (
+    BlockInformation,
+    ReferenceConstants,
+    SharedDispersion,
+    reference_constants,
+    shared_information,
+)
 from nbcompare._nb.status import Status
 from nbcompare._nb.two_group.dataset_fit import fit_shared
 from nbcompare._nb.two_group.leave_one_out import can_leave_out
 
 EXTRAPOLATED = 10.0  # means above so many times the trend's last knot are flagged
 FEW_GENES = 30
+
+
+class ScreenConstants(NamedTuple):
+    """What the kernels take for given in every test of a screen."""
+
+    shared: SharedDispersion
+    reference: ReferenceConstants
+    blocks: BlockInformation
+    gene_status: np.ndarray  # (n_genes,) uint32
+    min_gene_counts: float
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,7 @@ class ScreenModel:
     prior_df: np.ndarray  # (n_genes,)
     numerator: np.ndarray  # (n_genes,) summed dispersion statistics of the groups of the fit
     weight: np.ndarray  # (n_genes,)
-    reference_constants: np.ndarray  # (8, n_variants, n_genes) of `reference_constants`
+    reference_constants: ReferenceConstants
     gene_status: np.ndarray  # (n_genes,) uint32 flags of the gene in every comparison
     group_dispersion_ratio: np.ndarray  # (n_groups,) of the groups of the fit
     group_in_fit: np.ndarray  # (n_groups,) bool
@@ -60,6 +76,21 @@ class ScreenModel:
     n_samples: int
     min_gene_counts: float
 
+    @property
+    def blocks(self) -> BlockInformation:
+        """Block effects and the information of blocks, for the kernels."""
+        return BlockInformation(self.effects, self.block_slope, self.block_cells, self.block_factor)
+
+    @property
+    def constants(self) -> ScreenConstants:
+        """The model for the kernels."""
+        shared = SharedDispersion(
+            self.mean, self.prior_phi, self.prior_df, self.numerator, self.weight, float(self.df_ratio)
+        )
+        return ScreenConstants(
+            shared, self.reference_constants, self.blocks, self.gene_status, float(self.min_gene_counts)
+        )
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Every field as an array, for files and other processes."""
         return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
@@ -69,11 +100,11 @@ class ScreenModel:
         """The model that `to_arrays` took apart."""
         values = {name: np.asarray(array) for name, array in arrays.items()}
         plain: dict[str, Any] = {name: value if value.ndim else value.item() for name, value in values.items()}
+        plain["reference_constants"] = ReferenceConstants(*plain["reference_constants"])
         return cls(**plain)
 
 
-@dataclass(frozen=True)
-class ScreenBlock:
+class ScreenBlock(NamedTuple):
     """Tests of some targets. Natural logarithms."""
 
     log_fc: np.ndarray  # (n_targets, n_genes)
@@ -104,17 +135,14 @@ def fit_screen(
         pseudobulk.counts, shared.exposure, fit_samples, fit_starts, prior_phi, by_gene, by_group, n_threads=n_threads
     )
     samples = members[starts[reference] : starts[reference + 1]]
+    numerator, weight = by_gene[:, 0].copy(), by_gene[:, 1].copy()
     constants_of_reference = reference_constants(
         pseudobulk.counts,
         shared.exposure,
         samples,
-        prior_phi,
-        prior_df,
-        mean,
-        by_gene,
-        shared.df_ratio,
-        bool(shared.in_fit[reference]),
-        can_leave_out(np.array(len(samples)), np.array(2 * len(samples))).item()
+        SharedDispersion(mean, prior_phi, prior_df, numerator, weight, float(shared.df_ratio)),
+        in_fit=bool(shared.in_fit[reference]),
+        leave_out=can_leave_out(np.array(len(samples)), np.array(2 * len(samples))).item()
         and bool(np.isfinite(shared.df_ratio_loo)),
     )
     usable = pseudobulk.counts.sum(axis=1) >= min_gene_counts
@@ -136,8 +164,8 @@ def fit_screen(
         trend=at_mean,
         prior_phi=prior_phi,
         prior_df=prior_df,
-        numerator=by_gene[:, 0].copy(),
-        weight=by_gene[:, 1].copy(),
+        numerator=numerator,
+        weight=weight,
         reference_constants=constants_of_reference,
         gene_status=flags,
         group_dispersion_ratio=shared.dispersion_ratio,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,6 +15,39 @@ from nbcompare._nb.two_group.leave_one_out import varies_too_much
 if TYPE_CHECKING:
     from nbcompare._nb.data import Pseudobulk
     from nbcompare._nb.two_group.dataset_fit import DatasetFit
+
+
+class ReferenceConstants(NamedTuple):
+    """What the tests need of the reference, (n_variants, n_genes) each: from all samples, then without each."""
+
+    total: np.ndarray
+    rate: np.ndarray
+    pseudo_exposure: np.ndarray
+    dispersion_factor: np.ndarray
+    slope: np.ndarray  # samples are weighted by 1 / (1 + slope exposure)
+    dispersion: np.ndarray  # moderated
+    df: np.ndarray  # its degrees of freedom
+    varies: np.ndarray  # 1 where replicates vary too much, else 0
+
+
+class SharedDispersion(NamedTuple):
+    """What is known of every gene's dispersion from all groups of the fit, (n_genes,) each."""
+
+    mean: np.ndarray  # mean count of a sample
+    prior_phi: np.ndarray
+    prior_df: np.ndarray
+    numerator: np.ndarray  # summed dispersion statistics
+    weight: np.ndarray
+    df_ratio: float
+
+
+class BlockInformation(NamedTuple):
+    """Blocks of a screen: effects, and what the share of information that they leave is computed from."""
+
+    effects: np.ndarray  # (n_blocks, n_genes)
+    slope: np.ndarray  # (n_genes,)
+    cells: np.ndarray  # (n_genes, n_blocks)
+    factor: np.ndarray  # (n_genes, n_blocks, n_blocks)
 
 
 def shared_information(
@@ -56,41 +89,38 @@ def reference_constants(
     counts: np.ndarray,
     exposure: np.ndarray,
     samples: np.ndarray,
-    prior_phi: np.ndarray,
-    prior_df: np.ndarray,
-    mean: np.ndarray,
-    by_gene: np.ndarray,
-    df_ratio: float,
+    shared: SharedDispersion,
+    *,
     in_fit: bool,
     leave_out: bool,
-) -> np.ndarray:
-    """Total, rate, E, D, weighting slope, dispersion, degrees of freedom and whether replicates vary too much.
-
-    (8, n_variants, n_genes), the variants with all samples and without each.
-    """
-    out = np.empty((8, len(samples) + 1 if leave_out else 1, len(counts)))
-    _reference_constants(counts, exposure, samples, prior_phi, prior_df, mean, by_gene, df_ratio, in_fit, out)
+) -> ReferenceConstants:
+    """The constants of the reference's samples; without each of them only if `leave_out`."""
+    out = ReferenceConstants(*np.empty((8, len(samples) + 1 if leave_out else 1, len(counts))))
+    _reference_constants(counts, exposure, samples, shared, in_fit, out)
     return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _reference_constants(counts, exposure, samples, prior_phi, prior_df, mean, by_gene, df_ratio, in_fit, out):
+def _reference_constants(counts, exposure, samples, shared, in_fit, out):
     n = samples.shape[0]
     for g in range(counts.shape[0]):
         y = counts[g]
         l = exposure[g if exposure.shape[0] > 1 else 0]
-        phi = prior_phi[g]
+        phi = shared.prior_phi[g]
         whole, whole_weight = group_statistic(y, l, samples, 0, n, -1, phi)
-        for j in range(out.shape[1]):
+        for j in range(out.total.shape[0]):
             skip = samples[j - 1] if j > 0 else -1
             total, depth = totals(y, l, samples, 0, n, skip)
             slope = phi * total / depth
-            out[0, j, g], out[1, j, g], out[2, j, g], out[3, j, g] = group_sums(y, l, samples, 0, n, skip, slope)
-            out[4, j, g] = slope
-            numerator, weight = by_gene[g, 0], by_gene[g, 1]
+            sums = group_sums(y, l, samples, 0, n, skip, slope)
+            out.total[j, g], out.rate[j, g], out.pseudo_exposure[j, g], out.dispersion_factor[j, g] = sums
+            out.slope[j, g] = slope
+            numerator, weight = shared.numerator[g], shared.weight[g]
             if in_fit and j > 0:
                 part, part_weight = group_statistic(y, l, samples, 0, n, skip, phi)
                 numerator += part - whole
                 weight += part_weight - whole_weight
-            out[5, j, g], out[6, j, g] = moderate(phi, prior_df[g], mean[g], numerator, weight / df_ratio)
-            out[7, j, g] = 1.0 if varies_too_much(y, l, samples, 0, n, out[5, j, g]) else 0.0
+            moderated, df = moderate(phi, shared.prior_df[g], shared.mean[g], numerator, weight / shared.df_ratio)
+            out.dispersion[j, g] = moderated
+            out.df[j, g] = df
+            out.varies[j, g] = 1.0 if varies_too_much(y, l, samples, 0, n, moderated) else 0.0

@@ -16,7 +16,7 @@ from nbcompare._nb.dispersion.trend import (
     trend_of_bins,
 )
 from nbcompare._nb.stratified.design import MatchedDesign, block_constants
-from nbcompare._nb.stratified.kernels import leave_out_matched, test_matched
+from nbcompare._nb.stratified.kernels import compare_matched, leave_out_matched
 from nbcompare._nb.stratified.pearson import BOTH, group_statistics
 from nbcompare._nb.two_group.leave_one_out import CUT, FLOOR, LARGEST_GROUP, can_leave_out, is_unbalanced
 
@@ -159,20 +159,8 @@ def _test(
     pseudobulk: Pseudobulk, design: MatchedDesign, trend: Trend, dispersion_ratio: np.ndarray, log_shift: float
 ) -> np.ndarray:
     out = np.empty((len(pseudobulk.counts), 7))
-    test_matched(
-        pseudobulk.counts,
-        pseudobulk.exposures,
-        design.members,
-        design.bounds,
-        trend.at(pseudobulk.counts.mean(axis=1)),
-        trend.log_dispersion_var,
-        trend.error,
-        dispersion_ratio,
-        design.constants,
-        log_shift,
-        *design.scratch(),
-        out,
-    )
+    data = design.data(pseudobulk, trend, dispersion_ratio)
+    compare_matched(data, design.constants, log_shift, design.scratch(), out)
     return out
 
 
@@ -199,18 +187,11 @@ def _leave_one_out(
     worst, statistic = out[genes, 3].copy(), out[genes, 2].copy()
     leave_out_matched(
         genes,
-        pseudobulk.counts,
-        pseudobulk.exposures,
-        design.members,
-        design.bounds,
+        design.data(pseudobulk, trend, dispersion_ratio),
         left_out,
         requested,
-        trend.at(pseudobulk.counts.mean(axis=1)),
-        trend.log_dispersion_var,
-        trend.error,
-        dispersion_ratio,
         constants.reshape(-1, 2),
-        *design.scratch(),
+        design.scratch(),
         statistic,
         worst,
     )

@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from nbcompare._nb.data import Pseudobulk
+from nbcompare._nb.data import Pseudobulk, Trend
 from nbcompare._nb.dispersion.hat_constants import constants_of
+
+
+class BlockedGroups(NamedTuple):
+    """The samples of two groups in blocks, for the kernels."""
+
+    members: np.ndarray  # (n_samples,) int64, sorted by block and group
+    bounds: (
+        np.ndarray
+    )  # (n_blocks, 3) int64: where the first group, the second and the next block start among the members
+    dispersion_ratio: np.ndarray  # (2,) dispersion of the groups relative to the trend
+
+
+class BlockedData(NamedTuple):
+    """Counts of two groups in blocks, and the dispersions expected of the genes."""
+
+    counts: np.ndarray  # (n_genes, n_samples)
+    exposure: np.ndarray  # (1 or n_genes, n_samples)
+    groups: BlockedGroups
+    trend: np.ndarray  # (n_genes,) dispersion expected at the gene's mean
+    log_dispersion_var: float
+    error: float  # variance of the trend itself
+
+
+class Scratch(NamedTuple):
+    """Arrays that the kernels write on."""
+
+    cells: np.ndarray  # (n_blocks, 6)
+    rates: np.ndarray  # (n_blocks,)
+    sums: np.ndarray  # (n_blocks, 2)
+    precision: np.ndarray  # (n_samples,)
 
 
 @dataclass(frozen=True)
@@ -35,10 +66,27 @@ class MatchedDesign:
             second[self.members[middle:stop]] = 1
         return second, block
 
-    def scratch(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Arrays that the kernels write on: cells, rates and sums of the blocks, precisions of the samples."""
+    def groups(self, dispersion_ratio: np.ndarray) -> BlockedGroups:
+        """The samples for the kernels."""
+        return BlockedGroups(self.members, self.bounds, dispersion_ratio)
+
+    def data(self, pseudobulk: Pseudobulk, trend: Trend, dispersion_ratio: np.ndarray) -> BlockedData:
+        """The counts of this design's samples for the kernels."""
+        return BlockedData(
+            pseudobulk.counts,
+            pseudobulk.exposures,
+            self.groups(dispersion_ratio),
+            trend.at(pseudobulk.counts.mean(axis=1)),
+            trend.log_dispersion_var,
+            trend.error,
+        )
+
+    def scratch(self) -> Scratch:
+        """Memory for the kernels."""
         n_blocks = len(self.bounds)
-        return np.empty((n_blocks, 6)), np.empty(n_blocks), np.empty((n_blocks, 2)), np.empty(len(self.members))
+        return Scratch(
+            np.empty((n_blocks, 6)), np.empty(n_blocks), np.empty((n_blocks, 2)), np.empty(len(self.members))
+        )
 
 
 def matched_design(pseudobulk: Pseudobulk, treated: int) -> MatchedDesign:

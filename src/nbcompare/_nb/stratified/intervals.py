@@ -22,60 +22,17 @@ def matched_intervals(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of the log fold changes of `matched_tests`, (n_genes,) each; NaN where nothing can be compared."""
     out = np.full((2, len(pseudobulk.counts)), np.nan)
-    _matched_intervals(
-        pseudobulk.counts,
-        pseudobulk.exposures,
-        design.members,
-        design.bounds,
-        trend.at(pseudobulk.counts.mean(axis=1)),
-        trend.log_dispersion_var,
-        trend.error,
-        dispersion_ratio,
-        design.constants,
-        *design.scratch(),
-        out,
-    )
+    _matched_intervals(design.data(pseudobulk, trend, dispersion_ratio), design.constants, design.scratch(), out)
     return out[0], out[1]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _matched_intervals(
-    counts,
-    exposure,
-    members,
-    bounds,
-    trend,
-    log_dispersion_var,
-    error,
-    dispersion_ratio,
-    constants,
-    cells,
-    rates,
-    sums,
-    precision,
-    out,
-):
+def _matched_intervals(data, constants, scratch, out):
     state = np.empty(SIZE)
-    for g in range(counts.shape[0]):
-        l = exposure[g if exposure.shape[0] > 1 else 0]
-        phi, df, _, efficiency = moderate_within_blocks(
-            counts[g],
-            l,
-            members,
-            bounds,
-            -1,
-            trend[g],
-            log_dispersion_var,
-            error,
-            dispersion_ratio,
-            constants,
-            cells,
-            rates,
-            sums,
-            precision,
-        )
+    for g in range(data.counts.shape[0]):
+        phi, df, _, efficiency = moderate_within_blocks(data, g, -1, constants, scratch)
         if efficiency > 0.0:
-            out[0, g], out[1, g] = cells_interval(cells, phi, df, state)
+            out[0, g], out[1, g] = cells_interval(scratch.cells, phi, df, state)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

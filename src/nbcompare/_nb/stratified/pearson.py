@@ -67,14 +67,15 @@ def leverage_between(sums, of_shared):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pearson_within_blocks(
-    y, l, members, bounds, skip, ratio, rates, phi, dispersion_ratio, only, k_dispersion, k_count, sums, precision
-):
+def pearson_within_blocks(y, l, groups, skip, ratio, phi, only, constants, scratch):
     """Numerator, degrees of freedom d, A (see `glm.dispersion.pearson`), and the share of the information that blocks leave.
 
-    The dispersion of a group is phi times its ratio `dispersion_ratio` (2,). With `only` 0 or 1 the residuals are those of this group alone, else of both.
-    Written on: sums (n_blocks, 2), precision (n_samples,).
+    `groups` are `BlockedGroups`; the dispersion of a group is phi times its ratio. With `only` 0 or 1 the residuals are those of this group
+    alone, else of both. The rates of the blocks are `scratch.rates`, those of the second group `ratio` times as large.
     """
+    members, bounds, dispersion_ratio = groups
+    rates, sums, precision = scratch.rates, scratch.sums, scratch.precision
+    k_dispersion, k_count = constants[0], constants[1]
     n_blocks = bounds.shape[0]
     shared = 0.0
     whole1 = 0.0
@@ -168,49 +169,19 @@ def pearson_within_blocks(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def matched_statistics(
-    counts,
-    exposure,
-    members,
-    bounds,
-    phi,
-    dispersion_ratio,
-    only,
-    k_dispersion,
-    k_count,
-    cells,
-    rates,
-    sums,
-    precision,
-    out,
-):
+def matched_statistics(counts, exposure, groups, phi, only, constants, scratch, out):
     """Numerator, degrees of freedom and A of every gene at its phi, out (n_genes, 3); exposures (1 or n_genes, n_samples).
 
-    `dispersion_ratio` and `only` as in `pearson_within_blocks`.
+    `groups` and `only` as in `pearson_within_blocks`.
     """
     for g in range(counts.shape[0]):
+        y = counts[g]
         l = exposure[g if exposure.shape[0] > 1 else 0]
-        fill_cells(counts[g], l, members, bounds, -1, phi[g], dispersion_ratio, cells)
-        ratio = fit_blocks_and_ratio(cells, phi[g], rates)
-        numerator, degrees, information, _ = pearson_within_blocks(
-            counts[g],
-            l,
-            members,
-            bounds,
-            -1,
-            ratio,
-            rates,
-            phi[g],
-            dispersion_ratio,
-            only,
-            k_dispersion,
-            k_count,
-            sums,
-            precision,
+        fill_cells(y, l, groups.members, groups.bounds, -1, phi[g], groups.dispersion_ratio, scratch.cells)
+        ratio = fit_blocks_and_ratio(scratch.cells, phi[g], scratch.rates)
+        out[g, 0], out[g, 1], out[g, 2], _ = pearson_within_blocks(
+            y, l, groups, -1, ratio, phi[g], only, constants, scratch
         )
-        out[g, 0] = numerator
-        out[g, 1] = degrees
-        out[g, 2] = information
 
 
 def group_statistics(
@@ -223,21 +194,6 @@ def group_statistics(
     out: np.ndarray,
 ) -> None:
     """`matched_statistics` of the samples of a design."""
-    k_dispersion, k_count = design.constants
-    cells, rates, sums, precision = design.scratch()
     matched_statistics(
-        counts,
-        exposure,
-        design.members,
-        design.bounds,
-        phi,
-        dispersion_ratio,
-        only,
-        k_dispersion,
-        k_count,
-        cells,
-        rates,
-        sums,
-        precision,
-        out,
+        counts, exposure, design.groups(dispersion_ratio), phi, only, design.constants, design.scratch(), out
     )

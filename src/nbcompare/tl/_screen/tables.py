@@ -20,8 +20,6 @@ from nbcompare.tl._screen.run import Screen
 from nbcompare.tl._screen.samples import ScreenData
 from nbcompare.tl._screen.targets import targets_of
 
-REFERENCE_DISPERSION = 5  # row of `ScreenModel.reference_constants`
-
 
 def tables(
     result: ScreenResult, screen: Screen, var: pd.DataFrame
@@ -101,7 +99,7 @@ def _genes(var: pd.DataFrame, fit: ScreenFit, summaries: Sequence[Mapping[str, n
     return var.assign(
         base_mean=fit.base_mean,
         dispersion_trend=fit.model.trend,
-        dispersion=fit.model.reference_constants[REFERENCE_DISPERSION, 0],
+        dispersion=fit.model.reference_constants.dispersion[0],
         n_perturbations=np.sum([summary["n_perturbations"] for summary in summaries], axis=0),
     )
 

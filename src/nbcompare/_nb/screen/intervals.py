@@ -9,9 +9,10 @@ from nbcompare._nb.dispersion.pearson import group_sums
 from nbcompare._nb.numerics.interval_search import SIZE
 from nbcompare._nb.numerics.parallel import in_parallel
 from nbcompare._nb.screen.compare import own_setting, stands_alone
-from nbcompare._nb.screen.kernels import TargetSamples, efficiency_of_target
+from nbcompare._nb.screen.kernels import TargetSamples, weigh_target
 from nbcompare._nb.screen.model import ScreenModel
 from nbcompare._nb.status import NOT_TESTED
+from nbcompare._nb.two_group.block_effects import efficiency_among_many
 from nbcompare._nb.two_group.gene_test import SMALLEST_EFFICIENCY, ComparisonData
 from nbcompare._nb.two_group.intervals import genes_intervals, groups_interval
 
@@ -116,9 +117,10 @@ def _target_intervals(samples, targets, genes, blocks, reference, bounds):
                 lower[k, g - first[k]] = np.nan
                 upper[k, g - first[k]] = np.nan
                 continue
-            efficiency = efficiency_of_target(
-                samples.exposure, samples.block, start, start + n, blocks, g, own, scratch
-            )
+            efficiency = 1.0
+            if n_blocks > 1:
+                weigh_target(samples.exposure, samples.block, start, start + n, blocks.effects, g, blocks.slope[g], own)
+                efficiency = efficiency_among_many(blocks.cells[g], own, blocks.factor[g], scratch)
             phi = reference.dispersion[0, g]
             lower[k, g - first[k]], upper[k, g - first[k]] = groups_interval(
                 T1,

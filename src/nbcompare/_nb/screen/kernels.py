@@ -93,26 +93,26 @@ def _keep_information(exposure, block, blocks, efficiency):
     n_blocks = blocks.effects.shape[0]
     own = np.empty(n_blocks)
     scratch = np.empty(n_blocks)
-    for g in range(efficiency.shape[0]):
-        efficiency[g] = efficiency_of_target(exposure, block, 0, exposure.shape[0], blocks, g, own, scratch)
+    efficiency[:] = 1.0
+    if n_blocks > 1:
+        for g in range(efficiency.shape[0]):
+            weigh_target(exposure, block, 0, exposure.shape[0], blocks.effects, g, blocks.slope[g], own)
+            efficiency[g] = efficiency_among_many(blocks.cells[g], own, blocks.factor[g], scratch)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def efficiency_of_target(exposure, block, start, stop, blocks, g, own, scratch):
-    """Share of the information on one target's comparison in gene g that the blocks leave; `own` and `scratch` are written on."""
-    if blocks.effects.shape[0] == 1:
-        return 1.0
+def weigh_target(exposure, block, start, stop, effects, g, slope, own):
+    """Information of one target's samples in every block, (n_blocks,), into `own`."""
     own[:] = 0.0
-    slope = blocks.slope[g]
     for i in range(start, stop):
-        e = exposure[i] * blocks.effects[block[i], g]
+        e = exposure[i] * effects[block[i], g]
         own[block[i]] += e / (1.0 + slope * e)
-    return efficiency_among_many(blocks.cells[g], own, blocks.factor[g], scratch)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _compare_rows(samples, rules, targets, model, out):
-    reference, effects = model.reference, model.blocks.effects
+    reference, blocks = model.reference, model.blocks
+    effects = blocks.effects
     min_gene_counts = model.min_gene_counts
     n_blocks = effects.shape[0]
     own = np.empty(n_blocks)
@@ -134,9 +134,9 @@ def _compare_rows(samples, rules, targets, model, out):
             sum_target(samples, start, stop, effects, first, n_at_once, vectors)
             if n_blocks > 1:
                 for j in range(n_at_once):
-                    efficiency = efficiency_of_target(
-                        samples.exposure, samples.block, start, stop, model.blocks, first + j, own, scratch
-                    )
+                    g = first + j
+                    weigh_target(samples.exposure, samples.block, start, stop, effects, g, blocks.slope[g], own)
+                    efficiency = efficiency_among_many(blocks.cells[g], own, blocks.factor[g], scratch)
                     vectors[SHARE + j] = max(efficiency, SMALLEST_EFFICIENCY)
             compare_vectorized(n_at_once, vectors)
             for j in range(n_at_once):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from functools import cache
 from pathlib import Path
 
@@ -116,3 +117,38 @@ def _reaches(graph: dict[str, set[str]], start: str, goal: str) -> bool:
 def test_folder_size(folder):
     files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
     assert len(files) <= MOST_FILES, f"{folder.name} has {len(files)} files"
+
+
+RETIRED = set(
+    "anchor anchors anchored arm arms branchless calm lane lanes lattice lend lender lenders lending lends lent noise noisy piece pieces "
+    "questioned scatter scatters tell telling tells told vouch wild".split()
+)
+OTHERS_WORDS = {  # names that others gave, and the lanes of a sequencer
+    "bbox_to_anchor",
+    "scatter",
+    "MOST_LANES",
+    "lanes",
+    "test_lanes_are_summed",
+}
+OF_OTHERS = re.compile(
+    r"pl/|tests/pl/|dask|_anndata/rows|test_rows|benchmarks/(figures|readme_figure)"
+)  # where they stand
+
+
+def names_of(path: Path) -> set[str]:
+    with path.open("rb") as file:
+        return {token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.NAME}
+
+
+def test_words():
+    """No identifier has a word that the field does not use (docs/architecture.md, Words)."""
+    root = TESTS.parent
+    found = {
+        f"{path.relative_to(root)}: {name}"
+        for folder in ("src", "tests", "benchmarks")
+        for path in (root / folder).rglob("*.py")
+        for name in names_of(path)
+        if {word.lower() for word in re.split(r"_|(?<=[a-z])(?=[A-Z])", name)} & RETIRED
+        and not (name in OTHERS_WORDS and OF_OTHERS.search(path.as_posix()))
+    }
+    assert not found, sorted(found)

@@ -52,6 +52,9 @@ class DesignTests:
     trend: Trend  # without bins (`mean` has one value, `n_genes` 0) where dispersions are not moderated
     mean: np.ndarray  # (n_genes,) mean count of a sample, where the trend is read
     interval: np.ndarray | None = None  # (n_genes, n_contrasts, 2) 95 % confidence interval, where it was asked for
+    shifted: np.ndarray | None = (
+        None  # (n_genes, n_contrasts, 2) deviates of the nulls -threshold and threshold, where there is one
+    )
 
 
 def design_tests(
@@ -64,6 +67,7 @@ def design_tests(
     dispersion: str = "moderated",
     cox_reid: bool = False,
     null: np.ndarray | None = None,
+    threshold: float = 0.0,
     min_gene_counts: float = 10.0,
     level: np.ndarray | None = None,
     leave_out: bool = True,
@@ -92,6 +96,9 @@ def design_tests(
     null
         Value of each contrast under its null hypothesis, (n_contrasts,) natural log, zero where k > 1; zero when None. Statistics are
         signed by log_fc - null.
+    threshold
+        Also test each contrast of one column against this value, natural log, and minus this value, with `test="moderated"` and at the
+        same dispersions.
     min_gene_counts
         Contrasts whose informative samples have fewer counts together are not tested.
     level
@@ -114,7 +121,7 @@ def design_tests(
         basis = fixed_dispersions(np.zeros(len(counts)), counts)
     elif moderated and matrices.group is not None:
         of_groups, basis = _moderate_groups(
-            counts, offset, matrices, null, min_gene_counts, leave_out and not given, intervals
+            counts, offset, matrices, null, threshold, min_gene_counts, leave_out and not given, intervals
         )
     elif moderated:
         usable = counts.sum(axis=1) >= min_gene_counts
@@ -123,6 +130,7 @@ def design_tests(
     else:
         highest = maximise_design(counts, offset, matrices, cox_reid=cox_reid, n_threads=n_threads)
         basis = fixed_dispersions(highest.dispersion, counts)
+    begun = None if basis.coefficients is None else basis.coefficients.copy()
     found = run_tests(counts, offset, matrices, basis, TESTS[test], null, n_threads)
     refitted = None
     if test == "lrt" and highest:
@@ -201,10 +209,38 @@ def design_tests(
         basis.trend,
         basis.mean,
         interval,
+        None
+        if threshold == 0
+        else shifted_tests(
+            counts, offset, matrices, replace(basis, coefficients=begun), threshold, min_gene_counts, n_threads
+        ),
     )
     if test == "moderated" and of_groups is not None:
         _take_pairs(result, of_groups, matrices, null)
     return result
+
+
+def shifted_tests(
+    counts: np.ndarray,
+    offset: np.ndarray,
+    matrices: DesignMatrices,
+    basis: Moderation,
+    threshold: float,
+    min_gene_counts: float,
+    n_threads: int,
+) -> np.ndarray:
+    """Deviates of the nulls -threshold and threshold at the dispersions of `basis`, (n_genes, n_contrasts, 2); NaN where not tested."""
+    out = np.empty((len(counts), len(matrices.tested), 2))
+    for k, shift in enumerate((-threshold, threshold)):
+        null = np.where(matrices.tested == 1, shift, 0.0)
+        start = None if basis.coefficients is None else basis.coefficients.copy()
+        found = run_tests(
+            counts, offset, matrices, replace(basis, coefficients=start), TESTS["moderated"], null, n_threads
+        )
+        status = _status(counts, matrices, min_gene_counts, found.separated)
+        deviates = halved(found.statistic, (status & Status.ZERO_GROUP) > 0, found.log_fc)
+        out[..., k] = np.where((status & NOT_TESTED) > 0, np.nan, deviates)
+    return out
 
 
 def _moderate_groups(
@@ -212,6 +248,7 @@ def _moderate_groups(
     offset: np.ndarray,
     matrices: DesignMatrices,
     null: np.ndarray,
+    threshold: float,
     min_gene_counts: float,
     leave_out: bool,
     intervals: bool,
@@ -230,7 +267,8 @@ def _moderate_groups(
         )
     requested = np.array([pair[:2] for pair in pairs.values()], np.int64)
     shift = np.array([null[c] / pair[2] for c, pair in pairs.items()])
-    for size in np.unique(np.abs(shift)):
+    size_of = np.array([threshold / abs(pair[2]) for pair in pairs.values()]) if threshold else np.abs(shift)
+    for size in np.unique(size_of):
         tests = moderated_tests(
             pseudobulk,
             requested,
@@ -240,7 +278,7 @@ def _moderate_groups(
             intervals=intervals,
         )
         for j, c in enumerate(pairs):
-            if abs(shift[j]) == size:
+            if size_of[j] == size:
                 found[c] = _one_of(tests, j, shift[j])
     shared = tests.shared
     if shared is None:  # it is there for designs without blocks
@@ -252,7 +290,8 @@ def _moderate_groups(
 def _one_of(tests: Moderated, j: int, shift: float) -> Moderated:
     """One comparison, (n_genes,) each; where the null is not zero its deviates are the statistics."""
     statistic, p_value = tests.statistic[:, j], tests.p_value[:, j]
-    if tests.shifted is not None:
+    moved = tests.shifted is not None and shift != 0
+    if tests.shifted is not None and moved:
         statistic = tests.shifted[:, j, 1 if shift > 0 else 0]
         p_value = 2 * ndtr(-np.abs(statistic))
     return replace(
@@ -261,11 +300,12 @@ def _one_of(tests: Moderated, j: int, shift: float) -> Moderated:
         se=tests.se[:, j],
         statistic=statistic,
         p_value=p_value,
-        p_value_all=tests.p_value_all[:, j] if tests.shifted is None else p_value,
+        p_value_all=p_value if moved else tests.p_value_all[:, j],
         dispersion=tests.dispersion[:, j],
         status=tests.status[:, j],
         dispersion_ratio=tests.dispersion_ratio[j],
         interval=None if tests.interval is None else tests.interval[:, j],
+        shifted=None if tests.shifted is None else tests.shifted[:, j],
     )
 
 
@@ -289,6 +329,8 @@ def _take_pairs(
             one.status,
             one.dispersion_ratio,
         )
+        if result.shifted is not None and one.shifted is not None:
+            result.shifted[:, c] = one.shifted if factor > 0 else one.shifted[:, ::-1]
         if result.interval is not None and one.interval is not None:
             result.interval[:, c] = np.sort(factor * one.interval, axis=-1)
 

@@ -25,12 +25,13 @@ NEARBY = 0.15  # standard deviations
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def contrast_result(y, design, effect, phi, full, phi_root, full_root, tau2, prior_df, own_df, pooled, test, space):
+def contrast_result(y, design, effect, full, full_root, dispersion, test, space):
     """Effect over the null's and its standard error, both in units of the last column, signed statistic, p-value, whether separated.
 
-    `full` is the fit at `phi`, `full_root` that at `phi_root`, where the likelihood ratio is taken; space.null is the null's fit there, at the
-    offsets space.offset. The degrees of freedom of phi are those of the prior and of the gene's own statistic; see `contrast_degrees`.
+    `dispersion` are the `GeneDispersions` of the gene. `full` is the fit at its phi, `full_root` that at its phi_root, where the likelihood ratio
+    is taken; space.null is the null's fit there, at the offsets space.offset.
     """
+    phi, phi_root = dispersion.phi, dispersion.phi_root
     p = design.rows.shape[1]
     null = space.null
     root = signed_root(y, full_root, null, phi_root, design.ratio, effect, space)
@@ -44,7 +45,7 @@ def contrast_result(y, design, effect, phi, full, phi_root, full_root, tau2, pri
         newton(y, design, phi, p, full, space)
         effect = full.b[p - 1]
     usable_information(full.m, null.m, phi, design, p, space.w, space.a)
-    df = contrast_degrees(design, null.m, phi, prior_df, own_df, pooled, space)
+    df = contrast_degrees(design, null.m, dispersion, space)
     se = space.a[p * (p + 1) // 2 - 1]
     log_information = half_log_determinant(space.a, p)
     share = 1.0
@@ -60,13 +61,13 @@ def contrast_result(y, design, effect, phi, full, phi_root, full_root, tau2, pri
     elif test == WALD:
         root = effect / se
     else:
-        root /= math.sqrt(tau2)
+        root /= math.sqrt(dispersion.tau2)
     deviate = normal_from_t(root, df)
     return effect, se, math.copysign(deviate, root), min(2.0 * share * normal_tail(deviate), 1.0), separated
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def contrast_degrees(design, m_null, phi, prior_df, own_df, pooled, space):
+def contrast_degrees(design, m_null, dispersion, space):
     """Degrees of freedom of the dispersion in the variance of the contrast.
 
     The weights space.w and Cholesky's factor space.a are those of the full fit. With the share q, at most one, of the information on the
@@ -77,6 +78,7 @@ def contrast_degrees(design, m_null, phi, prior_df, own_df, pooled, space):
     mean of c w: degrees are divided by wc over that, if above one.
     """
     n, p = design.rows.shape
+    phi, pooled = dispersion.phi, dispersion.pooled
     g = space.g
     at_null = 0.0
     average = 0.0
@@ -98,7 +100,7 @@ def contrast_degrees(design, m_null, phi, prior_df, own_df, pooled, space):
         h = space.w[i] * e
         squares += design.ratio[i] * h * h
         variance += h * e
-    df = prior_df + own_df * share * share
+    df = dispersion.prior_df + dispersion.own_df * share * share
     return df / max(squares * n / (variance * average), 1.0) if variance > 0.0 else df
 
 

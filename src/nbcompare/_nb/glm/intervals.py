@@ -7,6 +7,7 @@ another, which `moderated` tests, has its interval from there; Wald's test on th
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,9 +16,19 @@ from nbcompare._nb.glm.contrast import MODERATED, QUASI_LIKELIHOOD, WALD, contra
 from nbcompare._nb.glm.dispersion.moderation import Moderation
 from nbcompare._nb.glm.fit.design import DesignMatrices
 from nbcompare._nb.glm.fit.mle import maximise_gene
-from nbcompare._nb.glm.fit.newton import Matrices, centre, common_depth, make_fitted, make_space
+from nbcompare._nb.glm.fit.newton import (
+    GeneCounts,
+    GeneDispersions,
+    Start,
+    centre,
+    common_depth,
+    design_at,
+    make_fitted,
+    make_space,
+)
 from nbcompare._nb.glm.fit.newton_vectorized import (
     GENES_AT_ONCE,
+    allocate_gene,
     allocate_vectors,
     fit_genes,
     fit_vectorized,
@@ -86,35 +97,19 @@ def design_intervals(
     counts = np.ascontiguousarray(counts[requested])
     offset = offset if len(offset) == 1 else np.ascontiguousarray(offset[requested])
     separated = np.ascontiguousarray(separated[requested])
-    phi, working, tau2 = basis.dispersion[requested], basis.working[requested], basis.tau2[requested]
-    prior_df, own_df, pooled = basis.prior_degrees[requested], basis.own_degrees[requested], basis.pooled[requested]
+    dispersions, designs = basis.part(requested), matrices.kernels(basis.ratio)
     alternative = np.zeros((len(requested), 0)) if highest is None else np.ascontiguousarray(highest[requested])
     found = np.full((*starts.shape, 2), np.nan)
     search = _search if highest is None else _search_refitted
 
     def run(part: slice) -> None:
         search(
-            counts[part],
-            offset if len(offset) == 1 else offset[part],
-            phi[part],
-            working[part],
-            tau2[part],
-            prior_df[part],
-            own_df[part],
-            pooled[part],
-            alternative[part],
-            cox_reid,
+            GeneCounts(counts[part], offset if len(offset) == 1 else offset[part], matrices.centred),
+            GeneDispersions(*(values[part] for values in dispersions)),
             test,
-            matrices.rows,
-            matrices.columns,
-            matrices.products,
-            basis.ratio,
-            matrices.directions,
-            matrices.centred,
-            searched,
-            separated[part],
-            starts[part],
-            errors[part],
+            designs,
+            Targets(searched, separated[part], starts[part], errors[part]),
+            Alternatives(alternative[part], cox_reid),
             found[part],
         )
 
@@ -124,61 +119,53 @@ def design_intervals(
     return out
 
 
+class Targets(NamedTuple):
+    """What is searched."""
+
+    searched: np.ndarray  # (n_contrasts,) bool
+    separated: np.ndarray  # (n_genes, n_contrasts) bool
+    starts: np.ndarray  # (n_genes, n_contrasts) estimates
+    errors: np.ndarray  # (n_genes, n_contrasts) their standard errors
+
+
+class Alternatives(NamedTuple):
+    """Where likelihood ratios refit the dispersion: the log likelihoods of the alternatives, and whether those of the nulls are adjusted."""
+
+    highest: np.ndarray  # (n_genes, n_contrasts)
+    cox_reid: bool
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def _search(
-    counts,
-    log_exposure,
-    phi,
-    phi_root,
-    tau2,
-    prior_df,
-    own_df,
-    pooled,
-    highest,
-    cox_reid,
-    test,
-    rows,
-    columns,
-    products,
-    ratio,
-    directions,
-    centred,
-    searched,
-    separated,
-    starts,
-    errors,
-    out,
-):
-    """Searches of several genes side by side, in units of the designs' last columns; nulls are fitted as in `glm_genes.fit_and_test`."""
-    n = counts.shape[1]
-    p = columns.shape[1]
-    base = Matrices(rows[0], columns[0], products[0], ratio)
-    y = np.empty(n)
-    fitted = make_fitted(n, p)
+def _search(data, dispersions, test, designs, targets, _alternatives, out):
+    """Searches of several genes side by side, in units of the designs' last columns; nulls are fitted as in `genes.fit_and_test`."""
+    searched, separated, starts, errors = targets
+    directions = designs.directions
+    n = data.counts.shape[1]
+    p = designs.columns.shape[1]
+    base = design_at(designs, 0)
+    one = allocate_gene(n, p)
+    y, fitted, space = one
     root = make_fitted(n, p)
-    space = make_space(n, p)
     full = allocate_vectors(n, p)
     at_root = allocate_vectors(n, p)
     without = allocate_vectors(n, p)
     apart = test == QUASI_LIKELIHOOD
-    depth = common_depth(log_exposure)
-    unknown = np.empty((0, p))
+    depth = common_depth(data.log_exposure)
+    unknown = Start(False, np.empty((0, p)))
     state = np.empty((GENES_AT_ONCE, SIZE))
     done = np.empty(GENES_AT_ONCE, np.bool_)
     shift = np.zeros(GENES_AT_ONCE)
-    for first in range(0, counts.shape[0], GENES_AT_ONCE):
-        size = min(GENES_AT_ONCE, counts.shape[0] - first)
-        fit_genes(counts, log_exposure, depth, centred, phi, first, size, False, unknown, base, full, y, fitted, space)
+    for first in range(0, data.counts.shape[0], GENES_AT_ONCE):
+        size = min(GENES_AT_ONCE, data.counts.shape[0] - first)
+        fit_genes(data, depth, dispersions.phi, (first, size), unknown, base, full, one)
         rooted = full
         if apart:
-            fit_genes(
-                counts, log_exposure, depth, centred, phi_root, first, size, False, unknown, base, at_root, y, fitted, space
-            )  # fmt: skip
+            fit_genes(data, depth, dispersions.phi_root, (first, size), unknown, base, at_root, one)
             rooted = at_root
         for c in range(searched.shape[0]):
             if not searched[c]:
                 continue
-            design = Matrices(rows[c + 1], columns[c + 1], products[c + 1], ratio)
+            design = design_at(designs, c + 1)
             for side in range(2):
                 n_left = 0
                 for k in range(size):
@@ -195,7 +182,8 @@ def _search(
                         if value * target < 0.0:  # nothing bounds a group without counts on that side
                             out[g, c, side] = -math.inf if side == LOWER else math.inf
                             continue
-                    width = math.copysign(t_critical(prior_df[g] + own_df[g], NORMAL) * errors[g, c], target)
+                    degrees = dispersions.prior_df[g] + dispersions.own_df[g]
+                    width = math.copysign(t_critical(degrees, NORMAL) * errors[g, c], target)
                     begin(state[k], starts[g, c], starts[g, c] - width, target)
                     shift[k] = state[k, X]
                     done[k] = False
@@ -215,21 +203,15 @@ def _search(
                         value = -shift[k]
                         for j in range(p):
                             value += directions[c, j] * fitted.b[j]
-                        _, _, deviate, _, halved = contrast_result(
-                            y,
-                            design,
-                            value,
-                            phi[g],
-                            fitted,
+                        of_gene = GeneDispersions(
+                            dispersions.phi[g],
                             rooted.phi[k],
-                            root,
-                            tau2[g] if apart else 1.0,
-                            prior_df[g],
-                            own_df[g],
-                            pooled[g],
-                            test,
-                            space,
+                            dispersions.tau2[g] if apart else 1.0,
+                            dispersions.prior_df[g],
+                            dispersions.own_df[g],
+                            dispersions.pooled[g],
                         )
+                        _, _, deviate, _, halved = contrast_result(y, design, value, fitted, root, of_gene, test, space)
                         if test == MODERATED and halved:  # as its p-value is
                             deviate *= NORMAL / ONE_SIDED
                         done[k] = advance(state[k], deviate)
@@ -241,33 +223,13 @@ def _search(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _search_refitted(
-    counts,
-    log_exposure,
-    phi,
-    phi_root,
-    tau2,
-    prior_df,
-    own_df,
-    pooled,
-    highest,
-    cox_reid,
-    test,
-    rows,
-    columns,
-    products,
-    ratio,
-    directions,
-    centred,
-    searched,
-    separated,
-    starts,
-    errors,
-    out,
-):
+def _search_refitted(data, _dispersions, _test, designs, targets, alternatives, out):
     """The same for likelihood ratios with the dispersion at its maximum under each null; the arguments are those of `_search`."""
+    searched, separated, starts, errors = targets
+    highest, cox_reid = alternatives
+    counts, log_exposure, centred = data
     n = counts.shape[1]
-    p = columns.shape[1]
+    p = designs.columns.shape[1]
     poisson = make_fitted(n, p)
     interior = make_fitted(n, p)
     space = make_space(n, p)
@@ -282,7 +244,7 @@ def _search_refitted(
         for c in range(searched.shape[0]):
             if not (searched[c] and errors[g, c] < math.inf and abs(starts[g, c]) < math.inf):
                 continue
-            design = Matrices(rows[c + 1], columns[c + 1], products[c + 1], ratio)
+            design = design_at(designs, c + 1)
             for side in range(2):
                 target = NORMAL if side == LOWER else -NORMAL
                 if separated[g, c] and starts[g, c] * target < 0.0:
@@ -292,7 +254,7 @@ def _search_refitted(
                 ended = False
                 while not ended:
                     for i in range(n):
-                        shifted[i] = offset[i] + state[X] * columns[c + 1, p - 1, i]
+                        shifted[i] = offset[i] + state[X] * design.columns[p - 1, i]
                     value = maximise_gene(
                         y, shifted, design, p - 1, p - 1 if cox_reid else 0, poisson, interior, space
                     )[2]

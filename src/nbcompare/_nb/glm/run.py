@@ -11,7 +11,8 @@ from nbcompare._nb.data import Trend
 from nbcompare._nb.glm.contrast import LIKELIHOOD_RATIO, MODERATED, QUASI_LIKELIHOOD, WALD
 from nbcompare._nb.glm.dispersion.moderation import Moderation
 from nbcompare._nb.glm.fit.design import DesignMatrices
-from nbcompare._nb.glm.genes import fit_and_test
+from nbcompare._nb.glm.fit.newton import GeneCounts, Start
+from nbcompare._nb.glm.genes import ContrastArrays, fit_and_test
 from nbcompare._nb.numerics.parallel import in_parallel
 
 TESTS = {"moderated": MODERATED, "lrt": LIKELIHOOD_RATIO, "ql": QUASI_LIKELIHOOD, "wald": WALD}
@@ -76,32 +77,17 @@ def run_tests(
     separated = np.zeros((n_genes, n_contrasts), bool)
     length = np.where(matrices.tested == 1, matrices.length, 1.0)
 
+    designs = matrices.kernels(basis.ratio)
+
     def run(part: slice) -> None:
         fit_and_test(
-            counts[part],
-            offset if len(offset) == 1 else offset[part],
-            basis.dispersion[part],
-            basis.working[part],
-            basis.tau2[part],
-            basis.prior_degrees[part],
-            basis.own_degrees[part],
-            basis.pooled[part],
+            GeneCounts(counts[part], offset if len(offset) == 1 else offset[part], matrices.centred),
+            basis.part(part),
             test,
-            matrices.rows,
-            matrices.columns,
-            matrices.products,
-            basis.ratio,
-            matrices.tested,
-            matrices.directions,
+            designs,
             null / length,
-            matrices.centred,
-            is_started,
-            coefficients[part],
-            effect[part],
-            se[part],
-            statistic[part],
-            p_value[part],
-            separated[part],
+            Start(is_started, coefficients[part]),
+            ContrastArrays(effect[part], se[part], statistic[part], p_value[part], separated[part]),
         )
 
     in_parallel(run, n_genes, n_threads)

@@ -16,7 +16,7 @@ from nbcompare._nb.dispersion.underdispersion import flagged
 from nbcompare.tl._compare.effects import with_effects
 from nbcompare.tl._compare.estimate import contrasted, moderated, unmoderated
 from nbcompare.tl._compare.options import CompareOptions
-from nbcompare.tl._formula.plan import design_to_dict, make_plan, run_design_tests, sample_flags, shifted_design_tests
+from nbcompare.tl._formula.plan import design_to_dict, make_plan, run_design_tests, sample_flags
 from nbcompare.tl._posterior.compare import with_posterior
 from nbcompare.tl._samples.checks import warn_of_underdispersion
 from nbcompare.tl._samples.groups import informative_blocks, make_design, sample_depths
@@ -100,7 +100,7 @@ def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, option
     )
     if too_little:
         arrays["status"] = flagged(arrays["status"])
-    arrays = with_effects(arrays, shifted_design_tests(plan, samples, genes_first, exposures, options), options.test)
+    arrays = with_effects(arrays, result.shifted, options.test)
     table = without_known(samples.table).assign(size_factor=exposure)
     resolved = {"size_factors_used": used}
     return Outcome(

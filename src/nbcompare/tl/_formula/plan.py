@@ -127,10 +127,12 @@ def run_design_tests(
     plan: Plan, samples: SampleTable, counts: np.ndarray, exposures: np.ndarray, options: CompareOptions
 ) -> DesignTests:
     """Tests of the contrasts; gene-wise dispersions are those of `method`."""
+    threshold = options.test.lfc_threshold * np.log(2)
+    _check_threshold(plan, threshold)
     by_likelihood = options.test.method == "mle"
     classical = options.test.test in ("wald", "lrt")
 
-    def tests(test: str, dispersion: str, *, intervals: bool) -> DesignTests:
+    def tests(test: str, dispersion: str, *, intervals: bool, threshold: float = 0.0) -> DesignTests:
         return design_tests(
             counts,
             np.log(exposures),
@@ -142,41 +144,25 @@ def run_design_tests(
             min_gene_counts=options.test.min_gene_counts,
             level=_levels(samples),
             intervals=intervals,
+            threshold=threshold,
         )
 
-    result = tests(options.test.test, "genewise-ml" if by_likelihood and classical else "moderated", intervals=True)
+    dispersion = "genewise-ml" if by_likelihood and classical else "moderated"
+    result = tests(options.test.test, dispersion, intervals=True, threshold=threshold)
     if by_likelihood and not classical:
         result = replace(result, genewise=tests("wald", "genewise-ml", intervals=False).genewise)
     return replace(result, coefficients=plan.reduction.expand(result.coefficients))
 
 
-def shifted_design_tests(
-    plan: Plan, samples: SampleTable, counts: np.ndarray, exposures: np.ndarray, options: CompareOptions
-) -> np.ndarray | None:
-    """Deviates of the nulls -threshold and threshold, (n_genes, n_contrasts, 2); without a threshold None."""
-    threshold = options.test.lfc_threshold * np.log(2)
-    if threshold == 0:
-        return None
+def _check_threshold(plan: Plan, threshold: float) -> None:
+    """Refuse a threshold for a hypothesis about several log fold changes."""
     several = [one.name for one in plan.hypotheses if one.weights.shape[1] > 1]
-    if several:
+    if threshold > 0 and several:
         msg = (
-            f"lfc_threshold is for one log fold change, but {several[0]!r} is about several. Test its parts as contrasts of their own, or "
+            f"lfc_threshold requires contrasts of one log fold change, but {several[0]!r} has several. Test its parts as separate contrasts, or "
             "leave lfc_threshold out."
         )
         raise ValueError(msg)
-
-    def deviates(shift: float) -> np.ndarray:
-        return design_tests(
-            counts,
-            np.log(exposures),
-            plan.matrix,
-            plan.weights,
-            null=np.full(len(plan.hypotheses), shift),
-            min_gene_counts=options.test.min_gene_counts,
-            level=_levels(samples),
-        ).statistic
-
-    return np.stack([deviates(-threshold), deviates(threshold)], axis=-1)
 
 
 def _levels(samples: SampleTable) -> np.ndarray:

@@ -10,6 +10,7 @@ from nbcompare._nb.data import Trend
 from nbcompare._nb.dispersion.trend import prior_degrees, prior_dispersion
 from nbcompare._nb.glm.dispersion.trend import design_statistics
 from nbcompare._nb.glm.fit.design import DesignMatrices
+from nbcompare._nb.glm.fit.newton import GeneDispersions
 from nbcompare._nb.glm.fit.one_way import group_statistics
 from nbcompare._nb.two_group.dataset_fit import DatasetFit
 
@@ -33,6 +34,11 @@ class Moderation:
     mean: np.ndarray  # mean count of a sample, where the trend is read
     ratio: np.ndarray  # (n_samples,) dispersion of the samples relative to the gene's
     coefficients: np.ndarray | None  # (n_genes, p) of the fit's design at `working`, to start from
+
+    def part(self, genes: slice | np.ndarray) -> GeneDispersions:
+        """The dispersions of some genes, for the kernels."""
+        fields = (self.dispersion, self.working, self.tau2, self.prior_degrees, self.own_degrees, self.pooled)
+        return GeneDispersions(*(values[genes] for values in fields))
 
 
 def moderate_design(

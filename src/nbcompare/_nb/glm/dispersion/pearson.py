@@ -16,8 +16,8 @@ import math
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.glm.fit.newton import Matrices, common_depth, make_fitted, make_space
-from nbcompare._nb.glm.fit.newton_vectorized import GENES_AT_ONCE, allocate_vectors, fit_genes
+from nbcompare._nb.glm.fit.newton import common_depth
+from nbcompare._nb.glm.fit.newton_vectorized import GENES_AT_ONCE, allocate_gene, allocate_vectors, fit_genes
 from nbcompare._nb.numerics.cholesky_vectorized import factor, forward, sum_squares, transposed_times
 
 EMPTY = 1e-3  # samples with smaller fitted means hold no information
@@ -29,31 +29,24 @@ N_SUMS = 8
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pearson_of_genes(
-    counts, log_exposure, rows, columns, products, ratio, phi, parts, constants, centred, is_started, b, out
-):
-    """Numerator, degrees of freedom and A of every gene at its phi, from the coefficients b if begun, into b.
+def pearson_of_genes(data, design, phi, parts, constants, start, out):
+    """Numerator, degrees of freedom and A of every gene at its phi; the fits begin at the coefficients of `start` and are written there.
 
     One for each part of the samples, out (n_genes, n_parts, 3): `parts` (n_parts, n_samples) are 1 for samples that count and 0 for others,
     all of which are fitted; `constants` (n_parts, 2) are its kN and kP.
     """
-    n, p = rows.shape
-    design = Matrices(rows, columns, products, ratio)
-    y = np.empty(n)
-    fitted = make_fitted(n, p)
-    space = make_space(n, p)
+    n, p = design.rows.shape
+    one = allocate_gene(n, p)
     vectors = allocate_vectors(n, p)
-    depth = common_depth(log_exposure)
+    depth = common_depth(data.log_exposure)
     z = np.empty((p, GENES_AT_ONCE))
     sums = np.empty((N_SUMS, GENES_AT_ONCE))
-    for first in range(0, counts.shape[0], GENES_AT_ONCE):
-        size = min(GENES_AT_ONCE, counts.shape[0] - first)
-        fit_genes(
-            counts, log_exposure, depth, centred, phi, first, size, is_started, b, design, vectors, y, fitted, space
-        )
+    for first in range(0, data.counts.shape[0], GENES_AT_ONCE):
+        size = min(GENES_AT_ONCE, data.counts.shape[0] - first)
+        fit_genes(data, depth, phi, (first, size), start, design, vectors, one)
         for k in range(size):
             for j in range(p):
-                b[first + k, j] = vectors.b[j, k] if vectors.total[k] > 0.0 else 0.0
+                start.coefficients[first + k, j] = vectors.b[j, k] if vectors.total[k] > 0.0 else 0.0
         for part in range(parts.shape[0]):
             sum_squares_of_residuals(design, parts[part], size, constants[part, 0], vectors, z, sums)
             for k in range(size):

@@ -17,6 +17,7 @@ from nbcompare._nb.dispersion.trend import (
 )
 from nbcompare._nb.glm.dispersion.pearson import pearson_of_genes
 from nbcompare._nb.glm.fit.design import DesignMatrices
+from nbcompare._nb.glm.fit.newton import GeneCounts, Matrices, Start
 from nbcompare._nb.numerics.parallel import in_parallel
 
 START = 0.1
@@ -155,23 +156,11 @@ def statistics_of_parts(
     is_started = coefficients is not None
     fitted = np.empty((len(counts), matrices.n_coefficients)) if coefficients is None else coefficients
     out = np.empty((len(counts), len(parts), 3))
+    design = Matrices(matrices.rows[0], matrices.columns[0], matrices.products[0], ratio)
 
     def run(chunk: slice) -> None:
-        pearson_of_genes(
-            counts[chunk],
-            offset if len(offset) == 1 else offset[chunk],
-            matrices.rows[0],
-            matrices.columns[0],
-            matrices.products[0],
-            ratio,
-            phi[chunk],
-            parts,
-            constants,
-            matrices.centred,
-            is_started,
-            fitted[chunk],
-            out[chunk],
-        )
+        data = GeneCounts(counts[chunk], offset if len(offset) == 1 else offset[chunk], matrices.centred)
+        pearson_of_genes(data, design, phi[chunk], parts, constants, Start(is_started, fitted[chunk]), out[chunk])
 
     in_parallel(run, len(counts), n_threads)
     return out, fitted

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbcompare._nb.dispersion.hat_constants import part_constants
+from nbcompare._nb.glm.fit.newton import Designs
 from nbcompare._nb.numerics.cholesky import products_of
 
 TOUCHED = 1e-8  # of a column with mean square one
@@ -41,6 +42,10 @@ class DesignMatrices:
     pairs: list[
         tuple[int, int, float] | None
     ]  # where a contrast is so many times one group's log mean over another's: these, that
+
+    def kernels(self, ratio: np.ndarray) -> Designs:
+        """The designs for the kernels; `ratio` (n_samples,) is the dispersion of each sample relative to the gene's."""
+        return Designs(self.rows, self.columns, self.products, ratio, self.tested, self.directions)
 
     @property
     def n_coefficients(self) -> int:

@@ -33,6 +33,43 @@ class Matrices(NamedTuple):
     ratio: np.ndarray  # (n_samples,) dispersion of each sample relative to the gene's
 
 
+class GeneCounts(NamedTuple):
+    """Counts and exposures of some genes."""
+
+    counts: np.ndarray  # (n_genes, n_samples)
+    log_exposure: np.ndarray  # (1 or n_genes, n_samples)
+    centred: bool  # offsets carry the gene's pooled rate, see `centre`
+
+
+class Designs(NamedTuple):
+    """The design of the fit (first) and those of the contrasts, D in all; see `DesignMatrices`."""
+
+    rows: np.ndarray  # (D, n_samples, p)
+    columns: np.ndarray  # (D, p, n_samples)
+    products: np.ndarray  # (D, n_samples, p (p + 1) / 2)
+    ratio: np.ndarray  # (n_samples,) dispersion of each sample relative to the gene's
+    tested: np.ndarray  # (n_contrasts,) int64, how many of the last columns are tested
+    directions: np.ndarray  # (n_contrasts, p), of contrasts of one column
+
+
+class GeneDispersions(NamedTuple):
+    """Dispersions of some genes, (n_genes,) each, or of one gene; see `Moderation`."""
+
+    phi: np.ndarray
+    phi_root: np.ndarray  # where likelihood ratios are taken that are divided by tau2
+    tau2: np.ndarray
+    prior_df: np.ndarray
+    own_df: np.ndarray
+    pooled: np.ndarray
+
+
+class Start(NamedTuple):
+    """Coefficients that fits start from."""
+
+    is_started: bool
+    coefficients: np.ndarray  # (n_genes, p)
+
+
 class Fitted(NamedTuple):
     """A fit at one dispersion."""
 
@@ -55,6 +92,12 @@ class Workspace(NamedTuple):
     g: np.ndarray  # (p,)
     z: np.ndarray  # (p, n_samples)
     a: np.ndarray  # (p (p + 1) / 2,)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def design_at(designs, d):
+    """The d-th of the designs."""
+    return Matrices(designs.rows[d], designs.columns[d], designs.products[d], designs.ratio)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

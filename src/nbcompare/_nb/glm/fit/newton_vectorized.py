@@ -11,7 +11,17 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from nbcompare._nb.glm.fit.newton import ENOUGH, LARGEST_PREDICTOR, LARGEST_STEP, centre, newton
+from nbcompare._nb.glm.fit.newton import (
+    ENOUGH,
+    LARGEST_PREDICTOR,
+    LARGEST_STEP,
+    Fitted,
+    Workspace,
+    centre,
+    make_fitted,
+    make_space,
+    newton,
+)
 from nbcompare._nb.numerics.cholesky import RIDGE
 from nbcompare._nb.numerics.cholesky_vectorized import (
     add_scaled,
@@ -30,23 +40,36 @@ STEPS = 4  # made side by side
 LARGEST_OFFSET = 700.0
 
 
+class OneGene(NamedTuple):
+    """Memory for one gene: its counts, a fit, and what else its fits write to."""
+
+    y: np.ndarray  # (n_samples,)
+    fitted: Fitted
+    space: Workspace
+
+
 class Vectors(NamedTuple):
     """Arrays of some genes side by side; `w` and what follows are written on."""
 
-    total: np.ndarray  # (LANES,)
-    phi: np.ndarray  # (LANES,)
-    y: np.ndarray  # (n_samples, LANES), as the following to `w`
+    total: np.ndarray  # (GENES_AT_ONCE,)
+    phi: np.ndarray  # (GENES_AT_ONCE,)
+    y: np.ndarray  # (n_samples, GENES_AT_ONCE), as the following to `w`
     offset: np.ndarray
     eta: np.ndarray  # linear predictor
     m: np.ndarray
     move: np.ndarray
     w: np.ndarray
-    b: np.ndarray  # (p, LANES) coefficients
-    g: np.ndarray  # (p, LANES)
-    a: np.ndarray  # (p (p + 1) / 2, LANES)
-    active: np.ndarray  # (LANES,) 1 where the fit has not come to its end, else 0
-    gain: np.ndarray  # (LANES,)
-    scale: np.ndarray  # (LANES,)
+    b: np.ndarray  # (p, GENES_AT_ONCE) coefficients
+    g: np.ndarray  # (p, GENES_AT_ONCE)
+    a: np.ndarray  # (p (p + 1) / 2, GENES_AT_ONCE)
+    active: np.ndarray  # (GENES_AT_ONCE,) 1 where the fit has not come to its end, else 0
+    gain: np.ndarray  # (GENES_AT_ONCE,)
+    scale: np.ndarray  # (GENES_AT_ONCE,)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def allocate_gene(n, p):
+    return OneGene(np.empty(n), make_fitted(n, p), make_space(n, p))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -72,29 +95,30 @@ def allocate_vectors(n, p):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fit_genes(
-    counts, log_exposure, depth, centred, phi, first, size, is_started, coefficients, design, vectors, y, fitted, space
-):
-    """Fits of `size` genes from `first` on at their dispersions, from the coefficients (n_genes, p) if begun. The last three are for one gene."""
+def fit_genes(data, depth, phi, chunk, start, design, vectors, one):
+    """Fits of `chunk[1]` genes from `chunk[0]` on at their dispersions, from the coefficients of `start` if begun.
+
+    `depth` is `common_depth` of the exposures, `one` memory for one gene.
+    """
+    first, size = chunk
     p = design.rows.shape[1]
-    load_vectors(counts, log_exposure, depth, centred, phi, first, size, space.offset, vectors)
-    if is_started:
+    load_vectors(data, depth, phi, first, size, one.space.offset, vectors)
+    if start.is_started:
         for k in range(size):
             for j in range(p):
-                vectors.b[j, k] = coefficients[first + k, j]
+                vectors.b[j, k] = start.coefficients[first + k, j]
     else:
         start_vectors(design, size, p, vectors)
-    fit_vectorized(design, size, p, vectors, y, fitted, space)
+    fit_vectorized(design, size, p, vectors, one.y, one.fitted, one.space)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def load_vectors(counts, log_exposure, depth, centred, phi, first, size, offset, vectors):
-    """Counts, offsets (see `glm_fit.centre`) and dispersions of `size` genes from `first` on."""
+def load_vectors(data, depth, phi, first, size, offset, vectors):
+    """Counts, offsets (see `newton.centre`) and dispersions of `size` genes from `first` on."""
     for k in range(size):
-        y = counts[first + k]
-        vectors.total[k] = centre(
-            y, log_exposure[first + k if log_exposure.shape[0] > 1 else 0], depth, centred, offset
-        )
+        y = data.counts[first + k]
+        log_exposure = data.log_exposure[first + k if data.log_exposure.shape[0] > 1 else 0]
+        vectors.total[k] = centre(y, log_exposure, depth, data.centred, offset)
         vectors.phi[k] = phi[first + k]
         for i in range(y.shape[0]):
             vectors.y[i, k] = y[i]
@@ -113,7 +137,7 @@ def start_vectors(design, size, p, vectors):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def start_null(design, shift, size, q, full, vectors):
-    """The same genes in the first q columns, the last one's coefficient being `shift` (LANES,): from the projection of the fit on them."""
+    """The same genes in the first q columns, the last one's coefficient being `shift` (GENES_AT_ONCE,): from the projection of the fit on them."""
     last = design.rows.shape[1] - 1
     for k in range(size):
         vectors.total[k] = full.total[k]

@@ -51,6 +51,7 @@ bibtex_reference_style = "author_year"
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 myst_url_schemes = ("http", "https", "mailto")
+numfig = True  # equations are numbered by page, (3.2), and so are unique over the methods pages
 nb_execution_mode = "off"  # the outputs are committed
 suppress_warnings: list[str] = []
 

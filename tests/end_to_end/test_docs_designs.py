@@ -27,7 +27,7 @@ def adata():
 
 
 def test_contrasts_are_called_as_the_page_says(adata):
-    table = PAGE.split("| `contrast=` | tests | called |")[1].split("\n\n")[0]
+    table = PAGE.split("| `contrast=` | tests | name of the result |")[1].split("\n\n")[0]
     rows = [[cell.strip() for cell in line.split(" | ")] for line in table.splitlines()[2:]]
     checked = 0
     for requested, _, called in rows:

@@ -14,6 +14,8 @@ FOLDER = str(Path(__file__).parent)
 MOST_SHOWN = 60  # letters of a value
 MOST_LISTED = 20  # names in a list
 
+SEE_COMBINATIONS = "See the page 'Which options can be combined' of the documentation."
+
 
 def warn(message: str) -> None:
     """Warn the user, at the line of their code that called nbcompare."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from numba import njit
 
 from nbcompare._nb.numerics import simd as inline_simd
-from nbcompare._nb.numerics.special import fast_log1p
+from nbcompare._nb.numerics.special import fast_log1p, stirling_remainder
 
 SHORT = 12.0  # up to this count the product of 1 + phi j is multiplied out
 HUGE = 1e250
@@ -100,22 +100,3 @@ def tabulate(y, l, phi, grid, slope, rates, table):
             table[k] -= power * inline_simd.log1p((depth * rates[k] - reference) * scale)
     for k in range(n):
         table[k] = inline_simd.exp(max(min(table[k], 60.0), -700.0))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def stirling_remainder(x):
-    """Log Gamma(x) - (x - 1/2) log x + x - log(2 pi)/2 for x > 0: shifted to 8 and above, then the series, to 1e-12.
-
-    That of `special` is more accurate; with it results of the quadrature change by up to 4e-12.
-    """
-    shift = 0.0
-    if x < 8.0:
-        product = 1.0
-        start = x
-        while x < 8.0:
-            product *= x
-            x += 1.0
-        shift = (x - 0.5) * math.log(x) - x - math.log(product) - (start - 0.5) * math.log(start) + start
-    inverse = 1.0 / x
-    square = inverse * inverse
-    return shift + inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188))))

@@ -6,10 +6,9 @@ The page docs/combinations.md shows the same rules as a table.
 from __future__ import annotations
 
 from nbcompare._anndata import column_names
+from nbcompare._messages import SEE_COMBINATIONS
 from nbcompare.tl._compare.options import CompareOptions
 from nbcompare.tl._posterior.options import check_network, check_prior, refuse_unused
-
-SEE = "See the page 'Which options can be combined' of the documentation."
 
 
 def check_combinations(options: CompareOptions) -> None:
@@ -24,7 +23,7 @@ def check_combinations(options: CompareOptions) -> None:
 
 
 def _refuse(message: str) -> None:
-    msg = f"{message} {SEE}"
+    msg = f"{message} {SEE_COMBINATIONS}"
     raise ValueError(msg)
 
 

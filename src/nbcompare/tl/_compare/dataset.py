@@ -16,9 +16,9 @@ from nbcompare._nb.dispersion.underdispersion import flagged
 from nbcompare.tl._compare.effects import with_effects
 from nbcompare.tl._compare.estimate import contrasted, moderated, unmoderated
 from nbcompare.tl._compare.options import CompareOptions
-from nbcompare.tl._formula.plan import design_to_dict, make_plan, run_design_tests, sample_flags
+from nbcompare.tl._formula.plan import design_to_dict, make_plan, run_design_tests
 from nbcompare.tl._posterior.compare import with_posterior
-from nbcompare.tl._samples.checks import warn_of_underdispersion
+from nbcompare.tl._samples.checks import flags_of_comparisons, sample_flags, warn_of_underdispersion
 from nbcompare.tl._samples.groups import informative_blocks, make_design, sample_depths
 from nbcompare.tl._samples.offsets import offset_factors
 
@@ -94,7 +94,7 @@ def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, option
     codes = np.unique(samples.table["condition"].to_numpy(str), return_inverse=True)[1].reshape(-1)
     too_little = warn_of_underdispersion(Pseudobulk(genes_first, exposure, codes, None, of_gene))
     result = run_design_tests(plan, samples, genes_first, exposures, options)
-    flags = sample_flags(plan, samples, unstable)
+    flags = flags_of_comparisons(sample_flags(samples.tiny, unstable), plan.informative)
     arrays, columns, trend, coefficients = contrasted(
         result, flags, (genes_first / exposures).mean(axis=1), test=options.test.test
     )

@@ -20,6 +20,7 @@ from nbcompare._nb.likelihood.wald import standard_error, wald_test
 from nbcompare._nb.moderated import Moderated, moderated_tests
 from nbcompare._nb.status import NOT_TESTED, Status, status_of
 from nbcompare._nb.two_group.intervals import wald_intervals
+from nbcompare.tl._samples.checks import flags_of_comparisons, sample_flags
 from nbcompare.tl._samples.groups import Design
 
 
@@ -185,12 +186,7 @@ def _base_mean(design: Design) -> np.ndarray:
 
 def _sample_flags(design: Design) -> np.ndarray:
     """Status bits of samples that their comparisons take over, (n_comparisons,)."""
-    tiny = design.samples.tiny
-    flags = np.zeros(len(design.pairs), np.uint32)
-    for c, (reference, treated) in enumerate(design.pairs):
-        used = (design.pseudobulk.group == treated) | (reference < 0) | (design.pseudobulk.group == reference)
-        if tiny[used].any():
-            flags[c] |= np.uint32(Status.TINY_PSEUDOBULK)
-        if design.unstable[used].any():
-            flags[c] |= np.uint32(Status.SIZE_FACTOR_UNSTABLE)
-    return flags
+    reference, treated = design.pairs.T
+    group = design.pseudobulk.group[:, None]
+    used = (group == treated) | (reference < 0) | (group == reference)
+    return flags_of_comparisons(sample_flags(design.samples.tiny, design.unstable), used)

@@ -13,7 +13,6 @@ from anndata import AnnData
 from nbcompare._anndata import SampleTable, as_text, column_names, reference_missing
 from nbcompare._messages import warn
 from nbcompare._nb.glm.compare import DesignTests, design_tests
-from nbcompare._nb.status import Status
 from nbcompare.tl._compare.options import CompareOptions
 from nbcompare.tl._formula.contrasts import Hypothesis, group_contrasts, read_contrasts
 from nbcompare.tl._formula.covariates import read_covariates, warn_of_labels, with_hint
@@ -168,15 +167,6 @@ def _check_threshold(plan: Plan, threshold: float) -> None:
 def _levels(samples: SampleTable) -> np.ndarray:
     """The level of `groupby` of each sample, whose dispersions may differ, (n_samples,) codes."""
     return np.asarray(np.unique(samples.table["condition"].to_numpy(), return_inverse=True)[1].reshape(-1))
-
-
-def sample_flags(plan: Plan, samples: SampleTable, unstable: np.ndarray) -> np.ndarray:
-    """Status bits of samples that the comparisons with weight on them take over, (n_comparisons,) uint32."""
-    tiny = samples.tiny
-    flags = np.zeros(len(plan.hypotheses), np.uint32)
-    for where, bit in ((tiny, Status.TINY_PSEUDOBULK), (unstable, Status.SIZE_FACTOR_UNSTABLE)):
-        flags[plan.informative[where].any(axis=0)] |= np.uint32(bit)
-    return flags
 
 
 def design_to_dict(plan: Plan, options: CompareOptions) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nbcompare._messages import SEE_COMBINATIONS
 from nbcompare.tl._posterior.prior_fields import RANGES, given_fields
 
 POSTERIOR_METHODS = ("transformer", "quadrature")
@@ -37,7 +38,7 @@ def refuse_unused(options: PosteriorOptions) -> None:
     if unused := [name for name, is_given in given.items() if is_given]:
         msg = (
             f"{unused[0]} requires method='transformer' or 'quadrature', but method is {options.method!r}. "
-            f"Leave {unused[0]} out, or change the method."
+            f"Leave {unused[0]} out, or change the method. {SEE_COMBINATIONS}"
         )
         raise ValueError(msg)
 
@@ -60,7 +61,10 @@ def check_network(options: PosteriorOptions) -> None:
     """Load the network and find the device, or refuse what quadrature does not use."""
     if options.method == "quadrature":
         if options.network is not None or options.device != "auto":
-            msg = "network and device require method='transformer', but method is 'quadrature', which uses no network. Leave them out."
+            msg = (
+                "network and device require method='transformer', but method is 'quadrature', which uses no network. Leave them out. "
+                + SEE_COMBINATIONS
+            )
             raise ValueError(msg)
         return
     from nbcompare._transformer.device import find_device

@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nbcompare._anndata import SampleTable, as_text
+from nbcompare._anndata import as_text
 from nbcompare._counts.size_factor_reference import DepthReference, depth_factors, fit_depths
 from nbcompare._counts.size_factors import follows_depth
 from nbcompare._messages import warn
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.dispersion.underdispersion import flagged
 from nbcompare._nb.screen.model import ScreenModel, fit_screen
-from nbcompare._nb.status import Status
-from nbcompare.tl._samples.checks import warn_of_underdispersion
+from nbcompare.tl._samples.checks import sample_flags, warn_of_underdispersion
 from nbcompare.tl._screen.options import ScreenOptions
 from nbcompare.tl._screen.samples import ScreenData
 from nbcompare.tl._screen.targets import Targets, block_codes, check_fit, choose_fit_perturbations, samples_of_fit
@@ -122,7 +121,7 @@ def fit_model(data: ScreenData, targets: Targets, options: ScreenOptions, *, n_t
     pseudobulk = Pseudobulk(np.ascontiguousarray(chosen.T), exposure, group, block)
     del chosen  # half a gigabyte for 3,000 samples of 20,000 genes
     check_fit(samples, pseudobulk)
-    of_reference = sample_flags(samples, rows, unstable)[group == 0]
+    of_reference = sample_flags(samples.tiny[rows], unstable)[group == 0]
     model = fit_screen(pseudobulk, 0, min_gene_counts=options.min_gene_counts, n_threads=n_threads)
     if warn_of_underdispersion(pseudobulk):
         model = replace(model, gene_status=flagged(model.gene_status))
@@ -134,10 +133,3 @@ def fit_model(data: ScreenData, targets: Targets, options: ScreenOptions, *, n_t
         labels,
         fit_perturbations.names,
     )
-
-
-def sample_flags(samples: SampleTable, rows: np.ndarray, unstable: np.ndarray) -> np.ndarray:
-    """Status bits of samples that their tests take over, (n_rows,) uint32."""
-    tiny = samples.tiny[rows]
-    bits = np.where(tiny, Status.TINY_PSEUDOBULK, 0) | np.where(unstable, Status.SIZE_FACTOR_UNSTABLE, 0)
-    return bits.astype(np.uint32)

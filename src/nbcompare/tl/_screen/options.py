@@ -15,6 +15,7 @@ import numpy as np
 from nbcompare._anndata import ScreenStore, column_names, differences, the_level
 from nbcompare._arguments import plain
 from nbcompare._counts.size_factors import Method
+from nbcompare._messages import SEE_COMBINATIONS
 from nbcompare._optional import require
 from nbcompare.tl._posterior.options import PosteriorOptions, check_network, check_prior, refuse_unused
 from nbcompare.tl._samples.options import SampleOptions
@@ -165,7 +166,7 @@ def check_run(store: ScreenStore, requested: Mapping[str, Any], *, append: bool)
 def _check_method(options: ScreenOptions) -> None:
     """Refuse what cannot be combined with the method; loads the network first, so that a missing one is found early."""
     if options.posterior.importance_sampling and options.posterior.method != "transformer":
-        msg = f"importance_sampling=True requires method='transformer', but method is {options.posterior.method!r}. Leave it out."
+        msg = f"importance_sampling=True requires method='transformer', but method is {options.posterior.method!r}. Leave it out. {SEE_COMBINATIONS}"
         raise ValueError(msg)
     if options.posterior.method == "mom":
         refuse_unused(options.posterior)

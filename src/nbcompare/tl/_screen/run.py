@@ -17,7 +17,8 @@ from nbcompare._nb.screen.compare import compare_targets
 from nbcompare._nb.screen.intervals import target_intervals
 from nbcompare._nb.screen.model import ScreenBlock
 from nbcompare._nb.status import NOT_TESTED, Status, status_of
-from nbcompare.tl._screen.fit import ScreenFit, sample_flags
+from nbcompare.tl._samples.checks import sample_flags
+from nbcompare.tl._screen.fit import ScreenFit
 from nbcompare.tl._screen.options import ScreenOptions
 from nbcompare.tl._screen.posterior import (
     PosteriorRequest,
@@ -89,7 +90,7 @@ def prepare(data: ScreenData, fit: ScreenFit, targets: Targets, options: ScreenO
             "min_cells, or pass size_factors='total'."
         )
         warn(msg)
-    flags = sample_flags(data.samples, rows, unstable)
+    flags = sample_flags(data.samples.tiny[rows], unstable)
     block = block_codes(data.samples, fit.blocks, rows)
     names = data.var.index.astype(str).to_numpy(object)
     return Screen(

@@ -8,8 +8,9 @@ import numpy as np
 from numba import njit
 
 from nbcompare._nb.numerics import simd as inline_simd
+from nbcompare._nb.numerics.special import stirling_remainder
 from nbcompare._nb.posterior.columns import Columns
-from nbcompare._nb.posterior.group_likelihood import SHORT, stirling_remainder
+from nbcompare._nb.posterior.group_likelihood import SHORT
 from nbcompare._nb.posterior.importance.draws import LOG_TWO_PI, Draws, draw_change, draw_null
 from nbcompare._nb.posterior.importance.pareto import pareto_shape
 from nbcompare._nb.posterior.importance.summary import summarise

@@ -26,6 +26,7 @@ from nbcompare._messages import counted, inform, listed, warn
 from nbcompare._nb.status import NOT_TESTED, Status
 from nbcompare.tl._compare.dataset import compare_samples
 from nbcompare.tl._compare.effects import Alternative, check_effect_options
+from nbcompare.tl._compare.hidden_factors import check_hidden_options, offer_hidden_factors
 from nbcompare.tl._compare.splits import check_splits, compare_splits
 from nbcompare.tl._formula.contrasts import Contrast
 from nbcompare.tl._formula.plan import check_design_options, check_plan
@@ -65,6 +66,7 @@ def nb_compare(
     lfc_threshold: float = 0,
     alternative: Alternative = "greater_abs",
     shrink: bool = False,
+    hidden_factors: Literal["auto"] | int | None = None,
     prior: Mapping[str, Any] | None = None,
     network: str | PathLike[str] | None = None,
     device: str = "auto",
@@ -153,6 +155,16 @@ def nb_compare(
         `"less_abs"`, that it is smaller, in either direction.
     shrink
         Also give shrunken effects with their local false sign rates :cite:p:`stephens2017`. P-values stay as they are.
+    hidden_factors
+        Adjust for directions in which samples differ for reasons that no column names, such as cell state, sample handling or genetic
+        background. Test `"moderated"` only; see :doc:`/hidden_variation`.
+
+        - None: no adjustment.
+        - `"auto"`: the number of factors is estimated, and is often 0. Results are then those without the option.
+        - A whole number: this many factors.
+
+        Effects of the condition along a hidden factor are removed together with it. At least 6 residual degrees of freedom are
+        needed (4 vs 4 replicates).
     prior
         What of the posterior's prior is known, the rest is estimated from the genes of each comparison: `null_proportion`, the share of
         unchanged genes; `lfc_sd`, standard deviation of the others' log2 fold changes; `dispersion`, one number or one a gene
@@ -214,6 +226,8 @@ def nb_compare(
     `.varm["nb_compare_lfc_shrunken"]`, `..._lfc_shrunken_se"]`, `..._lfsr"]`, `..._svalue"]`
         With `shrink`: posterior mean and standard deviation of the log2 fold change; the probability that its sign is wrong or
         it is zero; the mean of these rates over the genes that are called with this one.
+    `.varm["nb_compare_pvals_without_factors"]`, `.varm["nb_compare_hidden_inflation"]`
+        With `hidden_factors`: p-values before the adjustment; the number by which the variance of `scores` was divided.
     `.varm["nb_compare_status"]`
         Why there is no p-value, or what to know beside it; the codes are in `.uns`.
     `.varm["nb_compare_coefficients"]`
@@ -225,7 +239,7 @@ def nb_compare(
         Mean of counts over size factors; the trend at the gene's mean (moderated test).
     `.uns["nb_compare"]`
         `comparisons`, `reference`, `params`, `samples` (with size factors), `dropped_samples`, `n_cells_excluded`,
-        `trend`, `prior` (of a posterior), `status_codes`, `status_meaning`, `log_base`, `fdr_scope`, `version`.
+        `trend`, `prior` (of a posterior), `hidden_factors` (number, factors of the samples, slopes), `status_codes`, `status_meaning`, `log_base`, `fdr_scope`, `version`.
 
     With `split_by` the columns of these arrays are the comparisons of the first split, then those of the second, and so
     on, named by `.uns["nb_compare"]["splits"]` and `["comparisons"]`; `["split_table"]` says how many genes were tested
@@ -296,6 +310,7 @@ def nb_compare(
         _warn_of_untested(outcome.arrays["status"], outcome.comparisons, min_gene_counts)
     if block_key is None and design is None:
         suggest_block_key(samples, replicate_key)
+    offer_hidden_factors(outcome.shared_variation)
     factors = {} if outcome.offset_factors is None else {"offset_factors": outcome.offset_factors}
     results = Results(
         outcome.arrays | factors,
@@ -312,6 +327,7 @@ def nb_compare(
         outcome.design,
         outcome.coefficients,
         outcome.prior,
+        outcome.hidden_factors,
     )
     target = adata.copy() if copy else adata
     summary = write_results(target, results, key_added)
@@ -324,6 +340,7 @@ def _check_options(params: Mapping[str, Any]) -> None:
     check_posterior_options(params)
     check_effect_options(params)
     check_design_options(params)
+    check_hidden_options(params)
     if params["block_key"] is not None and (params["test"], params["method"]) != ("moderated", "mom"):
         msg = (
             f"block_key cannot be combined with test={params['test']!r} and "
@@ -397,6 +414,8 @@ def _as_stored_params(params: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in params.items()
         if name not in ("copy", "verbose", "size_factors", "contrast", "offset")
     }
+    if params["hidden_factors"] is None:  # so that results without the option are those of earlier versions
+        del as_stored_params["hidden_factors"]
     as_stored_params["contrast"] = None if params["contrast"] is None else repr(params["contrast"])
     for name in ("size_factors", "offset"):
         as_stored_params[name] = params[name] if params[name] is None or isinstance(params[name], str) else "given"

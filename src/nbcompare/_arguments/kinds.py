@@ -77,6 +77,16 @@ def word(*allowed: str) -> Kind:
     return check
 
 
+def word_or(kind: Kind, allowed: str) -> Kind:
+    """One word, or what `kind` takes."""
+
+    def check(value: Any, name: str) -> Any:
+        found = _scalar(value)
+        return found if isinstance(found, str) and found == allowed else kind(value, name)
+
+    return check
+
+
 def text(what: str) -> Kind:
     """Text that is not empty."""
 

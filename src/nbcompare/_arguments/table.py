@@ -25,6 +25,7 @@ from nbcompare._arguments.kinds import (
     text,
     truth,
     word,
+    word_or,
 )
 
 LARGEST_THRESHOLD = 30.0  # log2 fold change: a billionfold
@@ -75,6 +76,9 @@ KINDS: dict[str, Kind] = {
     "test": word("moderated", "wald", "lrt", "ql"),
     "dispersion": word("all", "pair"),
     "cox_reid": truth,
+    "hidden_factors": optional(
+        word_or(number("None, 'auto', or a whole number of factors, 1 or more", low=1, whole=True), "auto")
+    ),
     "lfc_threshold": number(
         f"a log2 fold change from 0 to {LARGEST_THRESHOLD:g} (1 stands for twofold, 0.58 for 50% more)",
         low=0,

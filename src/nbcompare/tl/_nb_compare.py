@@ -26,6 +26,7 @@ from nbcompare._messages import counted, inform, listed, warn
 from nbcompare._nb.status import NOT_TESTED, Status
 from nbcompare.tl._compare.combinations import check_combinations
 from nbcompare.tl._compare.dataset import compare_samples
+from nbcompare.tl._compare.hidden_factors import offer_hidden_factors
 from nbcompare.tl._compare.options import Alternative, CompareOptions, Question, TestOptions
 from nbcompare.tl._compare.splits import check_splits, compare_splits
 from nbcompare.tl._formula.contrasts import Contrast
@@ -73,6 +74,7 @@ def nb_compare(
     lfc_threshold: float = 0,
     alternative: Alternative = "greater_abs",
     shrink: bool = False,
+    hidden_factors: Literal["auto"] | int | None = None,
     # output
     key_added: str = "nb_compare",
     copy: bool = False,
@@ -186,6 +188,16 @@ def nb_compare(
         - `"less_abs"`: the change is smaller than the threshold (equivalence).
     shrink
         Also store shrunken log2 fold changes and local false sign rates :cite:p:`stephens2017`. P-values do not change.
+    hidden_factors
+        Adjust for directions in which samples differ for reasons that no column names, such as cell state, sample handling or genetic
+        background. Only for `test="moderated"`. See :doc:`/hidden_variation`.
+
+        - None: no adjustment.
+        - `"auto"`: the number of factors is estimated. It is often 0, and the results are then those without the option.
+        - A whole number: this many factors.
+
+        Effects of the group along a hidden factor are removed together with it. At least 6 residual degrees of freedom are needed
+        (4 vs 4 replicates).
     key_added
         Prefix of the keys in `.varm` and `.var`, and the key in `.uns`.
     copy
@@ -246,6 +258,13 @@ def nb_compare(
         P-values before the leave-one-replicate-out filter.
     `.varm["nb_compare_dispersions_genewise"]`, `.var["nb_compare_dispersion_trend"]`
         The gene's own estimate of the dispersion, and the trend at the gene's mean.
+
+    Only with `hidden_factors`:
+
+    `.varm["nb_compare_pvals_without_factors"]`, `.varm["nb_compare_hidden_inflation"]`
+        P-values before the adjustment, and the factor by which the variance of `scores` was divided.
+    `.uns["nb_compare"]["hidden_factors"]`
+        Number of factors, factors of the samples, their slopes on the comparison, shares of variance.
 
     Only with `shrink`:
 
@@ -317,7 +336,9 @@ def nb_compare(
         ),
         Question(reference, groups, design, contrast, tuple(joined)),
         SizeFactorOptions(size_factors, offset),
-        TestOptions(method, test, dispersion, cox_reid, min_gene_counts, lfc_threshold, alternative, shrink),
+        TestOptions(
+            method, test, dispersion, cox_reid, min_gene_counts, lfc_threshold, alternative, shrink, hidden_factors
+        ),
         PosteriorOptions(method, prior, network, device, importance_sampling),
     )
     check_combinations(options)
@@ -344,6 +365,7 @@ def nb_compare(
         _warn_of_untested(outcome.arrays["status"], outcome.comparisons, min_gene_counts)
     if block_key is None and design is None:
         suggest_block_key(samples, replicate_key)
+    offer_hidden_factors(outcome.shared_variation)
     factors = {} if outcome.offset_factors is None else {"offset_factors": outcome.offset_factors}
     results = Results(
         outcome.arrays | factors,
@@ -360,6 +382,7 @@ def nb_compare(
         outcome.design,
         outcome.coefficients,
         outcome.prior,
+        outcome.hidden_factors,
     )
     target = adata.copy() if copy else adata
     summary = write_results(target, results, key_added)

@@ -20,6 +20,7 @@ def check_combinations(options: CompareOptions) -> None:
     else:
         _check_design(options)
     _check_test(options)
+    _check_hidden_factors(options)
 
 
 def _refuse(message: str) -> None:
@@ -116,3 +117,26 @@ def _check_test(options: CompareOptions) -> None:
         )
     if test.dispersion == "pair" and test.test != "moderated":
         _refuse(f"dispersion='pair' requires test='moderated', but test is {test.test!r}. Leave dispersion out.")
+
+
+def _check_hidden_factors(options: CompareOptions) -> None:
+    test = options.test
+    if test.hidden_factors is None:
+        return
+    given = f"hidden_factors={test.hidden_factors!r}"
+    if options.posterior.is_posterior:
+        _refuse(
+            f"{given} cannot be combined with method={test.method!r}. Use method='mom', or leave hidden_factors out."
+        )
+    if test.test != "moderated":
+        _refuse(f"{given} requires test='moderated', but test is {test.test!r}. Leave one of them out.")
+    if test.lfc_threshold:
+        _refuse(
+            f"{given} cannot be combined with lfc_threshold={test.lfc_threshold:g}. Leave one of them out, and select by log2 fold change in "
+            "the table of results."
+        )
+    if test.dispersion == "pair":
+        _refuse(
+            f"{given} cannot be combined with dispersion='pair': factors are estimated from all samples of the data set. "
+            "Leave one of them out."
+        )

@@ -15,6 +15,7 @@ from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.dispersion.underdispersion import flagged
 from nbcompare.tl._compare.effects import with_effects
 from nbcompare.tl._compare.estimate import contrasted, moderated, unmoderated
+from nbcompare.tl._compare.hidden_factors import adjust_contrasts, adjust_pairs, shared_variation_of
 from nbcompare.tl._compare.options import CompareOptions
 from nbcompare.tl._formula.plan import design_to_dict, make_plan, run_design_tests
 from nbcompare.tl._posterior.compare import with_posterior
@@ -37,6 +38,8 @@ class Outcome:
     coefficients: np.ndarray | None = None  # (n_genes, n_coefficients) of the design
     prior: dict[str, Any] = field(default_factory=dict)  # of the posterior
     offset_factors: np.ndarray | None = None  # (n_genes, n_samples), beside the size factors, where offsets were given
+    hidden_factors: dict[str, Any] = field(default_factory=dict)
+    shared_variation: float = 1.0  # of the residuals, see `hidden.offer`; one where it was not measured
 
 
 def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: CompareOptions) -> Outcome:
@@ -71,11 +74,25 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
         arrays, columns = unmoderated(design, test=options.test.test, **given)
     if too_little:
         arrays["status"] = flagged(arrays["status"])
+    hidden: dict[str, Any] = {}
+    if options.test.hidden_factors is not None:
+        arrays, hidden = adjust_pairs(arrays, trend, design, options.test.hidden_factors)
     arrays = with_effects(arrays, shifted, options.test)
     table = without_known(samples.table).assign(size_factor=design.pseudobulk.exposure, **informative_blocks(samples))
     resolved = {"size_factors_used": design.factors_used}
     factors = offset_factors(design.pseudobulk.exposure, design.pseudobulk.of_gene)
-    return Outcome(arrays, columns, trend, design.comparisons, table, resolved, prior=prior, offset_factors=factors)
+    return Outcome(
+        arrays,
+        columns,
+        trend,
+        design.comparisons,
+        table,
+        resolved,
+        prior=prior,
+        offset_factors=factors,
+        hidden_factors=hidden,
+        shared_variation=shared_variation_of(trend, design, options),
+    )
 
 
 def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: CompareOptions) -> Outcome:
@@ -100,6 +117,9 @@ def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, option
     )
     if too_little:
         arrays["status"] = flagged(arrays["status"])
+    hidden: dict[str, Any] = {}
+    if options.test.hidden_factors is not None:
+        arrays, hidden = adjust_contrasts(arrays, trend, plan, genes_first, exposures, options.test.hidden_factors)
     arrays = with_effects(arrays, result.shifted, options.test)
     table = without_known(samples.table).assign(size_factor=exposure)
     resolved = {"size_factors_used": used}
@@ -113,4 +133,5 @@ def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, option
         design_to_dict(plan, options),
         coefficients,
         offset_factors=offset_factors(exposure, of_gene),
+        hidden_factors=hidden,
     )

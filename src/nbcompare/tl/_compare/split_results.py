@@ -56,8 +56,23 @@ def join(parts: Mapping[str, Part], requested: Sequence[str]) -> Outcome:
     priors = {str(n): found[split].prior for n, split in enumerate(parts) if split in found and found[split].prior}
     factors = [outcome.offset_factors for outcome in found.values() if outcome.offset_factors is not None]
     of_offsets = np.concatenate(factors, axis=1) if factors else None  # columns as the rows of samples
+    hidden = {
+        str(n): found[split].hidden_factors
+        for n, split in enumerate(parts)
+        if split in found and found[split].hidden_factors
+    }
     return Outcome(
-        arrays, columns, trend, comparisons, samples, resolved, *_designs(found, list(parts)), priors, of_offsets
+        arrays,
+        columns,
+        trend,
+        comparisons,
+        samples,
+        resolved,
+        *_designs(found, list(parts)),
+        priors,
+        of_offsets,
+        hidden,
+        max(outcome.shared_variation for outcome in found.values()),
     )
 
 

@@ -187,7 +187,7 @@ def test_few_genes():
 
 
 def test_several_coefficients_at_once(samples):
-    with pytest.raises(ValueError, match="is for one log fold change"):
+    with pytest.raises(ValueError, match="requires contrasts of one log fold change"):
         compare(bulk(n=4, groups="abc"), design="~ condition", contrast="condition", reference=None)
 
 

@@ -67,10 +67,10 @@ def fit_slopes(
     target = coordinate / sd
     kmax = factors.loadings.shape[1]
     coefficients = np.zeros((kmax + 1, kmax + 1))
-    no_noise = np.zeros(len(target))
+    no_error = np.zeros(len(target))
     for k in range(kmax + 1):
         found = coefficients[k, : k + 1]
-        _bisquare(target, scaled[:, : k + 1], weight, no_noise, np.zeros(k + 1), found)
+        _bisquare(target, scaled[:, : k + 1], weight, no_error, np.zeros(k + 1), found)
         if held_out:
             continue
         along = near_contrast(found[1:], n_directions)
@@ -83,7 +83,7 @@ def fit_slopes(
     near = 0
     if not held_out and kmax:
         plain = np.zeros(kmax + 1)
-        _bisquare(target, scaled, weight, no_noise, np.zeros(kmax + 1), plain)
+        _bisquare(target, scaled, weight, no_error, np.zeros(kmax + 1), plain)
         near = int(np.max(np.flatnonzero(near_contrast(plain[1:], n_directions)) + 1, initial=0))
     return Slopes(shift, slopes, adjusted / np.sqrt(variance), variance, near)
 

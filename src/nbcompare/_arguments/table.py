@@ -89,6 +89,7 @@ KINDS: dict[str, Kind] = {
     "intervals": truth,
     "fdr": number("a number between 0 and 1", low=0, high=1, between=True),
     "n_fit_perturbations": COUNT,
+    "n_factors": word_or(number("'auto', or a whole number of factors, 1 or more", low=1, whole=True), "auto"),
     # posteriors
     "prior": anything,
     "network": optional(path),
@@ -153,17 +154,18 @@ EXCEPTIONS: dict[str, Kind] = {  # where a name means another thing in one funct
     "pl.perturbation_strength.kind": word("cells", "ranked"),
     "pl.screen_map.genes": optional(levels),
     "pl.screen_map.perturbations": optional(levels),
+    "pl.hidden_factors.kind": word("samples", "scree"),
     "pp.size_factors.groupby": optional(columns),
     "pp.size_factors.method": anything,
     "tl.nb_screen.adata": data_or_path,
     "tl.nb_screen.method": word("mom", "transformer", "quadrature"),
     **{
         f"pl.{name}.group": optional(level)
-        for name in ("agreement", "dispersion", "ma", "posterior", "pvalues", "volcano")
+        for name in ("agreement", "dispersion", "hidden_factors", "ma", "posterior", "pvalues", "volcano")
     },
     **{
         f"pl.{name}.split": optional(level)
-        for name in ("agreement", "dispersion", "gene", "ma", "posterior", "pvalues", "volcano")
+        for name in ("agreement", "dispersion", "gene", "hidden_factors", "ma", "posterior", "pvalues", "volcano")
     },
     "get.to_rank_genes_groups.split": optional(level),
 }

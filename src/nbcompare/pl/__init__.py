@@ -4,6 +4,7 @@ from nbcompare.pl._agreement import agreement
 from nbcompare.pl._dispersion import dispersion
 from nbcompare.pl._forest import forest
 from nbcompare.pl._gene import gene
+from nbcompare.pl._hidden_factors import hidden_factors
 from nbcompare.pl._knockdown import knockdown
 from nbcompare.pl._ma import ma
 from nbcompare.pl._perturbation_strength import perturbation_strength
@@ -17,6 +18,7 @@ __all__ = [
     "dispersion",
     "forest",
     "gene",
+    "hidden_factors",
     "knockdown",
     "ma",
     "perturbation_strength",

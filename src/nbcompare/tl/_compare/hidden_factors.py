@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri_exp
 
+from nbcompare._anndata import as_text
 from nbcompare._messages import warn
 from nbcompare._nb.data import Trend
 from nbcompare._nb.glm.fit.design import design_matrices
@@ -144,7 +145,8 @@ def with_hidden_factors(
             msg = f"hidden_factors={n_factors} is not possible: {reason}."
             raise ValueError(msg)
         warn(f"hidden_factors='auto' adjusts for nothing: {reason}.")
-        return arrays, {"n_factors": np.zeros(len(contrasts), np.int64), "refused": reason}
+        names = as_text([one.name for one in contrasts])
+        return arrays, {"comparisons": names, "n_factors": np.zeros(len(contrasts), np.int64), "refused": reason}
     if n_factors != "auto" and int(n_factors) > most:
         msg = f"hidden_factors is {n_factors}, but {data.design.shape[0]} samples and {data.design.shape[1]} columns of the design allow {most} at most. Use hidden_factors='auto' or {most}."
         raise ValueError(msg)
@@ -160,7 +162,8 @@ def with_hidden_factors(
     _warn_of_few_genes(model.mean)
     _warn_of_near(found, contrasts)
     share = model.factors.eigenvalues / model.factors.eigenvalues.sum()
-    return arrays, _described(found, model.held_out.score, share)
+    names = as_text([one.name for one in contrasts])
+    return arrays, {"comparisons": names} | _described(found, model.held_out.score, share)
 
 
 def data_of(

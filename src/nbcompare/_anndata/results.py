@@ -38,6 +38,7 @@ class Results:
     design: Mapping[str, Any] = field(default_factory=dict)
     coefficients: np.ndarray | None = None  # (n_genes, n_coefficients)
     prior: Mapping[str, Any] = field(default_factory=dict)  # of the posterior, under the users' names
+    null: Mapping[str, np.ndarray] = field(default_factory=dict)  # null spread and common shift, (n_comparisons,) each
 
 
 def check_format(stored: Mapping[str, Any], what: str, function: str) -> None:
@@ -97,6 +98,7 @@ def write_results(adata: AnnData, results: Results, key: str) -> str:
         **({} if results.splits is None else {"splits": results.splits, "split_table": results.split_table}),
         **({"design": dict(results.design)} if results.design else {}),
         **({"prior": dict(results.prior)} if results.prior else {}),
+        **results.null,
     }
     return summary
 

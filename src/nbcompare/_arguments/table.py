@@ -73,6 +73,7 @@ KINDS: dict[str, Kind] = {
     # the test
     "method": word("mom", "mle", "transformer", "quadrature"),
     "test": word("moderated", "wald", "lrt", "ql"),
+    "common_shift": truth,
     "dispersion": word("all", "pair"),
     "cox_reid": truth,
     "lfc_threshold": number(
@@ -90,6 +91,7 @@ KINDS: dict[str, Kind] = {
     "network": optional(path),
     "device": device,
     "importance_sampling": truth,
+    "null_spread": truth,
     "counts_reference": anything,
     "counts_treated": anything,
     "exposure_reference": anything,

@@ -24,12 +24,13 @@ from nbcompare._anndata import (
 from nbcompare._arguments import checked, plain
 from nbcompare._messages import counted, inform, listed, warn
 from nbcompare._nb.status import NOT_TESTED, Status
+from nbcompare.tl._compare.common_shift import check_common_shift, warn_of_common_shift
 from nbcompare.tl._compare.dataset import compare_samples
 from nbcompare.tl._compare.effects import Alternative, check_effect_options
 from nbcompare.tl._compare.splits import check_splits, compare_splits
 from nbcompare.tl._formula.contrasts import Contrast
 from nbcompare.tl._formula.plan import check_design_options, check_plan
-from nbcompare.tl._posterior.compare import check_posterior_options
+from nbcompare.tl._posterior.compare import check_posterior_options, warn_of_null_spread
 from nbcompare.tl._posterior.prior_fields import plain_prior
 from nbcompare.tl._samples.groups import (
     read_sample_counts,
@@ -60,6 +61,7 @@ def nb_compare(
     layer: str | None = None,
     size_factors: str | Sequence[float] = "auto",
     offset: str | np.ndarray | None = None,
+    common_shift: bool = False,
     dispersion: Dispersion = "all",
     cox_reid: bool = False,
     lfc_threshold: float = 0,
@@ -69,6 +71,7 @@ def nb_compare(
     network: str | PathLike[str] | None = None,
     device: str = "auto",
     importance_sampling: bool = True,
+    null_spread: bool = True,
     min_cells: int = 10,
     min_counts: float = 0,
     min_gene_counts: float = 10,
@@ -140,6 +143,10 @@ def nb_compare(
         count, such as normalisation factors or gene lengths. A DataFrame is aligned by its labels (`obs_names`, `var_names`). They multiply the size factors, which are measured on counts
         that are rid of them; what a gene has in all samples alike does not count. With a `design`, or with test
         `"moderated"`, method `"mom"` and no blocks.
+    common_shift
+        Estimate the log fold change that most genes of a comparison share, and multiply the size factors of the compared group by it. Log
+        fold changes and tests are then relative to most genes. This matters where many genes change in one direction, because size
+        factors follow them. With fewer than 200 tested genes the shift is 0. Test `"moderated"` without `design` only.
     dispersion
         `"all"`: dispersions are shared over all groups of the data set; `"pair"`: each comparison stands alone.
         Test `"moderated"` only.
@@ -166,6 +173,10 @@ def nb_compare(
     importance_sampling
         Correct the network by importance sampling from the likelihood and the prior, and by quadrature where that cannot
         be trusted, so that the answer does not rest on the network. Method `"transformer"` only.
+    null_spread
+        Estimate, from the genes of each comparison, the common shift of their log fold changes and how much more those of non-DE genes vary
+        than their standard errors indicate, and account for both in the posterior. With `False` the shift is 0 and the spread 1. Both
+        are also 0 and 1 with fewer than 200 tested genes. Methods `"transformer"` and `"quadrature"` only.
     min_cells
         Samples of fewer cells are dropped, and listed with the reason.
     min_counts
@@ -223,6 +234,10 @@ def nb_compare(
         gene. The order of the samples is that of `.uns["nb_compare"]["samples"]`.
     `.var["nb_compare_base_mean"]`, `.var["nb_compare_dispersion_trend"]`
         Mean of counts over size factors; the trend at the gene's mean (moderated test).
+    `.uns["nb_compare"]["null_spread"]`, `["common_shift"]`
+        Posterior: spread and common shift (log2) of the null, one number for each column of the arrays. The posterior's log fold changes are
+        those from the shift; `lfc_unshrunken` contains it, and p-values do not depend on either. With `common_shift=True` the size factors, and
+        with them log fold changes and p-values, account for the shift, for all methods.
     `.uns["nb_compare"]`
         `comparisons`, `reference`, `params`, `samples` (with size factors), `dropped_samples`, `n_cells_excluded`,
         `trend`, `prior` (of a posterior), `status_codes`, `status_meaning`, `log_base`, `fdr_scope`, `version`.
@@ -291,6 +306,9 @@ def nb_compare(
         outcome, splits, split_table = compare_splits(adata, samples, counts, params)
     if block_key is not None:
         suggest_design(outcome.samples, outcome.comparisons, str(reference), groupby, block_key)
+    warn_of_null_spread(outcome.null.get("null_spread"), outcome.comparisons)
+    if common_shift:
+        warn_of_common_shift(outcome.null["common_shift"], outcome.comparisons)
     _warn_of_depths(outcome.arrays["status"])
     if split_by is None:
         _warn_of_untested(outcome.arrays["status"], outcome.comparisons, min_gene_counts)
@@ -312,6 +330,7 @@ def nb_compare(
         outcome.design,
         outcome.coefficients,
         outcome.prior,
+        outcome.null,
     )
     target = adata.copy() if copy else adata
     summary = write_results(target, results, key_added)
@@ -323,6 +342,7 @@ def nb_compare(
 def _check_options(params: Mapping[str, Any]) -> None:
     check_posterior_options(params)
     check_effect_options(params)
+    check_common_shift(params)
     check_design_options(params)
     if params["block_key"] is not None and (params["test"], params["method"]) != ("moderated", "mom"):
         msg = (

@@ -23,7 +23,7 @@ from nbcompare._anndata.screen.fingerprint import fingerprint
 from nbcompare._arguments import checked
 from nbcompare._counts.chunks import BLOCK_SIZE
 from nbcompare._messages import inform, warn
-from nbcompare.tl._posterior.compare import check_prior
+from nbcompare.tl._posterior.compare import check_prior, warn_of_null_spread
 from nbcompare.tl._posterior.prior_fields import plain_prior
 from nbcompare.tl._progress import bar
 from nbcompare.tl._screen.fit import ScreenFit, fit_model
@@ -66,6 +66,7 @@ def nb_screen(
     network: str | PathLike[str] | None = None,
     device: str = "auto",
     importance_sampling: bool = False,
+    null_spread: bool = True,
     dtype: Literal["float32", "float64"] = "float32",
     chunk_size: int = BLOCK_SIZE,
     perturbations_per_chunk: int | None = None,
@@ -150,6 +151,10 @@ def nb_screen(
     importance_sampling
         Correct the network by importance sampling, and by quadrature where that cannot be trusted, at about the cost of quadrature.
         Without, quadrature judges what network and closed form contradict each other about.
+    null_spread
+        Estimate, from the genes of each perturbation, the common shift of their log fold changes and how much more those of non-DE genes
+        vary than their standard errors indicate, and account for both in the posterior. With `False`, and with fewer than 200
+        tested genes, the shift is 0 and the spread 1. Methods `"transformer"` and `"quadrature"` only.
     dtype
         Of effects, standard errors, scores and dispersions. P-values are float64, down to 1e-300.
     chunk_size
@@ -192,7 +197,7 @@ def nb_screen(
         more its replicates vary than the screen's; `on_target_logfoldchange`, `on_target_lfc_se`, `on_target_lfc_lower`,
         `on_target_lfc_upper`, `on_target_pval` of the gene that the perturbation is named after, if there is one; `pval`, that it does nothing (Simes over its
         genes); `pval_adj`, over perturbations; `selected`, that `pval_adj` is up to `fdr`. Of a posterior `prior_null_share`,
-        `prior_lfc_sd`, `prior_mean` and `prior_mean_log_sd`; the effect on target stays the estimate without prior.
+        `prior_lfc_sd`, `prior_mean` and `prior_mean_log_sd`, and of the null `null_spread` and `common_shift` (log2); the effect on target stays the estimate without prior.
     `.var`
         That of `adata`, and `base_mean`, mean of counts over size factors in the samples of the fit; `dispersion_trend`;
         `dispersion`, the control's; `n_perturbations` with `pvals_adj` up to `fdr`.
@@ -293,6 +298,8 @@ def nb_screen(
             adjust_over_all_on(client, result)
         finished = result.finish(*tables(result, screen, data.var))
     warn_of_untested(finished.obs)
+    if "null_spread" in finished.obs:
+        warn_of_null_spread(finished.obs["null_spread"].to_numpy(), list(finished.obs_names))
     if verbose:
         inform(finished.uns["nb_screen"]["summary"])
     return finished

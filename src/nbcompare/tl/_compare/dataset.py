@@ -14,6 +14,7 @@ from nbcompare._anndata import SampleTable
 from nbcompare._anndata.rows import without_known
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.dispersion.underdispersion import flagged
+from nbcompare.tl._compare.common_shift import with_common_shift
 from nbcompare.tl._compare.effects import with_effects
 from nbcompare.tl._compare.estimate import contrasted, moderated, unmoderated
 from nbcompare.tl._formula.plan import design_to_dict, make_plan, run_design_tests, sample_flags, shifted_design_tests
@@ -36,6 +37,9 @@ class Outcome:
     design: dict[str, Any] = field(default_factory=dict)  # formula, coefficients, model matrix, contrasts
     coefficients: np.ndarray | None = None  # (n_genes, n_coefficients) of the design
     prior: dict[str, Any] = field(default_factory=dict)  # of the posterior
+    null: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  # null spread and common shift, (n_comparisons,) each, where estimated
     offset_factors: np.ndarray | None = None  # (n_genes, n_samples), beside the size factors, where offsets were given
 
 
@@ -58,24 +62,34 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
         offset=options["offset"],
     )
     too_little = warn_of_underdispersion(design.pseudobulk)
+    shift: np.ndarray | None = None
+    if options["common_shift"]:
+        design, shift = with_common_shift(
+            design, shared=options["dispersion"] == "all", min_gene_counts=options["min_gene_counts"]
+        )
     given = {name: options[name] for name in ("method", "cox_reid", "min_gene_counts")}
     trend: dict[str, Any] = {}
     shifted = None
     prior: dict[str, Any] = {}
+    null: dict[str, np.ndarray] = {}
     if options["method"] in POSTERIOR_METHODS:
-        arrays, columns, trend, prior = with_posterior(design, options)
+        arrays, columns, trend, prior, null = with_posterior(design, options)
     elif options["test"] == "moderated":
         shared, threshold = options["dispersion"] == "all", options["lfc_threshold"]
         arrays, columns, trend, shifted = moderated(design, shared=shared, lfc_threshold=threshold, **given)
     else:
         arrays, columns = unmoderated(design, test=options["test"], **given)
+    if shift is not None:
+        null["common_shift"] = shift + null.get("common_shift", 0.0)
     if too_little:
         arrays["status"] = flagged(arrays["status"])
     arrays = with_effects(arrays, shifted, options)
     table = without_known(samples.table).assign(size_factor=design.pseudobulk.exposure, **informative_blocks(samples))
     resolved = {"size_factors_used": design.factors_used}
     factors = offset_factors(design.pseudobulk.exposure, design.pseudobulk.of_gene)
-    return Outcome(arrays, columns, trend, design.comparisons, table, resolved, prior=prior, offset_factors=factors)
+    return Outcome(
+        arrays, columns, trend, design.comparisons, table, resolved, prior=prior, null=null, offset_factors=factors
+    )
 
 
 def _by_formula(adata: AnnData, samples: SampleTable, counts: np.ndarray, options: Mapping[str, Any]) -> Outcome:

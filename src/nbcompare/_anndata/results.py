@@ -39,6 +39,7 @@ class Results:
     coefficients: np.ndarray | None = None  # (n_genes, n_coefficients)
     prior: Mapping[str, Any] = field(default_factory=dict)  # of the posterior, under the users' names
     hidden_factors: Mapping[str, Any] = field(default_factory=dict)
+    null: Mapping[str, np.ndarray] = field(default_factory=dict)  # null spread and common shift, (n_comparisons,) each
 
 
 def check_format(stored: Mapping[str, Any], what: str, function: str) -> None:
@@ -99,6 +100,7 @@ def write_results(adata: AnnData, results: Results, key: str) -> str:
         **({"design": dict(results.design)} if results.design else {}),
         **({"prior": dict(results.prior)} if results.prior else {}),
         **({"hidden_factors": dict(results.hidden_factors)} if results.hidden_factors else {}),
+        **results.null,
     }
     return summary
 

@@ -74,6 +74,7 @@ KINDS: dict[str, Kind] = {
     # the test
     "method": word("mom", "mle", "transformer", "quadrature"),
     "test": word("moderated", "wald", "lrt", "ql"),
+    "common_shift": truth,
     "dispersion": word("all", "pair"),
     "cox_reid": truth,
     "hidden_factors": optional(
@@ -95,6 +96,7 @@ KINDS: dict[str, Kind] = {
     "network": optional(path),
     "device": device,
     "importance_sampling": truth,
+    "null_spread": truth,
     # how a screen is computed
     "dtype": dtype("float32", "float64"),
     "chunk_size": COUNT,

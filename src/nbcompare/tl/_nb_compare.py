@@ -25,12 +25,14 @@ from nbcompare._arguments import checked
 from nbcompare._messages import counted, inform, listed, warn
 from nbcompare._nb.status import NOT_TESTED, Status
 from nbcompare.tl._compare.combinations import check_combinations
+from nbcompare.tl._compare.common_shift import warn_of_common_shift
 from nbcompare.tl._compare.dataset import compare_samples
 from nbcompare.tl._compare.hidden_factors import offer_hidden_factors
 from nbcompare.tl._compare.options import Alternative, CompareOptions, Question, TestOptions
 from nbcompare.tl._compare.splits import check_splits, compare_splits
 from nbcompare.tl._formula.contrasts import Contrast
 from nbcompare.tl._formula.plan import check_plan
+from nbcompare.tl._posterior.compare import warn_of_null_spread
 from nbcompare.tl._posterior.options import PosteriorOptions
 from nbcompare.tl._posterior.prior_fields import plain_prior
 from nbcompare.tl._samples.groups import (
@@ -74,6 +76,7 @@ def nb_compare(
     lfc_threshold: float = 0,
     alternative: Alternative = "greater_abs",
     shrink: bool = False,
+    common_shift: bool = False,
     hidden_factors: Literal["auto"] | int | None = None,
     # output
     key_added: str = "nb_compare",
@@ -85,6 +88,7 @@ def nb_compare(
     network: str | PathLike[str] | None = None,
     device: str = "auto",
     importance_sampling: bool = True,
+    null_spread: bool = True,
 ) -> AnnData | None:
     r"""Test for differential expression between groups of pseudobulk samples.
 
@@ -188,6 +192,10 @@ def nb_compare(
         - `"less_abs"`: the change is smaller than the threshold (equivalence).
     shrink
         Also store shrunken log2 fold changes and local false sign rates :cite:p:`stephens2017`. P-values do not change.
+    common_shift
+        Estimate the log2 fold change that most genes of a comparison share, and multiply the size factors of the compared group by it.
+        Log2 fold changes and tests are then relative to most genes. Use it if many genes change in one direction, because size factors
+        follow them. With fewer than 200 tested genes the shift is 0. Only for `test="moderated"` without `design`.
     hidden_factors
         Adjust for directions in which samples differ for reasons that no column names, such as cell state, sample handling or genetic
         background. Only for `test="moderated"`. See :doc:`/hidden_variation`.
@@ -225,6 +233,10 @@ def nb_compare(
     importance_sampling
         Correct the network's posterior by importance sampling. Quadrature is used where the correction is unreliable, so that results do
         not depend on the network. Only for `method="transformer"`.
+    null_spread
+        Estimate from the genes of each comparison the common shift of their log2 fold changes, and how much more those of non-DE genes vary
+        than their standard errors indicate. The posterior accounts for both. With False, and with fewer than 200 tested genes, the shift is
+        0 and the spread 1. Only for `method="transformer"` and `"quadrature"`.
 
     Returns
     -------
@@ -287,6 +299,15 @@ def nb_compare(
     `.varm["nb_compare_prior_dispersions"]`, `.varm["nb_compare_prior_dispersion_log_sd"]`
         Prior of each gene's dispersion: geometric mean, and standard deviation of the natural logarithm.
 
+    `.uns["nb_compare"]["null_spread"]`, `["common_shift"]`
+        Spread and common shift (log2) of the non-DE genes, one number per column. Posterior log2 fold changes are measured from the shift.
+        `lfc_unshrunken` contains it, and p-values do not depend on either.
+
+    Only with `common_shift`:
+
+    `.uns["nb_compare"]["common_shift"]`
+        The shift (log2) of each comparison. Size factors, log2 fold changes and p-values account for it, with all methods.
+
     Only with `design`:
 
     `.varm["nb_compare_coefficients"]`
@@ -337,9 +358,18 @@ def nb_compare(
         Question(reference, groups, design, contrast, tuple(joined)),
         SizeFactorOptions(size_factors, offset),
         TestOptions(
-            method, test, dispersion, cox_reid, min_gene_counts, lfc_threshold, alternative, shrink, hidden_factors
+            method,
+            test,
+            dispersion,
+            cox_reid,
+            min_gene_counts,
+            lfc_threshold,
+            alternative,
+            shrink,
+            common_shift,
+            hidden_factors,
         ),
-        PosteriorOptions(method, prior, network, device, importance_sampling),
+        PosteriorOptions(method, prior, network, device, importance_sampling, null_spread),
     )
     check_combinations(options)
     found, groups = requested_levels(adata, groupby, reference, groups, required=contrast is None, rest=design is None)
@@ -360,6 +390,9 @@ def nb_compare(
         outcome, splits, split_table = compare_splits(adata, samples, counts, options)
     if block_key is not None:
         suggest_design(outcome.samples, outcome.comparisons, str(reference), groupby, block_key)
+    warn_of_null_spread(outcome.null.get("null_spread"), outcome.comparisons)
+    if common_shift:
+        warn_of_common_shift(outcome.null["common_shift"], outcome.comparisons)
     _warn_of_depths(outcome.arrays["status"])
     if split_by is None:
         _warn_of_untested(outcome.arrays["status"], outcome.comparisons, min_gene_counts)
@@ -383,6 +416,7 @@ def nb_compare(
         outcome.coefficients,
         outcome.prior,
         outcome.hidden_factors,
+        outcome.null,
     )
     target = adata.copy() if copy else adata
     summary = write_results(target, results, key_added)

@@ -24,6 +24,7 @@ from nbcompare._anndata.screen.fingerprint import fingerprint
 from nbcompare._arguments import checked
 from nbcompare._counts.chunks import CHUNK_SIZE
 from nbcompare._messages import inform, warn
+from nbcompare.tl._posterior.compare import warn_of_null_spread
 from nbcompare.tl._posterior.options import PosteriorOptions, check_prior
 from nbcompare.tl._posterior.prior_fields import plain_prior
 from nbcompare.tl._progress import bar
@@ -79,6 +80,7 @@ def nb_screen(
     network: str | PathLike[str] | None = None,
     device: str = "auto",
     importance_sampling: bool = False,
+    null_spread: bool = True,
 ) -> AnnData:
     r"""Test every perturbation of a screen against the control, out of core.
 
@@ -172,6 +174,10 @@ def nb_screen(
     importance_sampling
         Correct the network's posterior by importance sampling, at about the cost of quadrature. Without it, quadrature is used where the
         network and a Gaussian approximation disagree. Only for `method="transformer"`.
+    null_spread
+        Estimate from the genes of each perturbation the common shift of their log2 fold changes, and how much more those of non-DE genes
+        vary than their standard errors indicate. The posterior accounts for both. With False, and with fewer than 200 tested genes, the
+        shift is 0 and the spread 1. Only for `method="transformer"` and `"quadrature"`.
 
     Returns
     -------
@@ -221,6 +227,8 @@ def nb_screen(
         reliability: below 0.7 is reliable, otherwise quadrature was used.
     `.obs["prior_null_proportion"]`, `["prior_lfc_sd"]`, `["prior_mean"]`, `["prior_mean_log_sd"]`
         Prior of the perturbation. The on-target effects of `.obs` do not use it.
+    `.obs["null_spread"]`, `["common_shift"]`
+        Spread and common shift (log2) of the non-DE genes of the perturbation.
 
     Raises
     ------
@@ -263,7 +271,12 @@ def nb_screen(
             groupby, replicate_key, block_key, None, layer, min_cells, min_counts, allow_cells_as_replicates=None
         ),
         PosteriorOptions(
-            method, plain_prior(prior, lambda: gene_names(adata), "gene"), network, device, importance_sampling
+            method,
+            plain_prior(prior, lambda: gene_names(adata), "gene"),
+            network,
+            device,
+            importance_sampling,
+            null_spread,
         ),
         reference=reference,
         reference_levels=tuple(levels) if len(levels) > 1 else (),
@@ -333,6 +346,8 @@ def nb_screen(
             adjust_over_all_on(client, result)
         finished = result.finish(*tables(result, screen, data.var))
     warn_of_untested(finished.obs)
+    if "null_spread" in finished.obs:
+        warn_of_null_spread(finished.obs["null_spread"].to_numpy(), list(finished.obs_names))
     if verbose:
         inform(finished.uns["nb_screen"]["summary"])
     return finished

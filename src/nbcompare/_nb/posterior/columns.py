@@ -50,6 +50,16 @@ class Posterior:
             values[missing] = NOT_COMPUTED if name == "source" else np.nan
         return Posterior(**nothing)
 
+    def rescaled(self, spread: np.ndarray | float, log_mean_move: np.ndarray | float = 0.0) -> Posterior:
+        """The posterior of `spread` times the log fold change; the reference's log rate is moved by `log_mean_move`."""
+        changed: dict[str, Any] = dict(vars(self))
+        for name in ("log_fc", "log_fc_sd", "log_fc_median", "log_fc_lower", "log_fc_upper"):
+            changed[name] = changed[name] * spread
+        changed["change_quantiles"] = self.change_quantiles * np.reshape(spread, (-1, 1))
+        for name in ("log_mean", "log_mean_median"):
+            changed[name] = changed[name] + log_mean_move
+        return Posterior(**changed)
+
     def replaced(self, tests: np.ndarray, other: Posterior) -> Posterior:
         """These tests from another posterior, but the Pareto k."""
         merged: dict[str, Any] = {}

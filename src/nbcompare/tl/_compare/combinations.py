@@ -21,6 +21,7 @@ def check_combinations(options: CompareOptions) -> None:
         _check_design(options)
     _check_test(options)
     _check_hidden_factors(options)
+    _check_common_shift(options)
 
 
 def _refuse(message: str) -> None:
@@ -139,4 +140,15 @@ def _check_hidden_factors(options: CompareOptions) -> None:
         _refuse(
             f"{given} cannot be combined with dispersion='pair': factors are estimated from all samples of the data set. "
             "Leave one of them out."
+        )
+
+
+def _check_common_shift(options: CompareOptions) -> None:
+    if not options.test.common_shift:
+        return
+    if options.question.design is not None:
+        _refuse("common_shift=True cannot be combined with design. Leave one of them out.")
+    if options.test.test != "moderated":
+        _refuse(
+            f"common_shift=True requires test='moderated', but test is {options.test.test!r}. Leave one of them out."
         )

@@ -13,6 +13,7 @@ from nbcompare._anndata import SampleTable
 from nbcompare._anndata.rows import without_known
 from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.dispersion.underdispersion import flagged
+from nbcompare.tl._compare.common_shift import with_common_shift
 from nbcompare.tl._compare.effects import with_effects
 from nbcompare.tl._compare.estimate import contrasted, moderated, unmoderated
 from nbcompare.tl._compare.hidden_factors import adjust_contrasts, adjust_pairs, shared_variation_of
@@ -37,6 +38,9 @@ class Outcome:
     design: dict[str, Any] = field(default_factory=dict)  # formula, coefficients, model matrix, contrasts
     coefficients: np.ndarray | None = None  # (n_genes, n_coefficients) of the design
     prior: dict[str, Any] = field(default_factory=dict)  # of the posterior
+    null: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  # null spread and common shift, (n_comparisons,) each, where estimated
     offset_factors: np.ndarray | None = None  # (n_genes, n_samples), beside the size factors, where offsets were given
     hidden_factors: dict[str, Any] = field(default_factory=dict)
     shared_variation: float = 1.0  # of the residuals, see `hidden.offer`; one where it was not measured
@@ -61,17 +65,24 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
         offset=options.size_factors.offset,
     )
     too_little = warn_of_underdispersion(design.pseudobulk)
+    shift: np.ndarray | None = None
+    if options.test.common_shift:
+        shared = options.test.dispersion == "all"
+        design, shift = with_common_shift(design, shared=shared, min_gene_counts=options.test.min_gene_counts)
     given = {name: getattr(options.test, name) for name in ("method", "cox_reid", "min_gene_counts")}
     trend: dict[str, Any] = {}
     shifted = None
     prior: dict[str, Any] = {}
+    null: dict[str, np.ndarray] = {}
     if options.posterior.is_posterior:
-        arrays, columns, trend, prior = with_posterior(design, options)
+        arrays, columns, trend, prior, null = with_posterior(design, options)
     elif options.test.test == "moderated":
         shared, threshold = options.test.dispersion == "all", options.test.lfc_threshold
         arrays, columns, trend, shifted = moderated(design, shared=shared, lfc_threshold=threshold, **given)
     else:
         arrays, columns = unmoderated(design, test=options.test.test, **given)
+    if shift is not None:
+        null["common_shift"] = shift + null.get("common_shift", 0.0)
     if too_little:
         arrays["status"] = flagged(arrays["status"])
     hidden: dict[str, Any] = {}
@@ -89,6 +100,7 @@ def compare_samples(adata: AnnData, samples: SampleTable, counts: np.ndarray, op
         table,
         resolved,
         prior=prior,
+        null=null,
         offset_factors=factors,
         hidden_factors=hidden,
         shared_variation=shared_variation_of(trend, design, options),

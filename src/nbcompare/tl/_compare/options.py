@@ -45,6 +45,7 @@ class TestOptions:
     lfc_threshold: float = 0
     alternative: Alternative = "greater_abs"
     shrink: bool = False
+    common_shift: bool = False
     hidden_factors: str | int | None = None
 
 

@@ -54,6 +54,7 @@ def join(parts: Mapping[str, Part], requested: Sequence[str]) -> Outcome:
     samples = pd.concat([_named(outcome.samples, split) for split, outcome in found.items()], ignore_index=True)
     resolved = _resolved([outcome.resolved for outcome in found.values()])
     priors = {str(n): found[split].prior for n, split in enumerate(parts) if split in found and found[split].prior}
+    null = _null_of_all(found, list(parts), comparisons)
     factors = [outcome.offset_factors for outcome in found.values() if outcome.offset_factors is not None]
     of_offsets = np.concatenate(factors, axis=1) if factors else None  # columns as the rows of samples
     hidden = {
@@ -70,6 +71,7 @@ def join(parts: Mapping[str, Part], requested: Sequence[str]) -> Outcome:
         resolved,
         *_designs(found, list(parts)),
         priors,
+        null,
         of_offsets,
         hidden,
         max(outcome.shared_variation for outcome in found.values()),
@@ -113,6 +115,16 @@ def absence(dropped: pd.DataFrame, group: str) -> str:
     """Why a group has no sample in a split."""
     reasons = ", ".join(dict.fromkeys(dropped.loc[dropped["condition"] == group, "reason"]))
     return f"no sample of {group!r}" + (f" is left ({reasons})" if reasons else "")
+
+
+def _null_of_all(found: Mapping[str, Outcome], splits: list[str], comparisons: list[str]) -> dict[str, np.ndarray]:
+    """Null spreads and common shifts of the columns of all splits, NaN where nothing was compared."""
+    joined: dict[str, np.ndarray] = {}
+    for split, outcome in found.items():
+        for word, values in outcome.null.items():
+            column = joined.setdefault(word, np.full((len(splits), len(comparisons)), np.nan))
+            column[splits.index(split), [comparisons.index(name) for name in outcome.comparisons]] = values
+    return {word: values.ravel() for word, values in joined.items()}
 
 
 def _designs(found: Mapping[str, Outcome], splits: list[str]) -> tuple[dict[str, Any], np.ndarray | None]:

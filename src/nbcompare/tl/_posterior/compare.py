@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from nbcompare._messages import counted, listed, warn
 from nbcompare._nb.moderated import moderated_tests
 from nbcompare._nb.posterior.columns import CLOSED_FORM, NOT_COMPUTED, Posterior
-from nbcompare._nb.posterior.empirical_bayes import Data, Estimates, prior_and_approximation
+from nbcompare._nb.posterior.empirical_bayes import Data, Estimates, posterior_input
 from nbcompare._nb.posterior.gaussian import change_moments, changes_contradict, contradicts
 from nbcompare._nb.posterior.importance.sampling import refine
 from nbcompare._nb.posterior.mixture import Mixture
+from nbcompare._nb.posterior.null_spread.null import NullDistribution
 from nbcompare._nb.posterior.prior import Prior, take_prior, with_one_dispersion
 from nbcompare._nb.posterior.summary import grid_posterior, summarise_mixture
 from nbcompare._nb.status import NOT_TESTED, Status
@@ -24,6 +26,7 @@ from nbcompare.tl._posterior.options import PosteriorOptions, check_prior
 from nbcompare.tl._posterior.prior_fields import LOG_2, as_given, given_fields
 from nbcompare.tl._samples.groups import Design
 
+LARGE_SPREAD = 1.1  # null spreads above it are warned of
 CONTRADICTION = 0.5  # between two probabilities that nothing changes
 OF_DISPERSION = ("prior_dispersions", "prior_dispersion_log_sd")
 POSTERIOR_NAMES = (
@@ -40,8 +43,8 @@ POSTERIOR_NAMES = (
 
 def with_posterior(
     design: Design, options: CompareOptions
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
-    """Arrays (n_genes, n_comparisons), columns, trend and prior: p-values of the moderated test, effects of the posterior."""
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
+    """Arrays (n_genes, n_comparisons), columns, trend, prior and null: p-values of the moderated test, effects of the posterior."""
     given = given_fields(options.posterior.prior)
     check_prior(options.posterior.prior, len(design.pseudobulk.counts))
     result = moderated_tests(design.pseudobulk, design.pairs, min_gene_counts=options.test.min_gene_counts)
@@ -58,29 +61,54 @@ def with_posterior(
     of_data_set = (
         given["log_dispersion_sd"] if "log_dispersion_sd" in given else float(np.sqrt(result.trend.log_dispersion_var))
     )
-    priors = []
+    priors, nulls = [], []
     for c, (reference, treated) in enumerate(group_pairs(design)):
         tested = np.flatnonzero((arrays["status"][:, c] & NOT_TESTED) == 0)
         data = (reference.counts[tested], reference.exposure, treated.counts[tested], treated.exposure)
         expected, degrees = dispersion_priors.expected(c, result.dispersion_ratio[c])
         estimates = Estimates(result.log_fc[:, c], result.se[:, c], result.dispersion[:, c], degrees)
-        prior, approximation = prior_and_approximation(
+        one = posterior_input(
             data,
             estimates.take(tested),
             expected.take(tested),
             given_of_genes(given, tested) | ratios_of(result.dispersion_ratio[c]),
+            null_spread=options.posterior.null_spread,
         )
+        prior = one.stated
+        nulls.append(one.null)
         priors.append(replace(prior, log_dispersion_sd=of_data_set))
         for word, values in zip(
             OF_DISPERSION, (np.exp(prior.log_dispersion) * prior.ratio_treated, prior.log_dispersion_sd), strict=True
         ):
             arrays[word][tested, c] = values
-        posterior, outside = posterior_of_tests(data, prior, approximation, options.posterior)
+        posterior, outside = posterior_of_tests(one.data, one.prior, one.approximation, options.posterior)
+        posterior = one.restored(posterior)
         for word, values in as_stored(posterior).items():
             if word in arrays:
                 arrays[word][tested, c] = values
         arrays["status"][tested, c] |= flags_of(posterior, outside)
-    return arrays, columns, trend, as_given(priors)
+    return arrays, columns, trend, as_given(priors), stored_null(nulls)
+
+
+def stored_null(nulls: Sequence[NullDistribution]) -> dict[str, np.ndarray]:
+    """The null spread and the common shift of all comparisons as stored, log2, (n_comparisons,) each."""
+    return {
+        "null_spread": np.array([null.spread for null in nulls]),
+        "common_shift": np.array([null.shift for null in nulls]) / LOG_2,
+    }
+
+
+def warn_of_null_spread(spread: np.ndarray | None, comparisons: Sequence[str]) -> None:
+    """One warning for all comparisons, (n_comparisons,), whose non-DE genes vary clearly more than their standard errors."""
+    if spread is None or not (np.nan_to_num(spread) > LARGE_SPREAD).any():
+        return
+    large = [name for name, one in zip(comparisons, spread, strict=True) if one > LARGE_SPREAD]
+    msg = (
+        f"In {len(large)} of {counted(len(spread), 'comparison')} ({listed(large, most=5)}) the log fold changes of non-DE genes vary up to "
+        f"{np.nanmax(spread):.2f} times as much as their standard errors indicate. The samples probably differ in more than the condition, "
+        "such as in batch, sex or age. The posterior accounts for this (null_spread in .uns or .obs), p-values do not."
+    )
+    warn(msg)
 
 
 def gives_dispersion(given: Mapping[str, Any]) -> bool:

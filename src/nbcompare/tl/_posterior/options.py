@@ -24,6 +24,7 @@ class PosteriorOptions:
     network: str | PathLike[str] | None = None
     device: str = "auto"
     importance_sampling: bool = True
+    null_spread: bool = True
 
     @property
     def is_posterior(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nbcompare._nb.posterior.dispersion_prior import Statistics, expected_dispersion, statistics_of_group
-from nbcompare._nb.posterior.empirical_bayes import Data, Estimates, prior_and_approximation
+from nbcompare._nb.posterior.empirical_bayes import Data, Estimates, PosteriorInput, posterior_input
 from nbcompare._nb.posterior.mixture import Mixture
 from nbcompare._nb.posterior.prior import Prior, joined_prior
 from nbcompare._nb.screen.compare import stands_alone
@@ -24,6 +24,7 @@ from nbcompare.tl._posterior.compare import (
     gives_dispersion,
     posterior_of_tests,
     ratios_of,
+    stored_null,
 )
 from nbcompare.tl._posterior.options import PosteriorOptions
 from nbcompare.tl._posterior.prior_fields import LOG_2, as_given, given_fields
@@ -84,9 +85,7 @@ class TestsOfTarget:
     """The tested genes of one perturbation."""
 
     genes: np.ndarray  # (n_tests,)
-    data: Data
-    prior: Prior
-    approximation: Mixture
+    input: PosteriorInput
 
 
 def posterior_request(options: PosteriorOptions) -> PosteriorRequest | None:
@@ -127,7 +126,7 @@ def add_posterior(
     set_num_threads(min(n_threads, threads_of(None)))  # of this thread: the others have blocks of their own
     try:
         control = Control.of(model)
-        priors: list[Prior | None] = []
+        inputs: list[PosteriorInput | None] = []
         for first in range(0, len(samples), at_once):
             targets = range(first, min(first + at_once, len(samples)))
             tests = [
@@ -135,10 +134,10 @@ def add_posterior(
                 for k in targets
             ]
             _summarize(requested, tests, layers, targets, batch_size)
-            priors += [one.prior if len(one.genes) else None for one in tests]
+            inputs += [one.input if len(one.genes) else None for one in tests]
     finally:
         set_num_threads(threads)
-    return priors_of(priors)
+    return priors_of(inputs)
 
 
 def prior_of_screen(requested: PosteriorRequest, log_dispersion_var: float) -> dict[str, Any]:
@@ -175,13 +174,16 @@ def _tests_of(
     from_others = None if alone or gives_dispersion(requested.given) else others
     expected = expected_dispersion(model.mean, model.trend, model.log_dispersion_var, from_others, model.trend_error)
     estimates = Estimates(log_fc * LOG_2, se * LOG_2, dispersion, model.prior_df + weight / model.df_ratio)
-    prior, approximation = prior_and_approximation(
+    blocks = None if block is None or model.reference_block is None else np.append(model.reference_block, block)
+    found = posterior_input(
         data,
         estimates.take(genes),
         expected.take(genes),
         given_of_genes(requested.given, genes) | ratios_of(np.array([control.dispersion_ratio, dispersion_ratio])),
+        null_spread=requested.options.null_spread,
+        block=blocks,
     )
-    return TestsOfTarget(genes, data, prior, approximation)
+    return TestsOfTarget(genes, found)
 
 
 def _adjusted(model: ScreenModel, exposure: np.ndarray, block: np.ndarray | None) -> np.ndarray:
@@ -201,7 +203,10 @@ def _summarize(
     """Write the posterior of these targets."""
     data, prior, approximation = _joined(tests)
     posterior, outside = posterior_of_tests(data, prior, approximation, requested.options, batch_size=batch_size)
-    bounds = np.cumsum([0, *(len(one.genes) for one in tests)])
+    sizes = [len(one.genes) for one in tests]
+    bounds = np.cumsum([0, *sizes])
+    spread = np.repeat([one.input.null.spread for one in tests], sizes)
+    posterior = posterior.rescaled(spread, np.concatenate([one.input.log_mean_move for one in tests]))
     found, flags = as_stored(posterior), flags_of(posterior, outside)
     for one, k, start, stop in zip(tests, targets, bounds[:-1], bounds[1:], strict=True):
         for word in (*requested.layer_names[1:], "dispersions"):
@@ -213,11 +218,11 @@ def _summarize(
 def _joined(tests: Sequence[TestsOfTarget]) -> tuple[Data, Prior, Mixture]:
     """The tests of several targets one after the other, replicates that one lacks at exposure 0."""
     if len(tests) == 1:
-        return tests[0].data, tests[0].prior, tests[0].approximation
+        return tests[0].input.data, tests[0].input.prior, tests[0].input.approximation
     arrays = []
     for i in range(4):
-        parts = [one.data[i] for one in tests]
-        if i == 1 and parts[0].ndim == 1:  # one row for all
+        parts = [one.input.data[i] for one in tests]
+        if i == 1 and all(part.ndim == 1 for part in parts):  # one row for all
             arrays.append(parts[0])
             continue
         shapes = [(len(one.genes), part.shape[-1]) for one, part in zip(tests, parts, strict=True)]
@@ -227,17 +232,20 @@ def _joined(tests: Sequence[TestsOfTarget]) -> tuple[Data, Prior, Mixture]:
             joined[start : start + n, :width] = part
             start += n
         arrays.append(joined)
-    prior = joined_prior([one.prior for one in tests], [len(one.genes) for one in tests])
-    approximation = Mixture.joined([one.approximation for one in tests])
+    prior = joined_prior([one.input.prior for one in tests], [len(one.genes) for one in tests])
+    approximation = Mixture.joined([one.input.approximation for one in tests])
     return (arrays[0], arrays[1], arrays[2], arrays[3]), prior, approximation
 
 
-def priors_of(priors: Sequence[Prior | None]) -> dict[str, np.ndarray]:
-    """The priors of targets under the users' names, NaN where nothing was tested."""
-    columns = {f"prior_{name}": np.full(len(priors), np.nan) for name in OF_PERTURBATION}
-    for k, prior in enumerate(priors):
-        if prior is not None:
-            named = as_given([replace(prior, log_dispersion_sd=0.0)])  # it differs between genes
+def priors_of(inputs: Sequence[PosteriorInput | None]) -> dict[str, np.ndarray]:
+    """The priors and nulls of targets under the users' names, NaN where nothing was tested."""
+    columns = {f"prior_{name}": np.full(len(inputs), np.nan) for name in OF_PERTURBATION}
+    columns |= {name: np.full(len(inputs), np.nan) for name in stored_null([])}
+    for k, found in enumerate(inputs):
+        if found is not None:
+            for name, values in stored_null([found.null]).items():
+                columns[name][k] = values[0]
+            named = as_given([replace(found.stated, log_dispersion_sd=0.0)])  # it differs between genes
             for name in OF_PERTURBATION:
                 columns[f"prior_{name}"][k] = named[name][0]
     return columns

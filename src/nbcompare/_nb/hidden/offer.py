@@ -8,13 +8,13 @@ from nbcompare._nb.hidden.dataset import HiddenData, gene_residuals
 from nbcompare._nb.hidden.factors import gram_eigenvectors
 from nbcompare._nb.hidden.moderation import moderate_squares
 
-ENOUGH_GENES = 4000
+ENOUGH_GENES = 2000
 
 
 def shared_variation(data: HiddenData) -> float:
     """The largest eigenvalue of the weighted Gram matrix over (1 + sqrt(d / n))^2 times the mean, n = (sum w)^2 / sum w^2 genes.
 
-    It is about one where genes are independent. Of many genes 4,000 are used, evenly spaced by mean.
+    It is about one where genes are independent. Of many genes 2,000 are used, evenly spaced by mean.
     """
     mean = data.counts.mean(axis=1)
     order = np.argsort(mean, kind="stable")

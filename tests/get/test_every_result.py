@@ -238,14 +238,14 @@ def test_genes_that_are_shown_not_to_change_are_neither_up_nor_down(kind):
     assert table["pvals_adj"].iloc[0] < 0.05
     for draw in (pl.volcano, pl.ma):
         ax = draw(adata, "low")
-        assert legend(ax) == ["|log2 FC| < 1", "not called"]
+        assert legend(ax) == ["|log2 FC| < 1", "not significant"]
         (drawn,) = [c for c in ax.collections if c.get_gid() == "|log2 FC| < 1"]
         assert len(drawn.get_offsets()) == (table["pvals_adj"] <= 0.05).sum()
         assert to_hex(drawn.get_facecolor()[0]) == NEUTRAL
         assert sum(line.get_gid() == "lfc_threshold" for line in ax.lines) == 2
         with pytest.raises(ValueError, match="lfc_cutoff is 0.5.*less_abs"):
             draw(adata, "low", lfc_cutoff=0.5)
-    assert [t.get_text() for t in pl.gene(adata, gene).texts] == ["|log2 FC| < 1 (5 % FDR)"]
+    assert [t.get_text() for t in pl.gene(adata, gene).texts] == ["|log2 FC| < 1 (5% FDR)"]
     (dots,) = [c for c in pl.forest(adata, gene).collections if c.get_gid() == "effect"]
     assert {to_hex(c) for c in dots.get_facecolor()} <= {NEUTRAL, "#4d4d4d"}
     assert NEUTRAL in {to_hex(c) for c in dots.get_facecolor()}
@@ -266,20 +266,20 @@ def test_a_test_of_several_coefficients_has_no_direction(kind):
     with pytest.raises(ValueError, match="tests 2 coefficients together.*log2fc_min"):
         get.nb_compare_df(adata, log2fc_min=0)
     ax = pl.gene(adata, gene, **split_of(adata))
-    assert [text.get_text() for text in ax.texts] == ["condition: changed (5 % FDR)"]
+    assert [text.get_text() for text in ax.texts] == ["condition: changed (5% FDR)"]
     words = [text.get_text() for text in pl.forest(adata, gene, **split_of(adata)).texts]
     assert "several coefficients together: changed" in words
 
 
 def test_directions_of_other_tests_stay():
     adata = compared("larger")
-    assert legend(pl.volcano(adata, "high")) == ["down", "up", "not called"]
+    assert legend(pl.volcano(adata, "high")) == ["down", "up", "not significant"]
     assert pl.volcano(adata, "high").get_xlabel().endswith("tested: |log2 FC| > 0.5")
     gene = get.nb_compare_df(adata, "high", log2fc_min=0)["names"].iloc[0]
-    assert [t.get_text() for t in pl.gene(adata, gene).texts] == ["up, |log2 FC| > 0.5 (5 % FDR)"]
+    assert [t.get_text() for t in pl.gene(adata, gene).texts] == ["up, |log2 FC| > 0.5 (5% FDR)"]
     contrasts = compared("contrasts")
     gene = get.nb_compare_df(contrasts, "up", log2fc_min=0)["names"].iloc[0]
-    assert [t.get_text() for t in pl.gene(contrasts, gene).texts] == ["up: up (5 % FDR)", "turn: down (5 % FDR)"]
+    assert [t.get_text() for t in pl.gene(contrasts, gene).texts] == ["up: up (5% FDR)", "turn: down (5% FDR)"]
 
 
 OFFSETS: dict[str, dict] = {

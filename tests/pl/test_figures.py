@@ -101,7 +101,7 @@ def test_called_genes(stored, draw):
     assert up.any()
     assert down.any()
     quiet = table["pvals"].notna() & ~called
-    for gid, want, shade in (("up", up, UP), ("down", down, DOWN), ("not called", quiet, GREY)):
+    for gid, want, shade in (("up", up, UP), ("down", down, DOWN), ("not significant", quiet, GREY)):
         drawn = points(ax, gid)
         assert len(drawn) == want.sum()
         change = drawn[:, 0 if draw is pl.volcano else 1]
@@ -109,7 +109,7 @@ def test_called_genes(stored, draw):
         assert colour(ax, gid) == shade
         assert next(c for c in ax.collections if c.get_gid() == gid).get_rasterized()
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert legend == [f"{down.sum()} down", f"{up.sum()} up", f"{quiet.sum()} not called"]
+    assert legend == [f"{down.sum()} down", f"{up.sum()} up", f"{quiet.sum()} not significant"]
     assert sorted(names(ax)) == sorted(table["names"][called].head(4))
     assert "log$_2$ fold change" in (ax.get_xlabel(), ax.get_ylabel())
     lines = [line for line in ax.lines if line.get_gid() == "lfc_cutoff"]
@@ -149,7 +149,7 @@ def test_labels_are_symbols_where_asked(stored):
 def test_volcano_threshold_separates_called_from_not_called(stored):
     ax = pl.volcano(stored, "treated_1", n_top=0)
     line = next(line for line in ax.lines if line.get_gid() == "padj_cutoff").get_ydata()[0]
-    assert max(points(ax, "not called")[:, 1]) < line
+    assert max(points(ax, "not significant")[:, 1]) < line
     assert min([*points(ax, "up")[:, 1], *points(ax, "down")[:, 1]]) >= line
     assert names(ax) == []
 
@@ -166,7 +166,7 @@ def test_p_values_of_zero_have_the_height_of_their_scores(stored):
     drawn = np.concatenate([points(ax, gid)[:, 1] for gid in ("up", "down")])
     np.testing.assert_allclose(np.sort(drawn)[::-1][:4], height, rtol=1e-12)
     assert height[0] < ax.get_ylim()[1] < 1.2 * height[0]
-    quantiles = points(pl.pvalues(stored, "treated_1", kind="qq"), "called")
+    quantiles = points(pl.pvalues(stored, "treated_1", kind="qq"), "significant")
     np.testing.assert_allclose(quantiles[:4, 1], height, rtol=1e-12)
     assert np.all(np.diff(quantiles[:, 0]) < 0)
     expected = stored.var_names[genes[[3, 1, 2, 0]]].to_list()
@@ -215,7 +215,7 @@ def test_dispersion_points_trend_and_band(stored):
     band = next(c for c in ax.collections if c.get_gid() == "band").get_paths()[0].vertices
     width = band[:, 1].max() / np.max(trend.get_ydata())
     assert width == pytest.approx(np.exp(1.96 * np.sqrt(stored.uns["nb_compare"]["trend"]["log_dispersion_var"])))
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["gene-wise", "moderated", "trend", "95 % band"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["gene-wise", "moderated", "trend", "95% band"]
     assert not [line for line in ax.lines if line.get_gid() == "dispersion_ratio"]
 
 
@@ -252,7 +252,7 @@ def test_quantiles_of_uniform_p_values_lie_in_the_band(stored):
     uniform = np.random.default_rng(5).uniform(size=(stored.n_vars, 2))
     stored.varm["nb_compare_pvals"] = uniform
     ax = pl.pvalues(stored, "treated_1", kind="qq", padj_cutoff=0)
-    drawn = points(ax, "not called")
+    drawn = points(ax, "not significant")
     assert len(drawn) == stored.n_vars
     np.testing.assert_allclose(np.sort(10 ** -drawn[:, 1]), np.sort(uniform[:, 0]))
     band = next(c for c in ax.collections if c.get_gid() == "band").get_paths()[0]
@@ -273,7 +273,7 @@ def test_gene_replicates_means_and_blocks(stored):
     went_up = stored.varm["nb_compare_logfoldchanges"][10, 0] > 0
     assert colour(ax, "treated_1") == (UP if went_up else DOWN)
     assert colour(ax, "treated_2") == colour(ax, "ctrl") == "#4d4d4d"
-    assert any(re.search(r"(up|down) \(5 % FDR\)", text.get_text()) for text in ax.texts)
+    assert any(re.search(r"(up|down) \(5% FDR\)", text.get_text()) for text in ax.texts)
     joined = [line for line in ax.lines if line.get_gid() == "block"]
     assert [len(line.get_xdata()) for line in joined] == [3, 3, 3]
     assert ax.get_ylim()[0] == 0

@@ -203,14 +203,14 @@ class TestKnockdown:
         place = np.arange(len(table))
         called = table["called"].to_numpy()
         assert 0 < called.sum() < len(table)
-        for name, mask, colour in (("down", called & (change < 0), DOWN), ("not called", ~called, GREY)):
+        for name, mask, colour in (("down", called & (change < 0), DOWN), ("not significant", ~called, GREY)):
             np.testing.assert_allclose(points(ax, name), np.stack([change[mask], place[mask]], axis=1), rtol=1e-6)
             assert to_hex(of_gid(ax, name).get_facecolor()[0]) == colour
-            segments = np.array(of_gid(ax, f"{name} 95 %").get_segments())
+            segments = np.array(of_gid(ax, f"{name} 95%").get_segments())
             ends = np.clip(np.stack([lower, upper], axis=1), *ax.get_xlim())[mask]
             np.testing.assert_allclose(segments[:, :, 0], ends, rtol=1e-6)
         left = 100 * 2 ** np.median(change)
-        assert ax.get_title(loc="left") == f"target vs control, median {left:.0f} % left"
+        assert ax.get_title(loc="left") == f"target vs control, median residual expression {left:.0f}%"
 
     @pytest.mark.parametrize("upright", [False, True])
     def test_infinite_bounds_end_in_arrowheads(self, screen, monkeypatch, upright):
@@ -225,14 +225,14 @@ class TestKnockdown:
         ends = np.concatenate([c.get_offsets()[:, int(upright)] for c in ax.collections if c.get_gid() == "beyond"])
         assert low in ends
         assert high in ends
-        for name in ("down", "up", "not called"):
-            assert np.isfinite(np.array(of_gid(ax, f"{name} 95 %").get_segments())).all()
+        for name in ("down", "up", "not significant"):
+            assert np.isfinite(np.array(of_gid(ax, f"{name} 95%").get_segments())).all()
 
     def test_many_stand_side_by_side(self, either, screen, monkeypatch):
         monkeypatch.setattr(_knockdown, "MOST_NAMED", 10)
         ax = pl.knockdown(either, n_top=3)
         table = self.expected(screen)
-        heights = np.vstack([points(ax, name) for name in ("down", "up", "not called")])
+        heights = np.vstack([points(ax, name) for name in ("down", "up", "not significant")])
         np.testing.assert_allclose(np.sort(heights[:, 1]), table["on_target_logfoldchange"], rtol=1e-6)
         assert names(ax) == set(table.index[:3])
         assert of_gid(ax, "down").get_rasterized()
@@ -243,7 +243,7 @@ class TestKnockdown:
         screen.obs.loc["gene_004", "on_target_pval"] = np.nan
         ax = pl.knockdown(screen, perturbations=["gene_003", "gene_004", "pert_040"])
         assert [label.get_text() for label in ax.get_yticklabels()] == ["gene_003"]
-        assert self.expected(screen).loc["gene_003", "called"] == (len(points(ax, "not called")) == 0)
+        assert self.expected(screen).loc["gene_003", "called"] == (len(points(ax, "not significant")) == 0)
 
     def test_no_target(self, screen):
         with pytest.raises(ValueError, match="None of the 2 perturbations names a gene.*like 'gene_000'"):
@@ -270,7 +270,7 @@ class TestRowsOfAScreen:
     def test_the_line_lies_between_called_and_not(self, screen):
         ax = pl.volcano(screen, "gene_010", padj_cutoff=0.1)
         height = of_gid(ax, "padj_cutoff").get_ydata()[0]
-        assert points(ax, "not called")[:, 1].max() < height <= points(ax, "down")[:, 1].min()
+        assert points(ax, "not significant")[:, 1].max() < height <= points(ax, "down")[:, 1].min()
 
 
 def test_names_keep_clear_of_the_nearest(monkeypatch):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-INTERVAL = ("lfc_lower", "lfc_upper")  # 95 %: of the test, or of the posterior if there is one
+INTERVAL = ("lfc_lower", "lfc_upper")  # 95%: of the test, or of the posterior if there is one
 POSTERIOR = ("lfc_unshrunken", "lfc_median", "lfc_sd", "null_probability", "lfsr", "pareto_k")
 SHRUNKEN = ("lfc_shrunken", "lfc_shrunken_se", "lfsr", "svalue")
 
@@ -186,7 +186,7 @@ def stored_interval(adata: AnnData, key: str, gene: int, numbers: Sequence[int])
 
 
 def check_symbols(gene_symbols: str | None, columns: Sequence[str] | pd.Index) -> None:
-    """Refuse a column of `.var` that is called like a column of the table."""
+    """Refuse a column of `.var` that has the name of a column of the table."""
     if gene_symbols is not None and gene_symbols in columns:
         msg = (
             f"gene_symbols is {gene_symbols!r}, but the table has a column of this name already. Give the column of .var another "

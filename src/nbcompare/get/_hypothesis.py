@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["changed", "larger", "smaller", "any"]
-QUIET = "not called"  # tested genes that are not significant
+QUIET = "not significant"  # tested genes that are not significant
 
 
 @dataclass(frozen=True)

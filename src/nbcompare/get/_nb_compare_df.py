@@ -78,31 +78,29 @@ def nb_compare_df(
     style: Style = "scanpy",
     gene_symbols: str | None = None,
 ) -> pd.DataFrame:
-    """Results of :func:`nbcompare.tl.nb_compare` as a table, the smallest p-value first.
+    """Return the results of :func:`nbcompare.tl.nb_compare` as a table, smallest p-value first.
 
-    P-values that are too small for a number are zero; they are ordered by the size of their scores.
+    P-values that are too small for a floating-point number are zero. They are ordered by their absolute scores.
 
     Parameters
     ----------
     adata
         Data with stored results.
     group
-        A comparison (the treated level), several, or `None` for all. For several the table has a first column
-        `group`, and one comparison follows the other.
+        One comparison (the compared group), several, or None for all. With several, the first column is `group`.
     split
-        A value of the column `split_by` of the call, such as a cell type, several, or `None` for all. For several the
-        table has a column `split` before all others.
+        One split (cell type) of a comparison with `split_by`, several, or None for all. With several, the first column is `split`.
     key
-        Where the results are stored, `key_added` of the call.
+        Key of the results (`key_added` of the call).
     padj_cutoff
-        Keep genes with an adjusted p-value of at most this.
+        Return genes with an adjusted p-value of at most this.
     log2fc_min
-        Keep genes with a log2 fold change above.
+        Return genes with a log2 fold change above this.
     log2fc_max
-        Keep genes with a log2 fold change below.
+        Return genes with a log2 fold change below this.
     style
         Names of the columns. `"scanpy"`: `names`, `scores`, `logfoldchanges` (log2), `pvals`, `pvals_adj`, and in addition to
-        scanpy's `lfc_se`, `lfc_lower`, `lfc_upper` (log2; bounds of the 95 % interval), `base_mean`, `dispersions`, `status`
+        scanpy's `lfc_se`, `lfc_lower`, `lfc_upper` (log2; bounds of the 95% interval), `base_mean`, `dispersions`, `status`
         (words, joined by `|`), and of a posterior `lfc_unshrunken`, `lfc_median`, `lfc_sd` (log2), `null_probability`, `lfsr`, `pareto_k`.
         With `shrink` all styles have the shrunken log2 fold change, its standard deviation, local false sign rate and s-value: here
         `lfc_shrunken`, `lfc_shrunken_se`, `lfsr`, `svalue`.
@@ -111,18 +109,18 @@ def nb_compare_df(
         `scores`, also as `stat`, is the p-value as a signed normal deviate. It is not the log fold change over its standard error,
         and far from zero the two differ much.
     gene_symbols
-        Column of `.var` to add to the table, for instance the symbols where `var_names` are identifiers.
+        Column of `.var` to add to the table, such as gene symbols if `var_names` are identifiers.
 
     Returns
     -------
-    One row for each gene and comparison. Genes that were not tested have no p-value (NaN) and come last.
+    One row per gene and comparison. Genes that were not tested have NaN as p-value and come last.
 
     Raises
     ------
     KeyError
-        If there are no such results, comparison, split or column; the message lists what there is.
+        If the results, comparison, split or column do not exist. The message lists what exists.
     ValueError
-        If the style is unknown, or a split is named where there are none; if `gene_symbols` is called like a column of the table;
+        If the style is unknown, or a split is named where there are none; if `gene_symbols` has the name of a column of the table;
         if fold changes are limited in a test of several coefficients, which has none.
 
     Examples

@@ -24,10 +24,10 @@ def nb_gene_df(
     block_key: str | Sequence[str] | None = None,
     key: str = "nb_compare",
 ) -> pd.DataFrame:
-    r"""Counts of one gene in every sample of a comparison, with the mean fitted to each condition.
+    r"""Return the counts of one gene in every sample, with the fitted mean of each group.
 
     The counts are summed anew from the matrix that was compared. With size factors :math:`l_i`, :math:`L = \sum l_i`
-    and :math:`T` the counts of a condition (half a count if there are none), the mean is :math:`T / L` and its 95 %
+    and :math:`T` the counts of a condition (half a count if there are none), the mean is :math:`T / L` and its 95%
     interval :math:`\exp\bigl(\log(T/L) \pm 1.96\sqrt{1/T + \phi \sum l_i^2 / L^2}\bigr)`: log-normal, by the variance
     :math:`m + \phi m^2` of the negative binomial. :math:`\phi` is the dispersion that the condition's test used; for
     the reference, and where the gene was not tested, the median over the comparisons with the dispersion ratios of their groups
@@ -42,12 +42,12 @@ def nb_gene_df(
     gene
         Name of the gene in `var_names`.
     split
-        A value of the column `split_by` of the call, such as a cell type, several, or `None` for all.
+        One split (cell type) of a comparison with `split_by`, several, or None for all.
     block_key
         Column of `.obs` with what replicates of different conditions share, such as the donor, to be given as `block`
         where the comparison was made without blocks. By default the blocks of the comparison.
     key
-        Where the results are stored, `key_added` of the call.
+        Key of the results (`key_added` of the call).
 
     Returns
     -------

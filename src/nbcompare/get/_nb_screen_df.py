@@ -39,11 +39,10 @@ def nb_screen_df(
     style: Style = "scanpy",
     gene_symbols: str | None = None,
 ) -> pd.DataFrame:
-    r"""The hits of a perturbation, the perturbations that move a gene, or the top of a whole screen, as a table.
+    r"""Return hits of a perturbation, perturbations that affect a gene, or the top of a screen.
 
-    Reads results of :func:`nbcompare.tl.nb_screen`, in memory or lazily from disk: a row of each array for a
-    perturbation, a column for a gene; the whole screen goes by block after block, of which no more than the tests
-    asked for are kept.
+    Reads results of :func:`nbcompare.tl.nb_screen` in memory or lazily from disk. For one perturbation or gene only its part of the arrays
+    is read. A whole screen is read in chunks, and only the requested tests are kept.
 
     Parameters
     ----------
@@ -54,11 +53,11 @@ def nb_screen_df(
     gene
         A gene of `var_names`, several, or `None` for all.
     padj_cutoff
-        Keep tests with an adjusted p-value of at most this, as `n_hits` counts those of at most `fdr`.
+        Return tests with an adjusted p-value of at most this. `n_hits` uses the `fdr` set in `nb_screen`.
     log2fc_min
-        Keep tests with a log2 fold change above.
+        Return tests with a log2 fold change above this.
     log2fc_max
-        Keep tests with a log2 fold change below.
+        Return tests with a log2 fold change below this.
     fdr_scope
         Which tests the adjusted p-values are adjusted for. `"perturbation"`: the genes of the same perturbation
         (Benjamini and Hochberg). `"global"`: all tests of the screen at once. `"hierarchical"`: first which
@@ -68,25 +67,25 @@ def nb_screen_df(
         smallest :math:`q` that calls the gene; the average over the selected perturbations of the false discovery
         proportion is then kept below `padj_cutoff`.
     n_top
-        Keep so many tests, the smallest p-values. Those that are zero are ordered by the size of their scores.
+        Return only the `n_top` tests with the smallest p-values. P-values of zero are ordered by their absolute scores.
     style
         Names of the columns, as in :func:`nbcompare.get.nb_compare_df`, after a first column `perturbation`
         (in `"pertpy"`, which has `contrast`, there is none). Bounds of log2 fold changes are columns where the screen has them as
         layers (`intervals=True`, or a posterior); those of the on-target genes are in `.obs`. `"scanpy"` also has what a posterior adds.
     gene_symbols
-        Column of `.var` to add to the table, for instance the symbols where `var_names` are identifiers.
+        Column of `.var` to add to the table, such as gene symbols if `var_names` are identifiers.
 
     Returns
     -------
-    One row for each test, the smallest p-value first. Tests that were not made have no p-value (NaN), come last, and
-    are there only where no limit is given.
+    One row per test, smallest p-value first. Tests that were not made have NaN as p-value and come last. They are returned only without
+    limits.
 
     Raises
     ------
     KeyError
         If there is no such perturbation, gene or column; the message names the closest.
     ValueError
-        If this is no screen; if `fdr_scope` or `style` is unknown or `n_top` below 1; if `gene_symbols` is called like a column of the table; if the whole screen is asked
+        If this is no screen; if `fdr_scope` or `style` is unknown or `n_top` below 1; if `gene_symbols` has the name of a column of the table; if the whole screen is asked
         for without `n_top` or `padj_cutoff`.
 
     Examples

@@ -36,7 +36,7 @@ def to_rank_genes_groups(
     adata
         Data with stored results.
     key
-        Where the results are stored, `key_added` of the call.
+        Key of the results (`key_added` of the call).
     split
         The split (cell type) of a comparison with `split_by`: scanpy's format has a place for one, so that each needs a
         `key_added` of its own. May be left out if there is one only.
@@ -53,7 +53,7 @@ def to_rank_genes_groups(
         If there are no such results or split.
     ValueError
         If the comparisons are contrasts of a design, which are no groups of `.obs`; if they show that genes do not change
-        (`alternative="less_abs"`); if a group is called `""`; if there are several splits and none is named; if there are more than 900 comparisons: scanpy's format has one field each, and h5ad cannot write more.
+        (`alternative="less_abs"`); if a group has the name `""`; if there are several splits and none is named; if there are more than 900 comparisons: scanpy's format has one field each, and h5ad cannot write more.
 
     Examples
     --------

@@ -40,34 +40,34 @@ def agreement(
     values: Values = "logfoldchanges",
     ax: Axes | None = None,
 ) -> Axes:
-    """Estimates of several calls against those of the first: moments, maximum likelihood and a posterior, say.
+    """Plot estimates of several calls against those of the first.
 
-    Rings are genes on which the network was not trained (status `outside_training`), in any of the calls. A posterior is drawn
-    towards its prior, the more the less the counts say: towards zero, or towards the dispersion trend.
+    Rings are genes outside the range that the network was trained on (status `outside_training`), in any of the calls. Posterior
+    estimates are shrunken towards zero, or towards the dispersion trend, most for genes with few counts.
 
     Parameters
     ----------
     adata
         Data with stored results of several calls.
     keys
-        Where they are stored (`key_added` of each call): the first stands on the x axis, the others, at most three, in colours.
+        Keys of the results (`key_added` of each call). The first is on the x axis, the others, at most three, are in colors.
     group
-        The comparison (the treated level); may be left out if there is one only.
+        Comparison (the compared group). Optional if there is only one.
     split
-        The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
+        Split (cell type) of a comparison with `split_by`. Optional if there is only one.
     values
         `"logfoldchanges"` (log2), or `"dispersions"`: each gene's own, of a posterior its median.
     ax
-        Where to draw; a new figure otherwise.
+        Axes to draw on. None makes a new figure.
 
     Returns
     -------
-    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+    The Axes. Save the figure with `ax.figure.savefig`.
 
     Raises
     ------
     KeyError
-        If there are no such results, comparison or split.
+        If the results, comparison or split do not exist.
     ValueError
         If there are fewer than two keys or more than four, or several comparisons or splits and none is named.
     ImportError

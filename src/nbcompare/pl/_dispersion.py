@@ -37,36 +37,35 @@ def dispersion(
     key: str = "nb_compare",
     ax: Axes | None = None,
 ) -> Axes:
-    r"""Dispersion against mean count: each gene's own estimate, the trend, and the dispersion that the test used.
+    r"""Plot dispersions against mean counts: gene-wise estimates, trend, and the dispersion of the test.
 
-    The dispersion is :math:`\phi` of variance :math:`m + \phi m^2`. The band holds 95 % of the genes' true dispersions
-    if their logs are normal around the trend with the spread that was estimated. Own estimates far below the others,
-    zero above all, are arrowheads at the bottom. The trend is a mean, so most genes lie below it. Where the replicates
-    of the condition vary more than the data set's (status `high_dispersion_group`), a dashed line is the trend raised by
-    their ratio. After an unmoderated test there is but one kind of point. The trend of `dispersion="pair"` is stored,
-    and drawn, for the last comparison only.
+    The dispersion is :math:`\phi` of variance :math:`m + \phi m^2`. The band contains 95% of the true dispersions, if their
+    logarithms are normal around the trend with the estimated spread. Gene-wise estimates far below the others, such as zero, are arrowheads at
+    the bottom. The trend is a mean, so most genes lie below it. If the replicates of the group vary more than those of the other groups
+    (status `high_dispersion_group`), a dashed line shows the trend times their dispersion ratio. Without moderation there is one kind
+    of point. With `dispersion="pair"` the trend is that of the last comparison.
 
     Parameters
     ----------
     adata
         Data with stored results.
     group
-        The comparison (the treated level); may be left out if there is one only.
+        Comparison (the compared group). Optional if there is only one.
     split
-        The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
+        Split (cell type) of a comparison with `split_by`. Optional if there is only one.
     key
-        Where the results are stored.
+        Key of the results (`key_added` of the call).
     ax
-        Where to draw; a new figure otherwise.
+        Axes to draw on. None makes a new figure.
 
     Returns
     -------
-    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+    The Axes. Save the figure with `ax.figure.savefig`.
 
     Raises
     ------
     KeyError
-        If there are no such results, comparison or split.
+        If the results, comparison or split do not exist.
     ValueError
         If there are several comparisons or splits and none is named.
     ImportError
@@ -191,4 +190,4 @@ def _draw_trend(
         )
     factor = np.exp(1.96 * np.sqrt(stored["log_dispersion_var"]))
     style: dict[str, Any] = {"color": UP, "alpha": 0.15, "linewidth": 0, "zorder": 1}
-    ax.fill_between(mean, trend / factor, trend * factor, label="95 % band", gid="band", **style)
+    ax.fill_between(mean, trend / factor, trend * factor, label="95% band", gid="band", **style)

@@ -32,13 +32,13 @@ def forest(
     gene_symbols: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    r"""One gene over cell types or comparisons: log2 fold changes with 95 % intervals, and adjusted p-values.
+    r"""Plot the log2 fold changes of one gene in all comparisons or cell types.
 
-    Where the gene is significant the row is coloured: up, down, or in one colour where the test shows that the change is smaller than
-    a threshold. A test of several coefficients has no fold change, and its row says whether the gene changed. Where it was not tested the row gives the reason. The interval
-    is the stored one, `lfc_lower` to `lfc_upper` of :func:`nbcompare.tl.nb_compare`: the fold changes that the test does not
-    reject at 5 %, or the posterior's interval. It leaves out zero just where the p-value from all replicates is below 0.05.
-    Intervals that are far longer than the others, or infinite because a group has no counts, end in an arrowhead.
+    Rows in which the gene is significant are in color: up, down, or one color if the test is for changes smaller than a threshold. A test of
+    several coefficients has no log2 fold change, and its row says whether it is significant. If the gene was not tested the row gives the
+    reason. The interval is `lfc_lower` to `lfc_upper` of :func:`nbcompare.tl.nb_compare`. It excludes zero exactly where the p-value from
+    all replicates is below 0.05. Intervals that are much longer than the others, or infinite because a group has no counts, end in an
+    arrowhead.
 
     Parameters
     ----------
@@ -51,16 +51,16 @@ def forest(
     split
         Splits (cell types) to show, in this order, of a comparison with `split_by`; `None` for all.
     key
-        Where the results are stored.
+        Key of the results (`key_added` of the call).
     shrunken
-        Show shrunken effects and 1.96 times their standard deviation, of a comparison with `shrink`. Calls remain those
-        of the test.
+        Show shrunken log2 fold changes and 1.96 times their standard deviation, of a comparison with `shrink=True`. Significance
+        remains that of the test.
     padj_cutoff
         The gene is significant up to this adjusted p-value. It is adjusted over the genes of each comparison in each split.
     gene_symbols
-        Column of `.var` with the name to show.
+        Column of `.var` with the label to show.
     ax
-        Where to draw; a new figure otherwise, as high as the rows need.
+        Axes to draw on. None makes a new figure of the height that the rows need.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def forest(
     Raises
     ------
     KeyError
-        If there are no such results, gene, comparison, split or column.
+        If the results, gene, comparison, split or column do not exist.
     ValueError
         If splits are named where there are none, or there are no shrunken effects.
     ImportError
@@ -188,5 +188,5 @@ def _write_beside(ax: Axes, rows: pd.DataFrame, padj_cutoff: float) -> None:
         else:
             ax.annotate(f"{p_value:.2g}", (1.04, place), color=DARK, **style)
     for place, shown in zip(*(rows.loc[several, word] for word in ("place", "shown")), strict=True):
-        words = f"several coefficients together: {shown if called[place] else 'not called'}"
+        words = f"several coefficients together: {shown if called[place] else 'not significant'}"
         ax.annotate(words, (0.02, place), color=DARK, fontstyle="italic", gid="no fold change", bbox=on_white, **style)

@@ -42,13 +42,12 @@ def gene(
     gene_symbols: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """One gene in every sample, with the mean of each condition and its 95 % interval.
+    """Plot one gene in every sample, with the mean of each group and its 95% interval.
 
-    A point is a replicate: its counts over its size factor. Where blocks (donors, batches) were used or are named, they
-    stand in the same order from left to right in every condition, and thin lines join them if there are four conditions
-    or fewer. Bar and whisker are the fitted mean and interval of :func:`nbcompare.get.nb_gene_df`. Conditions where the gene was called are
-    coloured: up, down, or in one colour where the test has no direction; the words above the panel say what was tested, of contrasts
-    with their names. The points are corrected for an `offset` of the comparison.
+    A point is a replicate: its counts divided by its size factor. Blocks (donors, batches) have the same order from left to right in every
+    group. Thin lines join them if there are at most four groups. Bar and whisker are the fitted mean and interval of
+    :func:`nbcompare.get.nb_gene_df`. Groups in which the gene is significant are in color: up, down, or one color if the test has no
+    direction. The text above the panel gives the hypothesis. The points are divided by an `offset` of the comparison.
 
     Parameters
     ----------
@@ -59,29 +58,29 @@ def gene(
     groups
         Comparisons to show beside the reference, in this order; `None` for all.
     split
-        The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
+        Split (cell type) of a comparison with `split_by`. Optional if there is only one.
     block_key
         Column of `.obs` with what pairs replicates, such as the donor, to join them by lines, also where the comparison
         was made without blocks, and however many conditions there are.
     key
-        Where the results are stored.
+        Key of the results (`key_added` of the call).
     padj_cutoff
         The gene is significant up to this adjusted p-value.
     log
-        Whether counts are on a log2 scale; a sample without counts then stands at half a count.
+        Draw counts on a log2 scale. A sample without counts is drawn at half a count.
     gene_symbols
-        Column of `.var` with the name to show.
+        Column of `.var` with the label to show.
     ax
-        Where to draw; a new figure otherwise.
+        Axes to draw on. None makes a new figure.
 
     Returns
     -------
-    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+    The Axes. Save the figure with `ax.figure.savefig`.
 
     Raises
     ------
     KeyError
-        If there are no such results, gene, comparison, split or column.
+        If the results, gene, comparison, split or column do not exist.
     ValueError
         If there are several splits and none is named, or nothing was compared in the split; if a sample lies in several blocks.
     ImportError
@@ -132,7 +131,7 @@ def gene(
     beyond = hypothesis_of(results, chosen_columns(results, treated, split, key)[0]).beyond
     for place, (line, word) in enumerate(lines.items()):
         ax.annotate(
-            f"{line}{beyond} ({100 * padj_cutoff:g} % FDR)",
+            f"{line}{beyond} ({100 * padj_cutoff:g}% FDR)",
             (1, 1),
             xycoords="axes fraction",
             xytext=(0, 3 + 8 * place),

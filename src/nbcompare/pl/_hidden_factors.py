@@ -41,17 +41,17 @@ def hidden_factors(
     group
         The comparison; may be left out if there is one only.
     split
-        The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
+        Split (cell type) of a comparison with `split_by`. Optional if there is only one.
     key
-        Where the results are stored.
+        Key of the results (`key_added` of the call).
     kind
         `"samples"`: value of each factor in each sample, colored by condition. `"scree"`: variance of the residual directions.
     ax
-        Where to draw; a new figure otherwise.
+        Axes to draw on. None makes a new figure.
 
     Returns
     -------
-    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+    The Axes. Save the figure with `ax.figure.savefig`.
 
     Raises
     ------

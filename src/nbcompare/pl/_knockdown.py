@@ -39,14 +39,13 @@ def knockdown(
     n_top: int = 5,
     ax: Axes | None = None,
 ) -> Axes:
-    """How far each perturbation lowers its own target, with the 95 % interval, in order.
+    """Plot the knockdown efficiency of each perturbation, with 95% intervals, in order.
 
-    Shown are the perturbations that name a gene of `var_names` which could be tested. The interval is the stored one,
-    `on_target_lfc_lower` to `on_target_lfc_upper`: the fold changes that the test does not reject at 5 %; one that is far longer than
-    the others, or infinite because a group has no counts, ends in an arrowhead. Targets that went down, or up, are coloured at the
-    false discovery rate `padj_cutoff` over all on-target tests of the screen (Benjamini and Hochberg). The dashed line is
-    half of the expression. Up to 60 perturbations have a line and a name each; more stand side by side, and only
-    those that were lowered most and those that went up are named.
+    The figure shows the perturbations with the name of a tested gene in `var_names`. The interval is `on_target_lfc_lower` to
+    `on_target_lfc_upper`. Intervals that are much longer than the others, or infinite because a group has no counts, end in an arrowhead.
+    Targets that went down or up are in color at the false discovery rate `padj_cutoff` over all on-target tests of the screen
+    :cite:p:`benjamini1995`. The dashed line is 50% expression. Up to 60 perturbations have one labeled row each. If there are more, only
+    the strongest knockdowns and the targets that went up are labeled.
 
     Parameters
     ----------
@@ -55,15 +54,15 @@ def knockdown(
     perturbations
         The perturbations to show, all for `None`.
     padj_cutoff
-        Targets are coloured up to this adjusted p-value.
+        Targets up to this adjusted p-value are in color.
     n_top
-        Where there are more than 60, the number of perturbations to name at both ends.
+        Number of perturbations to label at both ends, if there are more than 60.
     ax
-        Where to draw; a new figure otherwise.
+        Axes to draw on. None makes a new figure.
 
     Returns
     -------
-    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+    The Axes. Save the figure with `ax.figure.savefig`.
 
     Raises
     ------
@@ -87,13 +86,13 @@ def knockdown(
     table = _on_target(screen, perturbations)
     changed = is_significant(table["pval_adj"], padj_cutoff).to_numpy()
     change = table["change"].to_numpy()
-    calls = {"down": changed & (change < 0), "up": changed & (change > 0), "not called": ~changed}
+    calls = {"down": changed & (change < 0), "up": changed & (change > 0), "not significant": ~changed}
 
     named = len(table) <= MOST_NAMED
     ax = new_panel(ax, height=0.9 + 0.115 * len(table) if named else 2.9)
     _draw_intervals(ax, table, calls, upright=not named)
     left = 100 * 2 ** float(np.median(change))
-    title = f"target vs {screen.uns['nb_screen']['reference']}, median {left:.0f} % left"
+    title = f"target vs {screen.uns['nb_screen']['reference']}, median residual expression {left:.0f}%"
     title_and_legend(ax, title)
     if named:
         ax.set_yticks(np.arange(len(table)), table.index, fontsize=SMALL - 1)
@@ -140,7 +139,7 @@ def _draw_intervals(ax: Axes, table: pd.DataFrame, calls: dict[str, np.ndarray],
     lower, upper = table["lower"].to_numpy(), table["upper"].to_numpy()
     limits = interval_limits(change, lower, upper, always=(-1.0, 0.0))
     many: dict[str, Any] = {"linewidth": 0.4 if upright else 0.9, "rasterized": upright, "zorder": 2}
-    for name, colour in (("down", DOWN), ("up", UP), ("not called", GREY)):
+    for name, colour in (("down", DOWN), ("up", UP), ("not significant", GREY)):
         mask = calls[name]
         draw_intervals(
             ax,
@@ -149,7 +148,7 @@ def _draw_intervals(ax: Axes, table: pd.DataFrame, calls: dict[str, np.ndarray],
             upper[mask],
             [colour] * int(mask.sum()),
             limits,
-            gid=f"{name} 95 %",
+            gid=f"{name} 95%",
             upright=upright,
             arrow=8.0 if upright else 14.0,
             alpha=0.5 if upright else 1,

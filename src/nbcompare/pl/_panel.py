@@ -89,7 +89,7 @@ def hypothesis(adata: AnnData, group: str | None, split: str | None, key: str) -
 
 
 def call(table: pd.DataFrame, tested: Hypothesis, padj_cutoff: float, lfc_cutoff: float = 0.0) -> dict[str, np.ndarray]:
-    """Masks of the tested genes: went down, went up, not called; of tests without a direction what they show, and not called."""
+    """Masks of the tested genes: went down, went up, not significant; of tests without a direction what they show, and not significant."""
     tested.check_cutoff(lfc_cutoff)
     change = table["logfoldchanges"].to_numpy()
     significant = is_significant(table["pvals_adj"], padj_cutoff).to_numpy()

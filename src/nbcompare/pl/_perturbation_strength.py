@@ -26,13 +26,11 @@ def perturbation_strength(
     perturbations: str | Sequence[str] = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """How many genes each perturbation moves, against its number of cells or in order.
+    """Plot the number of hits of each perturbation, against its cells or in order.
 
-    Hits are the genes called at the screen's false discovery rate, `fdr` of :func:`nbcompare.tl.nb_screen`, within the
-    perturbation. Coloured are the perturbations that do anything at all, selected by their overall p-value at the same
-    rate over perturbations. Against cells the
-    figure shows whether many hits are the mark of a strong perturbation or of a well measured one. Perturbations without
-    a test are left out.
+    Hits are the genes that are significant within the perturbation, at the level `fdr` of :func:`nbcompare.tl.nb_screen`. Selected
+    perturbations, with any effect by their overall p-value at the same level, are in color. The plot against cells shows whether many
+    hits come from a strong perturbation or from many cells. Perturbations without a test are not shown.
 
     Parameters
     ----------
@@ -41,15 +39,15 @@ def perturbation_strength(
     kind
         `"cells"`: hits against number of cells. `"ranked"`: hits in descending order.
     n_top
-        Number of perturbations to name, those with the most hits: beside their points, or in order as a list.
+        Number of perturbations to label, those with the most hits.
     perturbations
-        More perturbations to name.
+        More perturbations to label.
     ax
-        Where to draw; a new figure otherwise.
+        Axes to draw on. None makes a new figure.
 
     Returns
     -------
-    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+    The Axes. Save the figure with `ax.figure.savefig`.
 
     Raises
     ------
@@ -103,7 +101,7 @@ def perturbation_strength(
     ax.set_ylim(-0.35, max(2.0, 2.5 * hits.max()))
     ax.set_xlabel("perturbations, most hits first" if kind == "ranked" else "cells", fontsize=MEDIUM)
     level = screen.uns["nb_screen"]["fdr"]["level"]
-    ax.set_ylabel(f"hits (genes, {100 * level:g} % FDR)", fontsize=MEDIUM)
+    ax.set_ylabel(f"hits (genes, {100 * level:g}% FDR)", fontsize=MEDIUM)
     title_and_legend(ax, f"perturbations vs {screen.uns['nb_screen']['reference']}")
     named = (np.arange(len(table)) < n_top) & (hits > 0)
     if kind == "ranked":

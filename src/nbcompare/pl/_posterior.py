@@ -30,10 +30,10 @@ def posterior(
     gene_symbols: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """One gene's log2 fold change: prior, posterior with its mass at zero, 95 % interval, and the estimate without prior.
+    """Plot prior and posterior of the log2 fold change of one gene.
 
-    The curves are normal with the stored mean and standard deviation given a change, their areas the probability of a change. The bars at
-    zero are the probabilities that nothing changes, on a scale from 0 to 1 on the right.
+    The curves are normal densities with the stored mean and standard deviation, given a change. Their areas are the probabilities of a
+    change. The bars at zero are the probabilities of no change, on a scale from 0 to 1 on the right.
 
     Parameters
     ----------
@@ -42,26 +42,26 @@ def posterior(
     gene
         Name of the gene in `var_names`.
     group
-        The comparison (the treated level), or the perturbation of a screen; may be left out if there is one only.
+        Comparison (the compared group), or perturbation of a screen. Optional if there is only one.
     split
-        The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
+        Split (cell type) of a comparison with `split_by`. Optional if there is only one.
     key
-        Where the results are stored.
+        Key of the results (`key_added` of the call).
     truth
-        A log2 fold change to mark, where it is known.
+        A log2 fold change to mark, if it is known.
     gene_symbols
-        Column of `.var` with the name to show.
+        Column of `.var` with the label to show.
     ax
-        Where to draw; a new figure otherwise.
+        Axes to draw on. None makes a new figure.
 
     Returns
     -------
-    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+    The Axes. Save the figure with `ax.figure.savefig`.
 
     Raises
     ------
     KeyError
-        If there are no such results, comparison, split, gene or column.
+        If the results, comparison, split, gene or column do not exist.
     ValueError
         If no posterior is stored, the gene was not tested, or there are several comparisons or splits and none is named.
     ImportError
@@ -121,7 +121,7 @@ def _draw(ax: Axes, row: pd.Series, prior: dict[str, float], truth: float | None
         linewidth=2,
         solid_capstyle="butt",
         gid="interval",
-        label="95 % interval",
+        label="95% interval",
     )
     ax.plot(row["logfoldchanges"], -0.07 * top, "o", color=colour, markersize=4, gid="mean")
     ax.plot(

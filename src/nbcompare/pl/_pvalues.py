@@ -40,41 +40,41 @@ def pvalues(
     padj_cutoff: float = 0.05,
     ax: Axes | None = None,
 ) -> Axes:
-    """Whether the p-values can be trusted: their histogram, or their quantiles against the uniform.
+    """Plot a histogram of p-values, or their quantiles against the uniform distribution.
 
-    A good histogram is flat with, at most, a peak at the left: the dashed line is the height of the genes without an
-    effect, their share estimated from the p-values above one half (Storey 2002). A slope up to the right, or a hump
-    in the middle, says that a batch or the wrong replicate is at work. In the quantile plot the band holds 95 % of the
-    order statistics of independent uniform p-values, point by point; genes of a null comparison stay within it. P-values that are
-    too small for a number have the height of their scores.
+    A good histogram is flat, perhaps with a peak at the left. The dashed line is the expected height of non-DE genes. Their fraction is
+    estimated from the p-values above one half (Storey 2002). A slope up to the right, or a hump in the middle, suggests an unmodelled
+    batch effect or a wrong `replicate_key`. In the quantile plot the band contains 95% of the order statistics of independent uniform
+    p-values, point by point. Without any DE gene the points lie in it. P-values that are
+    too small for a floating-point number are drawn at the height of their scores.
 
     Parameters
     ----------
     adata
         Data with stored results, or a screen.
     group
-        The comparison (the treated level) or the screen's perturbation; may be left out if there is one only.
+        Comparison (the compared group), or perturbation of a screen. Optional if there is only one.
     split
-        The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
+        Split (cell type) of a comparison with `split_by`. Optional if there is only one.
     key
-        Where the results are stored; of no account for a screen.
+        Key of the results (`key_added` of the call). Ignored for a screen.
     kind
         `"histogram"`, or `"qq"` for the quantiles (-log10).
     bins
         Number of bars of the histogram.
     padj_cutoff
-        Genes up to this adjusted p-value are coloured in the quantile plot.
+        Genes up to this adjusted p-value are in color in the quantile plot.
     ax
-        Where to draw; a new figure otherwise.
+        Axes to draw on. None makes a new figure.
 
     Returns
     -------
-    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+    The Axes. Save the figure with `ax.figure.savefig`.
 
     Raises
     ------
     KeyError
-        If there are no such results or comparison.
+        If the results or the comparison do not exist.
     ValueError
         If there are several comparisons or splits and none is named, or `kind` is unknown.
     ImportError
@@ -137,7 +137,7 @@ def _draw_quantiles(ax: Axes, observed: np.ndarray, called: np.ndarray) -> None:
     low, high = (-np.log10(beta.ppf(q, rank, n + 1 - rank)) for q in (0.975, 0.025))
     ax.fill_between(expected, low, high, color=GREY, alpha=0.4, linewidth=0, gid="band", zorder=1)
     ax.plot([0, expected[0]], [0, expected[0]], color=DARK, linewidth=0.8, zorder=2)
-    for name, mask, colour in (("not called", ~called, DARK), ("called", called, PICKED)):
+    for name, mask, colour in (("not significant", ~called, DARK), ("significant", called, PICKED)):
         ax.scatter(
             expected[mask],
             observed[mask],
@@ -151,7 +151,7 @@ def _draw_quantiles(ax: Axes, observed: np.ndarray, called: np.ndarray) -> None:
     ax.text(
         0.03,
         0.96,
-        f"{n:,} genes, {called.sum():,} called",
+        f"{n:,} genes, {called.sum():,} significant",
         transform=ax.transAxes,
         va="top",
         fontsize=SMALL,

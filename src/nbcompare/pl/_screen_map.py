@@ -36,13 +36,12 @@ def screen_map(
     gene_symbols: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Effects of the strongest perturbations on the genes that they move, both in the order of a clustering.
+    """Plot log2 fold changes of the strongest perturbations as a clustered heat map.
 
-    Colour is the log2 fold change; where the gene was called in the perturbation the square fills its place, where not
-    it is small; without a colour it was not tested. A frame marks the perturbation's own target. Shown are the
-    perturbations with the most hits, and the genes that most of these move, their own targets not counted; of equals,
-    those with the larger sum of absolute scores. Both are clustered by average linkage of the cosine distances
-    between their called effects, so that those with the same pattern stand together whatever their strength.
+    Color is the log2 fold change. Large squares are significant, small squares are not, and genes that were not tested have no color. A
+    frame marks the target of the perturbation. The map shows the perturbations with the most hits, and the genes that most of these
+    affect, without their own targets. Ties are broken by the sum of absolute scores. Rows and columns are clustered by average linkage
+    of cosine distances between significant effects, so that equal patterns are adjacent independent of their strength.
 
     Parameters
     ----------
@@ -55,24 +54,24 @@ def screen_map(
     perturbations
         The perturbations to show, instead of the strongest.
     genes
-        The genes to show, by `var_names`, instead of those that are moved most.
+        The genes to show, by `var_names`, instead of those that are affected most.
     padj_cutoff
         Genes are significant up to this adjusted p-value (within their perturbation).
     gene_symbols
-        Column of `.var` with the names to show.
+        Column of `.var` with the labels to show.
     ax
-        Where to draw; a new figure otherwise, as large as the map needs.
+        Axes to draw on. None makes a new figure of the size that the map needs.
 
     Returns
     -------
-    The Axes of the map; trees and colour bar are insets of it. Nothing is shown; save with `ax.figure.savefig`.
+    The Axes of the map. Trees and color bar are insets of it. Nothing is shown; save with `ax.figure.savefig`.
 
     Raises
     ------
     KeyError
         If there is no such perturbation, gene or column.
     ValueError
-        If this is no screen, or nothing in it was called and neither perturbations nor genes are named.
+        If this is no screen, or nothing in it is significant and neither perturbations nor genes are named.
     ImportError
         If matplotlib is not installed.
 
@@ -179,8 +178,8 @@ def _draw_margins(
     filled = square | {"color": DARK, "markeredgewidth": 0}
     frame = square | {"color": "none", "markeredgecolor": "black", "markeredgewidth": 0.7}
     handles = [
-        line([], [], markersize=SIDE * cell, label=f"{100 * padj_cutoff:g} % FDR", **filled),
-        line([], [], markersize=SIDE_UNCALLED * cell, label="not called", **filled),
+        line([], [], markersize=SIDE * cell, label=f"{100 * padj_cutoff:g}% FDR", **filled),
+        line([], [], markersize=SIDE_UNCALLED * cell, label="not significant", **filled),
         line([], [], markersize=cell, label="own target", **frame),
     ]
     ax.legend(

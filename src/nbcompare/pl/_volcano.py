@@ -45,48 +45,48 @@ def volcano(
     gene_symbols: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """P-value against log2 fold change, called genes in colour, the first of them by name.
+    """Plot p-values against log2 fold changes, with significant genes in color.
 
-    The dashed line is the p-value at which the false discovery rate reaches `padj_cutoff` (Benjamini and Hochberg).
-    P-values that are too small for a number have the height of their scores. Where a test shows that changes are smaller than a
-    threshold (`alternative="less_abs"`), genes are neither up nor down, and have one colour. Genes that were not tested are left out.
+    The dashed line is the p-value at which the false discovery rate reaches `padj_cutoff` :cite:p:`benjamini1995`.
+    P-values that are too small for a floating-point number are drawn at the height of their scores. If the test is for changes smaller than a threshold
+    (`alternative="less_abs"`), significant genes have one color. Genes that were not tested are not shown.
 
     Parameters
     ----------
     adata
         Data with stored results, or a screen.
     group
-        The comparison (the treated level) or the screen's perturbation; may be left out if there is one only.
+        Comparison (the compared group), or perturbation of a screen. Optional if there is only one.
     split
-        The split (cell type) of a comparison with `split_by`; may be left out if there is one only.
+        Split (cell type) of a comparison with `split_by`. Optional if there is only one.
     key
-        Where the results are stored; of no account for a screen.
+        Key of the results (`key_added` of the call). Ignored for a screen.
     padj_cutoff
         Genes are significant up to this adjusted p-value.
     lfc_cutoff
-        Genes are called from this absolute log2 fold change on.
+        Genes are significant from this absolute log2 fold change on.
     shrunken
-        Show the shrunken log2 fold changes of a comparison with `shrink=True`, and judge by them.
+        Show the shrunken log2 fold changes of a comparison with `shrink=True`, and apply the cut-offs to them.
     n_top
-        Number of called genes to name, the smallest p-values first.
+        Number of significant genes to label, smallest p-values first.
     genes
-        More genes to name, by `var_names`, called or not.
+        More genes to label, by `var_names`, significant or not.
     gene_symbols
-        Column of `.var` with the names to show.
+        Column of `.var` with the labels to show.
     ax
-        Where to draw; a new figure otherwise.
+        Axes to draw on. None makes a new figure.
 
     Returns
     -------
-    The Axes. Nothing is shown; save with `ax.figure.savefig`.
+    The Axes. Save the figure with `ax.figure.savefig`.
 
     Raises
     ------
     KeyError
-        If there are no such results, comparison, split, gene or column, or no shrunken effects.
+        If the results, comparison, split, gene or column do not exist, or shrunken effects are not stored.
     ValueError
-        If there are several comparisons or splits and none is named; if the comparison tests several coefficients together, which
-        have no single fold change.
+        If there are several comparisons or splits and none is named. If the comparison tests several coefficients together, which
+        have no single log2 fold change.
     ImportError
         If matplotlib or adjustText is not installed.
 

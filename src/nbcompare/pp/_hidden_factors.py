@@ -76,7 +76,7 @@ def hidden_factors(
     Raises
     ------
     KeyError
-        If there is no such column or layer.
+        If a column or layer does not exist.
     ValueError
         If the matrix does not hold counts, or fewer than 6 residual degrees of freedom are left, or too few genes have counts.
 

@@ -32,33 +32,31 @@ def pseudobulk(
 ) -> AnnData:
     r"""Sum the counts of the cells of each condition and replicate.
 
-    Cells of one replicate share its biology and its handling, so they do not replicate a condition: the sample, the
-    sum of its cells, does :cite:p:`squair2021`. Sums of negative binomial counts vary about their mean
-    as the replicates do.
+    Cells of one replicate share its biology and handling, so they are not replicates of a group. The sample, the sum of its cells, is the
+    replicate :cite:p:`squair2021`.
 
-    One pass over the matrix, in memory, on disk (`backed="r"`, `anndata.experimental.read_lazy`) or in dask chunks,
-    always with the same, exact sums. Cells with a missing value in one of the columns are left out and counted.
+    The matrix is read once, in memory, on disk (`backed="r"`, `anndata.experimental.read_lazy`) or in dask chunks. Sums are exact.
+    Cells with a missing value in one of the columns are excluded and counted.
 
     Parameters
     ----------
     adata
         Cells x genes, raw counts. Not changed.
     groupby
-        Column of `.obs` with the conditions; several columns give a condition for each combination that occurs.
+        Column of `.obs` with the groups (conditions). Several columns define one group per combination.
     replicate_key
-        Column of `.obs` with the replicates (donor, animal, well, guide); several columns give a replicate for each
-        combination that occurs.
+        Column of `.obs` that identifies the biological replicate (donor, animal, well, guide). Several columns define one replicate per
+        combination.
     layer
         Layer with the raw counts, `.X` if None. `.raw` is never used.
     min_cells
-        Samples of fewer cells are dropped.
+        Samples with fewer cells are dropped.
     min_counts
-        Samples of fewer counts, over all genes, are dropped; those without counts always.
+        Samples with fewer counts in total are dropped. Samples without counts are always dropped.
     chunk_size
-        Rows read at once from disk or dask. The memory needed is the result, at most twice, and about
-        `chunk_size` x n_vars values.
+        Number of cells read at once from disk or dask. The memory needed is twice the result and about `chunk_size` x n_vars values.
     verbose
-        Whether to say in one line how many samples were made and dropped, and why.
+        Print one line about the number of samples, and of dropped samples with the reason.
 
     Returns
     -------
@@ -74,14 +72,14 @@ def pseudobulk(
     Raises
     ------
     KeyError
-        If there is no such column or layer.
+        If a column or layer does not exist.
     ValueError
         If the matrix does not hold counts (negative, fractional, log-transformed or missing values), naming the layer
         that does; if no cell or no sample is left; if `groupby` and `replicate_key` are the same.
 
     See Also
     --------
-    size_factors : How deep each of the samples is.
+    size_factors : Size factors of the samples.
 
     Examples
     --------

@@ -25,13 +25,13 @@ def size_factors(
     key_added: str = "size_factors",
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Estimate how deep each sample was sequenced, relative to the others.
+    r"""Estimate size factors: the sequencing depth of each sample relative to the others.
 
     Size factors :math:`l_i` multiply the means, :math:`m_i = l_i \lambda`, and have geometric mean 1.
 
     `"median_of_ratios"`
         Median over genes of the sample's count over the gene's geometric mean, genes positive in all samples
-        :cite:p:`anders2010`. Robust to a few genes that change much.
+        :cite:p:`anders2010`. Robust to a few genes with large changes.
     `"pooled_ratios"`
         Counts of each group (`groupby`), pooled, over those expected at rates that all groups have in common. Rare genes are
         summed until ratios can be formed, and genes with an outlying ratio get no weight. For sparse tables, where few genes
@@ -70,12 +70,12 @@ def size_factors(
 
     Returns
     -------
-    None, or with `copy` the copy. Written are
+    None, or the copy if `copy`. Adds
 
     `.obs[key_added]`
         The size factors, float64, geometric mean 1.
     `.uns[key_added]`
-        `method`, the one asked for (`"given"` for numbers); `method_used`; `layer`; `groupby`, if given.
+        `method`, the requested one (`"given"` for numbers); `method_used`; `layer`; `groupby`, if given.
 
     Raises
     ------

@@ -124,7 +124,7 @@ def _check(node: ast.AST, *, argument: bool = False) -> None:
 
 
 def _is_listed(function: ast.AST) -> bool:
-    """Whether a function, or a contrast that is not called, is one of the lists."""
+    """Whether a function, or a contrast that is not significant, is one of the lists."""
     match function:
         case ast.Name(id=name):
             return name in FUNCTIONS

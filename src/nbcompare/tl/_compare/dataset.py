@@ -16,7 +16,8 @@ from nbcompare._nb.data import Pseudobulk
 from nbcompare._nb.dispersion.underdispersion import flagged
 from nbcompare.tl._compare.effects import with_effects
 from nbcompare.tl._compare.estimate import contrasted, moderated, unmoderated
-from nbcompare.tl._compare.hidden_factors import adjust_contrasts, adjust_pairs, shared_variation_of
+from nbcompare.tl._compare.hidden_factors import adjust_contrasts, adjust_pairs
+from nbcompare.tl._compare.hidden_offer import shared_variation_of
 from nbcompare.tl._formula.plan import design_to_dict, make_plan, run_design_tests, sample_flags, shifted_design_tests
 from nbcompare.tl._posterior.compare import POSTERIOR_METHODS, with_posterior
 from nbcompare.tl._samples.checks import warn_of_underdispersion

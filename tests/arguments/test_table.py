@@ -93,7 +93,18 @@ def pdata(cells) -> ad.AnnData:
 
 
 @pytest.fixture(scope="module")
-def good(cells, compared, screen, pdata, stored_screen) -> dict[str, dict[str, Any]]:
+def with_factors() -> ad.AnnData:
+    """Samples of enough replicates for hidden factors, compared with one of them."""
+    adata = nb.datasets.simulate(n_genes=100, n_replicates=4, n_cells=12, rng=2)
+    samples = nb.pp.pseudobulk(adata, "condition", replicate_key="replicate", min_cells=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few genes
+        nb.tl.nb_compare(samples, "condition", reference="ctrl", min_cells=1, hidden_factors=1)
+    return samples
+
+
+@pytest.fixture(scope="module")
+def good(cells, compared, screen, pdata, stored_screen, with_factors) -> dict[str, dict[str, Any]]:
     """A call of each function that works."""
     compare = {"groupby": "condition", "reference": "ctrl", "replicate_key": "replicate", "min_cells": 1}
     gene = compared.var_names[0]
@@ -102,6 +113,7 @@ def good(cells, compared, screen, pdata, stored_screen) -> dict[str, dict[str, A
         "tl.nb_screen": {"adata": cells, **compare, "progress": False},
         "pp.pseudobulk": {"adata": cells, "groupby": "condition", "replicate_key": "replicate", "min_cells": 1},
         "pp.size_factors": {"pdata": pdata},
+        "pp.hidden_factors": {"pdata": with_factors, "groupby": "condition"},
         "get.nb_compare_df": {"adata": compared, "group": "treated_1"},
         "get.nb_gene_df": {"adata": compared, "gene": gene},
         "get.nb_screen_df": {"screen": screen, "perturbation": "treated_1"},
@@ -112,6 +124,7 @@ def good(cells, compared, screen, pdata, stored_screen) -> dict[str, dict[str, A
         "pl.forest": {"adata": compared, "gene": gene},
         "pl.gene": {"adata": compared, "gene": gene},
         "pl.posterior": {"adata": compared, "gene": gene, "group": "treated_1", "key": "posterior"},
+        "pl.hidden_factors": {"adata": with_factors},
         "pl.knockdown": {"screen": screen},
         "pl.perturbation_strength": {"screen": screen},
         "pl.screen_map": {"screen": screen, "perturbations": ["treated_1"], "genes": [gene]},
@@ -177,7 +190,7 @@ def test_odd_values(function, argument, good, tmp_path):
         if argument == "path" and isinstance(value, str):
             continue
         data = next((one for one in given.values() if isinstance(one, ad.AnnData)), None)
-        writes = function in ("tl.nb_compare", "pp.size_factors", "get.to_rank_genes_groups")
+        writes = function in ("tl.nb_compare", "pp.size_factors", "pp.hidden_factors", "get.to_rank_genes_groups")
         if data is not None and writes:
             copied = data.copy()
             given = {name: copied if one is data else one for name, one in given.items()}

@@ -67,6 +67,7 @@ def test_what_is_stored(plain, adjusted, tmp_path):
         p, 2 * norm.sf(np.abs(adjusted.varm["nb_compare_scores"])), rtol=1e-9
     )  # no gene is below two counts a sample
     assert adjusted.uns["nb_compare"]["params"]["hidden_factors"] == "auto"
+    assert f"adjusted for {k} hidden factor" in nb.get.summary(adjusted)
     adjusted.write_h5ad(tmp_path / "x.h5ad")
     back = ad.read_h5ad(tmp_path / "x.h5ad").uns["nb_compare"]["hidden_factors"]
     for name, value in stored.items():
@@ -138,6 +139,7 @@ def test_each_split_has_its_own_factors(samples):
     found = compare(both, split_by="part")
     stored = found.uns["nb_compare"]["hidden_factors"]
     assert sorted(stored) == ["0", "1"]
+    assert "hidden factor" in nb.get.summary(found)
     alone = compare(samples)
     np.testing.assert_array_equal(found.varm["nb_compare_scores"][:, 0], alone.varm["nb_compare_scores"][:, 0])
     np.testing.assert_array_equal(stored["0"]["factors"], alone.uns["nb_compare"]["hidden_factors"]["factors"])
@@ -179,6 +181,19 @@ def test_too_few_samples():
         found = compare(adata)
     assert found.uns["nb_compare"]["hidden_factors"]["refused"]
     np.testing.assert_array_equal(found.varm["nb_compare_pvals"], found.varm["nb_compare_pvals_without_factors"])
+
+
+def test_one_warning_of_all_splits_with_too_few_samples():
+    parts = [bulk(seed=k, n=n) for k, n in enumerate((6, 3, 3))]
+    for k, part in enumerate(parts):
+        part.obs_names = [f"{k}_{i}" for i in range(part.n_obs)]
+    both = ad.concat(parts, label="part", keys=["large", "small", "tiny"])
+    with pytest.warns(
+        UserWarning, match=r"adjusts for nothing in 2 of 3 splits \('small', 'tiny'\): 'small': 6 samples"
+    ) as caught:
+        found = compare(both, split_by="part")
+    assert len(caught) == 1
+    assert np.isfinite(found.varm["nb_compare_pvals"]).all(axis=0).tolist() == [True, True, True]
 
 
 def test_few_genes():

@@ -68,6 +68,7 @@ def write_results(adata: AnnData, results: Results, key: str) -> str:
         },
         results.design,
         [] if results.splits is None else list(dict.fromkeys(results.splits)),
+        results.hidden_factors,
     )
     of_genes = {word: values for word, values in results.columns.items() if values.ndim == 1}
     arrays = {**results.arrays, **{word: values for word, values in results.columns.items() if values.ndim == 2}}

@@ -36,6 +36,7 @@ def summary_of_comparison(
     samples: Mapping[str, Any],
     design: Mapping[str, Any],
     splits: Sequence[str],
+    hidden_factors: Mapping[str, Any],
 ) -> str:
     """What `nb_compare` did, status (n_genes, n_comparisons), `samples` as they are stored."""
     what = counted(len(comparisons), "comparison")
@@ -50,7 +51,21 @@ def summary_of_comparison(
     elif "block" in samples["samples"]:
         parts.append(_blocks(samples["samples"]))
     parts.append(_test(params))
+    if hidden_factors:
+        parts.append(_hidden(hidden_factors if not splits else list(hidden_factors.values())))
     return f"nb_compare: {'; '.join(parts)}."
+
+
+def _hidden(found: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    """The number of hidden factors, of several comparisons or splits the smallest and the largest."""
+    each = [found] if isinstance(found, Mapping) else found
+    numbers = np.concatenate([one["n_factors"] for one in each])
+    low, high = int(numbers.min()), int(numbers.max())
+    return (
+        f"adjusted for {counted(high, 'hidden factor')}"
+        if low == high
+        else f"adjusted for {low} to {high} hidden factors"
+    )
 
 
 def summary_of_screen(params: Mapping[str, Any], obs: pd.DataFrame, n_genes: int, samples: Mapping[str, Any]) -> str:

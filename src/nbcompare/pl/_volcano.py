@@ -136,7 +136,7 @@ def _draw_thresholds(ax: Axes, table: pd.DataFrame, padj_cutoff: float, fold_cha
         for x in (-fold_change, fold_change) if fold_change > 0 else ():
             ax.axvline(x, gid=gid, **style)
     ax.annotate(
-        f"{100 * padj_cutoff:g} %\nFDR",
+        f"{100 * padj_cutoff:g}%\nFDR",
         (1.01, height),
         xycoords=("axes fraction", "data"),
         va="center",

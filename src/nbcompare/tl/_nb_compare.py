@@ -27,7 +27,8 @@ from nbcompare._nb.status import NOT_TESTED, Status
 from nbcompare.tl._compare.combinations import check_combinations
 from nbcompare.tl._compare.common_shift import warn_of_common_shift
 from nbcompare.tl._compare.dataset import compare_samples
-from nbcompare.tl._compare.hidden_factors import offer_hidden_factors
+from nbcompare.tl._compare.hidden_offer import offer_hidden_factors
+from nbcompare.tl._compare.hidden_results import warn_of_refused
 from nbcompare.tl._compare.options import Alternative, CompareOptions, Question, TestOptions
 from nbcompare.tl._compare.splits import check_splits, compare_splits
 from nbcompare.tl._formula.contrasts import Contrast
@@ -399,6 +400,7 @@ def nb_compare(
     if block_key is None and design is None:
         suggest_block_key(samples, replicate_key)
     offer_hidden_factors(outcome.shared_variation)
+    warn_of_refused(outcome.hidden_factors, [] if splits is None else list(dict.fromkeys(map(str, splits))))
     factors = {} if outcome.offset_factors is None else {"offset_factors": outcome.offset_factors}
     results = Results(
         outcome.arrays | factors,

@@ -38,6 +38,22 @@ class HiddenModel:
     factors: Factors
     held_out: HeldOut
     n_factors: int | None  # that the user asks for; None: chosen
+    calibrations: dict[
+        int, tuple[np.ndarray, LoadInflation | None]
+    ]  # found before, by the number of factors near the contrast
+
+    def calibration(self, near: int) -> tuple[np.ndarray, LoadInflation | None]:
+        """Weights of 0, 1, ... factors, and the inflation of their blend; None without factors."""
+        if near not in self.calibrations:
+            kmax = self.factors.loadings.shape[1]
+            chosen = (
+                blend_weights(self.held_out.score, near)
+                if self.n_factors is None
+                else fixed_weights(self.n_factors, kmax)
+            )
+            inflation = load_inflation(self.held_out.z, self.held_out.load, chosen) if chosen[0] < 1 else None
+            self.calibrations[near] = chosen, inflation
+        return self.calibrations[near]
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ def fit_hidden(data: HiddenData, n_factors: int | None = None) -> HiddenModel:
     factors = leading_factors(residuals, kmax)
     mean = data.counts.mean(axis=1)
     held_out = held_out_tests(residuals, factors, mean)
-    return HiddenModel(data, residuals, directions, information, mean, factors, held_out, n_factors)
+    return HiddenModel(data, residuals, directions, information, mean, factors, held_out, n_factors, {})
 
 
 def adjust_comparison(
@@ -107,17 +123,11 @@ def adjust_comparison(
     tested = np.isfinite(own.statistic) & (at.root_information > 0)
     weight = np.where(tested, model.residuals.weight, 0.0)
     slopes = fit_slopes(at.along, at.root_information, weight, model.factors, model.directions.shape[1])
-    kmax = model.factors.loadings.shape[1]
-    weights = (
-        blend_weights(model.held_out.score, slopes.near)
-        if model.n_factors is None
-        else fixed_weights(model.n_factors, kmax)
-    )
-    if weights[0] == 1:
+    weights, by_load = model.calibration(slopes.near)
+    if by_load is None:
         return Adjusted(
             own, np.ones(len(tested)), weights, np.zeros((len(model.directions), 0)), np.zeros(0), 1.0, 0.0, None
         )
-    by_load = load_inflation(model.held_out.z, model.held_out.load, weights)
     inflation = np.where(tested, by_load.at(blended_load(model.factors.load, weights)), np.nan)
     result = _blended(model, own, at, slopes, weights, inflation)
     k = int(np.flatnonzero(weights >= min(STORED_WEIGHT, weights.max()))[-1])

@@ -16,7 +16,8 @@ from nbcompare._nb.dispersion.underdispersion import flagged
 from nbcompare.tl._compare.common_shift import with_common_shift
 from nbcompare.tl._compare.effects import with_effects
 from nbcompare.tl._compare.estimate import contrasted, moderated, unmoderated
-from nbcompare.tl._compare.hidden_factors import adjust_contrasts, adjust_pairs, shared_variation_of
+from nbcompare.tl._compare.hidden_factors import adjust_contrasts, adjust_pairs
+from nbcompare.tl._compare.hidden_offer import shared_variation_of
 from nbcompare.tl._compare.options import CompareOptions
 from nbcompare.tl._formula.plan import design_to_dict, make_plan, run_design_tests
 from nbcompare.tl._posterior.compare import with_posterior

@@ -33,7 +33,8 @@ def posterior(
     """One gene's log2 fold change: prior, posterior with its mass at zero, 95 % interval, and the estimate without prior.
 
     The curves are normal with the stored mean and standard deviation given a change, their areas the probability of a change. The bars at
-    zero are the probabilities that nothing changes, on a scale from 0 to 1 on the right.
+    zero are the probabilities that nothing changes, on a scale from 0 to 1 on the right. The posterior is relative to the comparison's common shift
+    (`common_shift` in `.uns`, or in `.obs` of a screen), which the estimate without prior contains.
 
     Parameters
     ----------

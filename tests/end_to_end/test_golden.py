@@ -54,6 +54,13 @@ def compare_with_offset() -> ad.AnnData:
     return adata
 
 
+def compare_many_genes(**options) -> ad.AnnData:
+    """`nb_compare` of enough genes for a common shift and a null spread."""
+    adata = data(2, n_genes=300, paired=False)
+    nb.tl.nb_compare(adata, "condition", reference="ctrl", replicate_key="replicate", **options)
+    return adata
+
+
 def screen(**options) -> ad.AnnData:
     """`nb_screen` of simulated cells with some options, in memory."""
     cells = data(8, n_genes=60)
@@ -110,6 +117,8 @@ CALLS: dict[str, Callable[[], ad.AnnData | pd.DataFrame]] = {
     "quadrature": lambda: compare(method="quadrature"),
     "transformer": lambda: compare(method="transformer"),
     "transformer_bare": lambda: compare(method="transformer", importance_sampling=False),
+    "common_shift": lambda: compare_many_genes(common_shift=True),
+    "null_spread": lambda: compare_many_genes(method="quadrature"),
     "screen": screen,
     "screen_blocks": lambda: screen(block_key="replicate"),
     "screen_intervals": lambda: screen(intervals=True, dtype="float64"),

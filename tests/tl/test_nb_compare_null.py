@@ -61,11 +61,11 @@ def test_independent_genes_lose_little():
         assert stored["null_spread"][0] < 1.06
         assert abs(stored["common_shift"][0]) < 0.03
         after += changed[found(values)].sum()
-    assert after >= 0.93 * before
+    assert after >= 0.95 * before
 
 
 def test_a_hidden_difference_is_warned_of_and_accounted_for():
-    counts, group, _ = simulated(np.random.default_rng(5), share=0.0, batch=0.5)
+    counts, group, _ = simulated(np.random.default_rng(5), n=6, share=0.0, batch=0.5)
     adata = samples(counts, group)
     with pytest.warns(UserWarning, match=BATCH):
         stored = compared(adata, method="quadrature")
@@ -74,7 +74,8 @@ def test_a_hidden_difference_is_warned_of_and_accounted_for():
     without = null_probabilities(counts, group, null_spread=False)
     assert without[1]["null_spread"].tolist() == [1.0]
     assert without[1]["common_shift"].tolist() == [0.0]
-    assert len(found(adata.varm["nb_compare_null_probability"][:, 0])) <= len(found(without[0]))
+    assert len(found(adata.varm["nb_compare_null_probability"][:, 0])) <= 3
+    assert len(found(without[0])) > 500
 
 
 def test_genes_that_change_in_one_direction():

@@ -33,7 +33,9 @@ def posterior(
     """Plot prior and posterior of the log2 fold change of one gene.
 
     The curves are normal densities with the stored mean and standard deviation, given a change. Their areas are the probabilities of a
-    change. The bars at zero are the probabilities of no change, on a scale from 0 to 1 on the right.
+    change. The bars at zero are the probabilities of no change, on a scale from 0 to 1 on the right. The posterior is
+    relative to the common shift of the comparison (`common_shift` in `.uns`, or in `.obs` of a screen), which the estimate without prior
+    contains.
 
     Parameters
     ----------

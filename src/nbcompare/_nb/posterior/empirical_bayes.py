@@ -85,7 +85,8 @@ def posterior_input(
     """
     null = NullDistribution()
     if null_spread:
-        cap = largest_direction(data, estimates.dispersion, block)
+        ratio = given.get("ratio_reference", 1.0) / given.get("ratio_treated", 1.0)
+        cap = largest_direction(data, (estimates.dispersion * ratio, estimates.dispersion), block)
         null = fit_null(estimates.log_fc, estimates.se, estimates.degrees, cap)
     data, log_mean_move = widened(data, estimates.log_fc, null)
     log_fc = (estimates.log_fc - null.shift) / null.spread

@@ -23,7 +23,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m sphinx -M html docs docs/_build -W --keep-going -q
 
 bench: $(VENV)/.dev
-	for script in speed calibration paper_table; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in peers/speed calibration/calibration peers/paper_table; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 tutorials: $(VENV)/.dev
 	$(BIN)/jupyter execute --inplace tutorials/*.ipynb

@@ -1,4 +1,4 @@
-"""A bounded run of `benchmarks/fuzz.py`: odd data and odd arguments give a result or an error of nbcompare's own."""
+"""A bounded run of `benchmarks/audit/fuzz.py`: odd data and odd arguments give a result or an error of nbcompare's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "audit" / "fuzz.py"
 N_CASES = 300  # fixed by number and not by time, so that every machine runs the same cases
 
 # Arguments whose types are not checked at the door of every function yet, and why. To be emptied.

@@ -54,3 +54,14 @@ def test_relative_links_lead_to_files(path):
         re.sub(r"```.*?```|`[^`\n]*`", "", _text(path), flags=re.DOTALL),
     )
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+NAMED_SCRIPT = re.compile(r"benchmarks/[\w/]+\.(?:py|md)")
+
+
+@pytest.mark.parametrize(
+    "path", [*PAGES, *NOTEBOOKS, ROOT / "CHANGELOG.md"], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_scripts_that_are_named_exist(path: Path) -> None:
+    missing = [name for name in NAMED_SCRIPT.findall(path.read_text()) if not (ROOT / name).is_file()]
+    assert not missing
